@@ -1,0 +1,132 @@
+package v1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// DefaultOperatorConfigName is the name of the one SriovOperatorConfig that counts.
+const DefaultOperatorConfigName = "default"
+
+// SriovOperatorConfigSpec holds the operator's settings.
+type SriovOperatorConfigSpec struct {
+	// ConfigDaemonNodeSelector are labels of the nodes whose cards are managed.
+	// +optional
+	ConfigDaemonNodeSelector map[string]string `json:"configDaemonNodeSelector,omitempty"`
+	// +optional
+	EnableInjector bool `json:"enableInjector,omitempty"`
+	// +optional
+	EnableOperatorWebhook bool `json:"enableOperatorWebhook,omitempty"`
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2
+	// +optional
+	LogLevel int `json:"logLevel,omitempty"`
+	// DisableDrain forbids eviction of pods; a card in use then waits.
+	// +kubebuilder:default=true
+	// +optional
+	DisableDrain *bool `json:"disableDrain,omitempty"`
+	// +kubebuilder:validation:Enum=daemon;systemd
+	// +optional
+	ConfigurationMode string `json:"configurationMode,omitempty"`
+	// +optional
+	UseCDI bool `json:"useCDI,omitempty"`
+	// +optional
+	DisablePlugins []string `json:"disablePlugins,omitempty"`
+	// +optional
+	FeatureGates map[string]bool `json:"featureGates,omitempty"`
+	// +optional
+	ConfigDaemonEnvVars map[string]string `json:"configDaemonEnvVars,omitempty"`
+}
+
+// SriovOperatorConfig holds the operator's settings; only the one named default, in the product's namespace, counts.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=sriovoperatorconfigs,singular=sriovoperatorconfig
+type SriovOperatorConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec SriovOperatorConfigSpec `json:"spec,omitempty"`
+}
+
+// SriovOperatorConfigList is a list of operator settings.
+//
+// +kubebuilder:object:root=true
+type SriovOperatorConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SriovOperatorConfig `json:"items"`
+}
+
+// SriovNetworkPoolConfigSpec holds settings of a set of nodes.
+type SriovNetworkPoolConfigSpec struct {
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// +optional
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+	// RdmaMode is the desired mode of the nodes' RDMA subsystem.
+	// +kubebuilder:validation:Enum=shared;exclusive
+	// +optional
+	RdmaMode string `json:"rdmaMode,omitempty"`
+}
+
+// SriovNetworkPoolConfig holds settings of a set of nodes.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=sriovnetworkpoolconfigs,singular=sriovnetworkpoolconfig
+type SriovNetworkPoolConfig struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec SriovNetworkPoolConfigSpec `json:"spec,omitempty"`
+}
+
+// SriovNetworkPoolConfigList is a list of pool settings.
+//
+// +kubebuilder:object:root=true
+type SriovNetworkPoolConfigList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SriovNetworkPoolConfig `json:"items"`
+}
+
+// SriovIBNetworkSpec describes a network of InfiniBand VFs.
+type SriovIBNetworkSpec struct {
+	// NetworkNamespace is where the NetworkAttachmentDefinition is made; the object's own namespace when absent.
+	// +optional
+	NetworkNamespace string `json:"networkNamespace,omitempty"`
+	// ResourceName is a policy's resourceName, without a prefix.
+	ResourceName string `json:"resourceName"`
+	// Capabilities is JSON text.
+	// +optional
+	Capabilities string `json:"capabilities,omitempty"`
+	// IPAM is JSON text.
+	// +optional
+	IPAM string `json:"ipam,omitempty"`
+	// +kubebuilder:validation:Enum=auto;enable;disable
+	// +optional
+	LinkState string `json:"linkState,omitempty"`
+	// MetaPlugins is JSON text: further plugins, separated by commas.
+	// +optional
+	MetaPluginsConfig string `json:"metaPlugins,omitempty"`
+}
+
+// SriovIBNetwork is a network of InfiniBand VFs, from which a NetworkAttachmentDefinition is made.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:path=sriovibnetworks,singular=sriovibnetwork
+type SriovIBNetwork struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec SriovIBNetworkSpec `json:"spec,omitempty"`
+}
+
+// SriovIBNetworkList is a list of networks.
+//
+// +kubebuilder:object:root=true
+type SriovIBNetworkList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SriovIBNetwork `json:"items"`
+}

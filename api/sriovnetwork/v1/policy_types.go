@@ -1,0 +1,137 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Values of SriovNetworkNodePolicySpec.DeviceType.
+const (
+	DeviceTypeNetDevice = "netdevice"
+	DeviceTypeVfioPci   = "vfio-pci"
+)
+
+// Link types as status and linkType write them.
+const (
+	LinkTypeETH = "ETH"
+	LinkTypeIB  = "IB"
+)
+
+// SriovNetworkNodePolicySpec selects cards on nodes and says which VFs they shall have.
+type SriovNetworkNodePolicySpec struct {
+	// ResourceName is advertised as "<prefix>/<resourceName>".
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`
+	ResourceName string `json:"resourceName"`
+
+	// NodeSelector are labels that a node must have.
+	NodeSelector map[string]string `json:"nodeSelector"`
+
+	// Priority orders policies for one card: the smaller number wins.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=99
+	// +kubebuilder:default=99
+	// +optional
+	Priority *int `json:"priority,omitempty"`
+
+	// NumVfs is how many VFs each selected card shall have.
+	// +kubebuilder:validation:Minimum=1
+	NumVfs int `json:"numVfs"`
+
+	// Mtu of the card and its VFs; absent leaves it.
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	Mtu int `json:"mtu,omitempty"`
+
+	// NicSelector selects cards; all given fields must match.
+	NicSelector SriovNetworkNicSelector `json:"nicSelector"`
+
+	// DeviceType is the driver that a VF is bound to: netdevice (the kernel's own) or vfio-pci.
+	// +kubebuilder:validation:Enum=netdevice;vfio-pci
+	// +kubebuilder:default=netdevice
+	// +optional
+	DeviceType string `json:"deviceType,omitempty"`
+
+	// IsRdma asks for VFs with an RDMA device.
+	// +optional
+	IsRdma bool `json:"isRdma,omitempty"`
+
+	// LinkType demands a link layer; absent takes the card as it is.
+	// +kubebuilder:validation:Enum=eth;ETH;ib;IB
+	// +optional
+	LinkType string `json:"linkType,omitempty"`
+
+	// ESwitchMode of Ethernet cards.
+	// +kubebuilder:validation:Enum=legacy;switchdev
+	// +optional
+	ESwitchMode string `json:"eSwitchMode,omitempty"`
+
+	// +kubebuilder:validation:Enum=virtio;vhost
+	// +optional
+	VdpaType string `json:"vdpaType,omitempty"`
+
+	// +optional
+	NeedVhostNet bool `json:"needVhostNet,omitempty"`
+
+	// ExcludeTopology leaves out NUMA hints.
+	// +optional
+	ExcludeTopology bool `json:"excludeTopology,omitempty"`
+
+	// ExternallyManaged: somebody else makes the VFs; they are only configured and advertised.
+	// +optional
+	ExternallyManaged bool `json:"externallyManaged,omitempty"`
+}
+
+// SriovNetworkNicSelector selects physical functions. Given fields must all match.
+type SriovNetworkNicSelector struct {
+	// Vendor is the PCI vendor ID, four hexadecimal digits: "15b3".
+	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F]{4}$`
+	// +optional
+	Vendor string `json:"vendor,omitempty"`
+	// DeviceID is the PCI device ID of the physical function: "1017".
+	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F]{4}$`
+	// +optional
+	DeviceID string `json:"deviceID,omitempty"`
+	// RootDevices are PCI addresses of physical functions: "0000:86:00.0".
+	// +optional
+	RootDevices []string `json:"rootDevices,omitempty"`
+	// PfNames are netdev names (alternative names count), each with an optional range of VFs: "ibs5f0#0-7".
+	// +optional
+	PfNames []string `json:"pfNames,omitempty"`
+	// NetFilter is for virtual cards of clouds; exclusive with the other fields.
+	// +optional
+	NetFilter string `json:"netFilter,omitempty"`
+}
+
+// SriovNetworkNodePolicyStatus tells what the policy does.
+type SriovNetworkNodePolicyStatus struct {
+	// Conditions has type Ready.
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// SriovNetworkNodePolicy makes virtual functions on the cards it selects.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=sriovnetworknodepolicies,singular=sriovnetworknodepolicy
+// +kubebuilder:printcolumn:name="RESOURCE",type=string,JSONPath=".spec.resourceName"
+// +kubebuilder:printcolumn:name="VFS",type=integer,JSONPath=".spec.numVfs"
+// +kubebuilder:printcolumn:name="READY",type=string,JSONPath=".status.conditions[?(@.type=='Ready')].status"
+// +kubebuilder:printcolumn:name="AGE",type=date,JSONPath=".metadata.creationTimestamp"
+type SriovNetworkNodePolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   SriovNetworkNodePolicySpec   `json:"spec,omitempty"`
+	Status SriovNetworkNodePolicyStatus `json:"status,omitempty"`
+}
+
+// SriovNetworkNodePolicyList is a list of policies.
+//
+// +kubebuilder:object:root=true
+type SriovNetworkNodePolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []SriovNetworkNodePolicy `json:"items"`
+}
