@@ -1,0 +1,96 @@
+package hosttest
+
+import (
+	"net/netip"
+
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// API is the whole method set of *host.Host, which the fake and the
+// conformance suite share. Consumers declare the few methods they need.
+//
+// Every method that takes a namespace returns host.ErrNSGone when it is gone.
+// "Set" and "Add" methods succeed when things are already so, unless said otherwise.
+// "Delete" methods succeed when the thing is not there.
+type API interface {
+	// PCI and SR-IOV
+
+	// PFs lists physical network functions (PCI class 02xx, not a VF), in order of PCI address, with their VFs.
+	PFs() ([]host.PF, error)
+	// PF returns one; ErrNotFound when the address is not a physical network function.
+	PF(pci string) (host.PF, error)
+	// VF returns one by its own PCI address; ErrNotFound when it is not a virtual function.
+	VF(pci string) (host.VF, error)
+	// SetNumVFs makes n VFs with driver autoprobe off, so that none is bound. A change between two non-zero
+	// numbers goes through 0 and destroys all VFs; callers decide whether that is allowed.
+	SetNumVFs(pf string, n int) error
+	// SetVFGUID sets node and port GUID of a VF through the PF's netdev.
+	SetVFGUID(pf string, index int, guid ib.GUID) error
+	// SetVFState sets the link state of a VF through the PF's netdev.
+	SetVFState(pf string, index int, state host.VFState) error
+	// BindVF binds the VF to the kernel's default driver (drivers_probe) and waits, bounded, until its
+	// RDMA device and netdev are there when the driver makes them.
+	BindVF(pci string) error
+	// UnbindVF takes the driver off.
+	UnbindVF(pci string) error
+
+	// RDMA
+
+	RDMAMode() (host.RDMAMode, error)
+	// SetRDMAMode returns ErrBusy when other network namespaces exist.
+	SetRDMAMode(m host.RDMAMode) error
+	// RDMADevices lists the devices visible in a namespace.
+	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	// MoveRDMA moves a device by name. The kernel tears down all its clients: its IPoIB netdev is re-created in
+	// the first namespace by kernels before 6.16 or so, and follows the device by later ones; callers look.
+	MoveRDMA(from host.NS, name string, to host.NS) error
+
+	// Links
+
+	Links(ns host.NS) ([]host.Link, error)
+	// LinkByName finds by name or alternative name; ErrNotFound.
+	LinkByName(ns host.NS, name string) (host.Link, error)
+	LinkByIndex(ns host.NS, index int) (host.Link, error)
+	// LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.
+	LinkByPCI(ns host.NS, pci string) (host.Link, error)
+	// MoveLink moves a link, giving it the new name on the way (same name when ""), and returns what it is there. ErrExists when the
+	// name is taken there. The link arrives down.
+	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
+	// RenameLink takes the link down, drops an alternative name equal to either name, and renames.
+	RenameLink(ns host.NS, index int, name string) error
+	SetLinkUp(ns host.NS, index int) error
+	SetLinkDown(ns host.NS, index int) error
+	SetLinkMTU(ns host.NS, index int, mtu int) error
+	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key.
+	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
+	// SetIPv6LinkLocalGUID gives an IPoIB link an interface identifier of its own, before it goes up, so that two
+	// children of one port do not share a link-local address (or turns its generation off where that cannot be done).
+	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
+	// AddVeth makes a pair with one end in each namespace, both up.
+	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
+	DeleteLink(ns host.NS, index int) error
+	// NSExists tells whether the path still is a network namespace.
+	NSExists(ns host.NS) bool
+
+	// Addresses, routes, rules, neighbours, sysctls
+
+	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
+	AddAddress(ns host.NS, index int, p netip.Prefix) error
+	Routes(ns host.NS, table int) ([]host.Route, error)
+	AddRoute(ns host.NS, r host.Route) error
+	DeleteRoute(ns host.NS, r host.Route) error
+	Rules(ns host.NS) ([]host.Rule, error)
+	AddRule(ns host.NS, r host.Rule) error
+	DeleteRule(ns host.NS, r host.Rule) error
+	AddNeighbor(ns host.NS, n host.Neighbor) error
+	// Sysctl reads and SetSysctl writes below /proc/sys; key is a path such as "net/ipv4/conf/eth0/rp_filter".
+	Sysctl(ns host.NS, key string) (string, error)
+	SetSysctl(ns host.NS, key, value string) error
+	// MarkReplies makes connections that enter through a link be marked, and their replies carry the mark (nftables:
+	// ct mark set on prerouting, restored for replies), so that a rule can send them back the same way.
+	MarkReplies(ns host.NS, link string, mark uint32) error
+	// Announce tells the neighbours of an address (gratuitous ARP, unsolicited neighbour advertisement); it knows
+	// 20-octet hardware addresses. Failure is for the caller to log, not to fail on.
+	Announce(ns host.NS, index int, ip netip.Addr) error
+}
