@@ -67,7 +67,7 @@ func names() []string {
 // runKubectl follows the released kubectl's main: verbosity is set before the command is made, because making it
 // already runs code that logs.
 func runKubectl() int {
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		kubectlutil.CheckErr(err) // prints it kubectl's way and exits
 	}
