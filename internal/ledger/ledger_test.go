@@ -1,0 +1,275 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
+	"pgregory.net/rapid"
+
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+func open(t testing.TB, path string) *Ledger {
+	t.Helper()
+	l, damage, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if damage != nil {
+		t.Fatalf("unexpected damage: %s", damage)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestSandboxSurvivesReopening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sub", "ledger.db")
+	l := open(t, path)
+	want := Attachment{Network: "ib-sriov", IfName: "eth0", NAD: "kube-system/ib-sriov", Phase: Adding, DeviceID: "0000:86:00.1",
+		Config: json.RawMessage(`{"a":1}`), State: map[string]json.RawMessage{"ib-sriov": json.RawMessage(`{"x":2}`)}}
+	pod := Pod{Namespace: "default", Name: "p", UID: "u"}
+	err := l.UpdateSandbox("c1", func(s *Sandbox) error {
+		s.NetNS, s.Pod = "/var/run/netns/x", pod
+		s.Attachments = append(s.Attachments, want)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	l = open(t, path)
+	s, ok, err := l.Sandbox("c1")
+	if err != nil || !ok {
+		t.Fatalf("Sandbox = %v, %v", ok, err)
+	}
+	if diff := cmp.Diff(&want, s.Attachment("ib-sriov", "eth0")); diff != "" {
+		t.Error(diff)
+	}
+	used, err := l.DevicesInUse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]Pod{"0000:86:00.1": pod}, used); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestUpdateThatFailsChangesNothing(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l"))
+	boom := errors.New("boom")
+	err := l.UpdateSandbox("c", func(s *Sandbox) error {
+		s.Attachments = append(s.Attachments, Attachment{Network: "n"})
+		return boom
+	})
+	if !errors.Is(err, boom) {
+		t.Fatalf("err = %v", err)
+	}
+	if _, ok, _ := l.Sandbox("c"); ok {
+		t.Error("a failed update was written")
+	}
+}
+
+func TestSandboxWithoutAttachmentsIsForgotten(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l"))
+	add := func(s *Sandbox) error {
+		s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0"})
+		return nil
+	}
+	for _, fn := range []func(*Sandbox) error{add, func(s *Sandbox) error { s.Remove("n", "eth0"); return nil }} {
+		if err := l.UpdateSandbox("c", fn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := l.Sandboxes(); err != nil || len(all) != 0 {
+		t.Errorf("Sandboxes = %v, %v", all, err)
+	}
+}
+
+func TestVFsAndReleases(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l"))
+	vf := VF{PCI: "0000:86:00.1", PF: "0000:86:00.0", Index: 0, GUID: ib.GUIDFromUint64(0x0200000000000001)}
+	if err := l.PutVF(vf); err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := l.VFs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]VF{vf}, vfs); diff != "" {
+		t.Error(diff)
+	}
+	r := Release{PodUID: "u", Sandbox: "c", Interface: "eth0", Since: time.Unix(1, 0).UTC()}
+	if err := l.PutRelease(r); err != nil {
+		t.Fatal(err)
+	}
+	rs, err := l.Releases()
+	if diff := cmp.Diff([]Release{r}, rs); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if err := errors.Join(l.DeleteRelease(r), l.DeleteRelease(r), l.DeleteVF(vf.PCI)); err != nil {
+		t.Error(err)
+	}
+	rs, _ = l.Releases()
+	vfs, _ = l.VFs()
+	if len(rs)+len(vfs) != 0 {
+		t.Errorf("left: %v %v", rs, vfs)
+	}
+}
+
+// A file damaged anywhere is set aside whole or costs single records; the ledger opens and works.
+func TestDamagedFile(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "good")
+	l := open(t, good)
+	for _, id := range []string{"a", "b", "c"} {
+		if err := l.UpdateSandbox(id, func(s *Sandbox) error {
+			s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0"})
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	content, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{
+		"text":         []byte("not a database at all"),
+		"empty page":   make([]byte, 4096),
+		"half":         content[:len(content)/2],
+		"three pages":  content[:3*4096],
+		"one byte":     content[:1],
+		"zeroed tail":  append(append([]byte(nil), content[:2*4096]...), make([]byte, len(content)-2*4096)...),
+		"random bytes": scramble(content),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "l")
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			l, damage, err := Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if damage == nil {
+				t.Fatal("no damage reported")
+			}
+			kept, err := os.ReadFile(damage.File)
+			if err != nil || !cmp.Equal(kept, bad) {
+				t.Errorf("the damaged file was not kept as it was: %v", err)
+			}
+			if err := l.PutVF(VF{PCI: "0000:86:00.1"}); err != nil {
+				t.Errorf("the new ledger does not work: %v", err)
+			}
+		})
+	}
+}
+
+func scramble(content []byte) []byte {
+	out := append([]byte(nil), content...)
+	for i := 2 * 4096; i < len(out); i += 7 {
+		out[i] ^= 0x5a
+	}
+	return out
+}
+
+func TestDamagedRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	l := open(t, path)
+	raw := func(key, value string) {
+		t.Helper()
+		if err := l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketSandboxes).Put([]byte(key), []byte(value)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw("bad", `{"v":1,"data":{"containerID":7}}`)
+	raw("good", `{"v":1,"data":{"containerID":"good","attachments":[{"network":"n"}]}}`)
+	l.Close()
+	l, damage, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if damage == nil || !cmp.Equal(damage.Records, []string{"sandboxes/bad"}) || damage.File != "" {
+		t.Errorf("damage = %+v", damage)
+	}
+	if all, err := l.Sandboxes(); err != nil || len(all) != 1 {
+		t.Errorf("Sandboxes = %v, %v", all, err)
+	}
+	raw("good", `{"v":99,"data":{}}`)
+	l.Close()
+	if _, _, err := Open(path); !errors.Is(err, ErrNewer) {
+		t.Errorf("a newer record: err = %v", err)
+	}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	defer func(old time.Duration) { lockTimeout = old }(lockTimeout)
+	lockTimeout = 50 * time.Millisecond
+	path := filepath.Join(t.TempDir(), "l")
+	open(t, path)
+	if _, _, err := Open(path); err == nil {
+		t.Error("opened twice")
+	}
+}
+
+// The ledger against a map: any order of updates gives the same records, also after reopening.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp("", "ledger")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		path := filepath.Join(dir, "l")
+		l, _, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { l.Close() }()
+		l.db.NoSync = true // speed; durability is not what this test is about
+		model := map[string]map[string]bool{}
+		for range rapid.IntRange(1, 20).Draw(t, "steps") {
+			id := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "id")
+			net := rapid.SampledFrom([]string{"n", "m"}).Draw(t, "net")
+			if model[id] == nil {
+				model[id] = map[string]bool{}
+			}
+			add := rapid.Bool().Draw(t, "add")
+			model[id][net] = add
+			err := l.UpdateSandbox(id, func(s *Sandbox) error {
+				s.Remove(net, "eth0")
+				if add {
+					s.Attachments = append(s.Attachments, Attachment{Network: net, IfName: "eth0"})
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rapid.Bool().Draw(t, "reopen") {
+				l.Close()
+				if l, _, err = Open(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for id, nets := range model {
+			s, _, err := l.Sandbox(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for net, want := range nets {
+				if got := s.Attachment(net, "eth0") != nil; got != want {
+					t.Fatalf("%s/%s: got %v, want %v", id, net, got, want)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package ledger
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// Sandbox returns one sandbox; ok is false when it is not known.
+func (l *Ledger) Sandbox(containerID string) (s Sandbox, ok bool, err error) {
+	ok, err = get(l.db, bucketSandboxes, containerID, &s)
+	return s, ok, err
+}
+
+// Sandboxes returns all of them, in order of container ID.
+func (l *Ledger) Sandboxes() ([]Sandbox, error) { return list[Sandbox](l.db, bucketSandboxes) }
+
+// UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one with the container ID
+// and the present time. When fn fails nothing is written. When no attachment is left the record is removed.
+func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) error {
+	if containerID == "" {
+		return fmt.Errorf("record a sandbox: no container ID")
+	}
+	return l.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketSandboxes)
+		s := Sandbox{ContainerID: containerID, Created: time.Now().UTC()}
+		if v := b.Get([]byte(containerID)); v != nil {
+			if err := decode(v, &s); err != nil {
+				return err
+			}
+		}
+		if err := fn(&s); err != nil {
+			return err
+		}
+		if len(s.Attachments) == 0 {
+			return b.Delete([]byte(containerID))
+		}
+		return put(b, containerID, s)
+	})
+}
+
+// DevicesInUse maps the PCI address of every device that an attachment holds, in whatever phase, to its pod.
+func (l *Ledger) DevicesInUse() (map[string]Pod, error) {
+	all, err := l.Sandboxes()
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]Pod{}
+	for _, s := range all {
+		for _, a := range s.Attachments {
+			if a.DeviceID != "" {
+				used[strings.ToLower(a.DeviceID)] = s.Pod
+			}
+		}
+	}
+	return used, nil
+}
+
+// PutVF records the identity of a VF; it replaces what was recorded for the PCI address.
+func (l *Ledger) PutVF(vf VF) error { return l.set(bucketVFs, strings.ToLower(vf.PCI), vf) }
+
+// VFs returns all identities, in order of PCI address.
+func (l *Ledger) VFs() ([]VF, error) { return list[VF](l.db, bucketVFs) }
+
+// DeleteVF forgets a VF.
+func (l *Ledger) DeleteVF(pci string) error { return l.delete(bucketVFs, strings.ToLower(pci)) }
+
+// PutRelease records an address that has still to be given back.
+func (l *Ledger) PutRelease(r Release) error {
+	if r.Since.IsZero() {
+		r.Since = time.Now().UTC()
+	}
+	return l.set(bucketReleases, r.key(), r)
+}
+
+// Releases returns the addresses that have still to be given back.
+func (l *Ledger) Releases() ([]Release, error) { return list[Release](l.db, bucketReleases) }
+
+// DeleteRelease forgets one after it was given back.
+func (l *Ledger) DeleteRelease(r Release) error { return l.delete(bucketReleases, r.key()) }
+
+func (l *Ledger) set(bucket []byte, key string, v any) error {
+	if key == "" {
+		return fmt.Errorf("record in %s: empty key", bucket)
+	}
+	return l.db.Update(func(tx *bolt.Tx) error { return put(tx.Bucket(bucket), key, v) })
+}
+
+func (l *Ledger) delete(bucket []byte, key string) error {
+	return l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(key)) })
+}
+
+func put(b *bolt.Bucket, key string, v any) error {
+	value, err := encode(v)
+	if err != nil {
+		return err
+	}
+	return b.Put([]byte(key), value)
+}
+
+func get(db *bolt.DB, bucket []byte, key string, into any) (ok bool, err error) {
+	err = db.View(func(tx *bolt.Tx) error {
+		v := tx.Bucket(bucket).Get([]byte(key))
+		ok = v != nil
+		if !ok {
+			return nil
+		}
+		return decode(v, into)
+	})
+	return ok, err
+}
+
+func list[T any](db *bolt.DB, bucket []byte) ([]T, error) {
+	var all []T
+	err := db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucket).ForEach(func(k, v []byte) error {
+			var one T
+			if err := decode(v, &one); err != nil {
+				return fmt.Errorf("%s/%s: %w", bucket, k, err)
+			}
+			all = append(all, one)
+			return nil
+		})
+	})
+	return all, err
+}

@@ -1,0 +1,128 @@
+package ledger
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// Pod identifies a pod.
+type Pod struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	UID       string `json:"uid,omitempty"`
+}
+
+// Phase tells how far an attachment got.
+type Phase string
+
+// The phases of an attachment. Anything but Done means that the kernel may hold any part of it.
+const (
+	Adding   Phase = "adding"
+	Done     Phase = "done"
+	Deleting Phase = "deleting"
+)
+
+// Sandbox is what the node knows of one pod sandbox.
+type Sandbox struct {
+	// ContainerID is the runtime's name of the sandbox (CNI_CONTAINERID).
+	ContainerID string `json:"containerID"`
+	// NetNS is the path of its network namespace.
+	NetNS string `json:"netns,omitempty"`
+	Pod   Pod    `json:"pod"`
+	// Created is the time of the first record.
+	Created time.Time `json:"created"`
+	// Attachments are in the order in which they were made; they are undone in reverse.
+	Attachments []Attachment `json:"attachments,omitempty"`
+}
+
+// Attachment is one network of a sandbox.
+type Attachment struct {
+	// Network is the name in the CNI configuration; with IfName it is unique in a sandbox.
+	Network string `json:"network"`
+	IfName  string `json:"ifname"`
+	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when the configuration came from elsewhere.
+	NAD string `json:"nad,omitempty"`
+	// Direct is set when a plugin was called by itself (by another meta plugin, or cnitool), not through our meta plugin.
+	Direct bool `json:"direct,omitempty"`
+	// Default marks the attachment whose result is the sandbox's.
+	Default bool `json:"default,omitempty"`
+	// Config is the CNI configuration list as it was run.
+	Config json.RawMessage `json:"config,omitempty"`
+	// RuntimeConfig holds the capability arguments it was run with.
+	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
+	// Args are the CNI_ARGS it was run with.
+	Args string `json:"args,omitempty"`
+	// Resource and DeviceID name the device given to it: an extended resource and, for a network card, a PCI address.
+	Resource string `json:"resource,omitempty"`
+	DeviceID string `json:"deviceID,omitempty"`
+	Phase    Phase  `json:"phase"`
+	// State is what each plugin of ours needs to undo its work, by plugin type.
+	State map[string]json.RawMessage `json:"state,omitempty"`
+	// Result is the CNI result, once Done.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Error is what the last failed attempt to undo said.
+	Error string `json:"error,omitempty"`
+}
+
+// Attachment finds an attachment; nil when there is none.
+func (s *Sandbox) Attachment(network, ifname string) *Attachment {
+	i := slices.IndexFunc(s.Attachments, func(a Attachment) bool { return a.Network == network && a.IfName == ifname })
+	if i < 0 {
+		return nil
+	}
+	return &s.Attachments[i]
+}
+
+// Remove forgets an attachment.
+func (s *Sandbox) Remove(network, ifname string) {
+	s.Attachments = slices.DeleteFunc(s.Attachments, func(a Attachment) bool { return a.Network == network && a.IfName == ifname })
+}
+
+// Release is an address that could not be given back when its sandbox went.
+type Release struct {
+	PodUID  string `json:"podUID,omitempty"`
+	Sandbox string `json:"sandbox"`
+	// Interface is "" for all addresses of the sandbox.
+	Interface string    `json:"interface,omitempty"`
+	Since     time.Time `json:"since"`
+}
+
+func (r Release) key() string { return r.PodUID + "/" + r.Sandbox + "/" + r.Interface }
+
+// VF is the permanent identity of a virtual function.
+type VF struct {
+	PCI   string // "0000:86:00.1"
+	PF    string // PCI address of its physical function
+	Index int    // 0-based
+	GUID  ib.GUID
+}
+
+// storedVF is VF with its GUID as text.
+type storedVF struct {
+	PCI   string `json:"pci"`
+	PF    string `json:"pf"`
+	Index int    `json:"index"`
+	GUID  string `json:"guid"`
+}
+
+// MarshalJSON writes the GUID as text.
+func (v VF) MarshalJSON() ([]byte, error) {
+	return json.Marshal(storedVF{PCI: v.PCI, PF: v.PF, Index: v.Index, GUID: v.GUID.String()})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (v *VF) UnmarshalJSON(data []byte) error {
+	var s storedVF
+	if err := json.Unmarshal(data, &s); err != nil {
+		return err
+	}
+	guid, err := ib.ParseGUID(s.GUID)
+	if err != nil {
+		return err
+	}
+	*v = VF{PCI: s.PCI, PF: s.PF, Index: s.Index, GUID: guid}
+	return nil
+}
