@@ -45,6 +45,7 @@ type NetworkAttachmentDefinitionSpec struct {
 // NetworkAttachmentDefinition is a network that pods can name.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=network-attachment-definitions,singular=network-attachment-definition,shortName=net-attach-def
 type NetworkAttachmentDefinition struct {
 	metav1.TypeMeta   `json:",inline"`

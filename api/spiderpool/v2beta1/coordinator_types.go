@@ -78,6 +78,7 @@ type CoordinatorStatus struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:scope=Cluster,path=spidercoordinators,singular=spidercoordinator,shortName=scc,categories=spiderpool
 // +kubebuilder:printcolumn:name="MODE",type=string,JSONPath=".spec.mode"
 // +kubebuilder:printcolumn:name="PHASE",type=string,JSONPath=".status.phase"

@@ -57,6 +57,7 @@ type IPAllocationDetail struct {
 // SpiderEndpoint shows the addresses of the pod of the same name.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=spiderendpoints,singular=spiderendpoint,shortName=se,categories=spiderpool
 // +kubebuilder:printcolumn:name="INTERFACE",type=string,JSONPath=".status.current.ips[0].interface"
 // +kubebuilder:printcolumn:name="IPV4POOL",type=string,JSONPath=".status.current.ips[0].ipv4Pool"

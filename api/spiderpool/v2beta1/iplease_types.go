@@ -68,6 +68,7 @@ type LeaseOwner struct {
 // LeaseName(pool, address), so that the API server lets only one holder win.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:scope=Cluster,path=spideripleases,singular=spideriplease,shortName=sil,categories=spiderpool
 // +kubebuilder:selectablefield:JSONPath=".spec.pool"
 // +kubebuilder:selectablefield:JSONPath=".spec.node"

@@ -110,6 +110,7 @@ type AllocatedIP struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:scope=Cluster,path=spiderippools,singular=spiderippool,shortName=sp,categories=spiderpool
 // +kubebuilder:printcolumn:name="VERSION",type=string,JSONPath=".spec.ipVersion"
 // +kubebuilder:printcolumn:name="SUBNET",type=string,JSONPath=".spec.subnet"
@@ -151,6 +152,7 @@ type ReservedIPSpec struct {
 // SpiderReservedIP takes addresses out of every pool.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:scope=Cluster,path=spiderreservedips,singular=spiderreservedip,shortName=sr,categories=spiderpool
 // +kubebuilder:printcolumn:name="VERSION",type=string,JSONPath=".spec.ipVersion"
 type SpiderReservedIP struct {

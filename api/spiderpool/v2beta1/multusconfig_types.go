@@ -258,6 +258,7 @@ type MultusConfigStatus struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=spidermultusconfigs,singular=spidermultusconfig,shortName=smc,categories=spiderpool
 // +kubebuilder:printcolumn:name="TYPE",type=string,JSONPath=".spec.cniType"
 // +kubebuilder:printcolumn:name="NAD",type=string,JSONPath=".status.networkAttachmentDefinition"

@@ -41,6 +41,7 @@ type SriovOperatorConfigSpec struct {
 // SriovOperatorConfig holds the operator's settings; only the one named default, in the product's namespace, counts.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=sriovoperatorconfigs,singular=sriovoperatorconfig
 type SriovOperatorConfig struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -73,6 +74,7 @@ type SriovNetworkPoolConfigSpec struct {
 // SriovNetworkPoolConfig holds settings of a set of nodes.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=sriovnetworkpoolconfigs,singular=sriovnetworkpoolconfig
 type SriovNetworkPoolConfig struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -114,6 +116,7 @@ type SriovIBNetworkSpec struct {
 // SriovIBNetwork is a network of InfiniBand VFs, from which a NetworkAttachmentDefinition is made.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=sriovibnetworks,singular=sriovibnetwork
 type SriovIBNetwork struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -200,6 +200,7 @@ type VirtualFunction struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=sriovnetworknodestates,singular=sriovnetworknodestate
 // +kubebuilder:printcolumn:name="Sync Status",type=string,JSONPath=".status.syncStatus"
 // +kubebuilder:printcolumn:name="Desired Sync State",type=string,JSONPath=".metadata.annotations['sriovnetwork\\.openshift\\.io/desired-state']"

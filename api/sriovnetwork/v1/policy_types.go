@@ -114,6 +114,7 @@ type SriovNetworkNodePolicyStatus struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
 // +kubebuilder:resource:path=sriovnetworknodepolicies,singular=sriovnetworknodepolicy
 // +kubebuilder:printcolumn:name="RESOURCE",type=string,JSONPath=".spec.resourceName"
 // +kubebuilder:printcolumn:name="VFS",type=integer,JSONPath=".spec.numVfs"
