@@ -1,0 +1,158 @@
+package hosttest
+
+import (
+	"fmt"
+	"slices"
+
+	"spidernet.io/spiderpool/internal/host"
+)
+
+func (f *Fake) lowestFreeRDMA() string {
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("mlx5_%d", i)
+		if !slices.ContainsFunc(f.funcs, func(fn *function) bool { return fn.rdma != nil && fn.rdma.Name == name }) {
+			return name
+		}
+	}
+}
+
+// openVerbs gives the function the lowest free numbers of its character devices.
+func (f *Fake) openVerbs(fn *function) {
+	fn.uverbs, fn.umad = -1, -1
+	lowest := func(of func(*function) int) int {
+		for i := 0; ; i++ {
+			if !slices.ContainsFunc(f.funcs, func(x *function) bool { return of(x) == i }) {
+				return i
+			}
+		}
+	}
+	fn.uverbs = lowest(func(x *function) int { return x.uverbs })
+	fn.umad = lowest(func(x *function) int { return x.umad })
+}
+
+// rdmaQPN is a new serial number for QPNs and MAC addresses.
+func (f *Fake) rdmaQPN() int {
+	f.qpn++
+	return f.qpn
+}
+
+// reregister moves an RDMA device and has all its clients made anew. dying is a namespace that is already out of
+// the node, or nil.
+func (f *Fake) reregister(fn *function, to host.NS, dying *namespace) {
+	if fn.link != nil {
+		if dying != nil && fn.link.NS == dying.name {
+			dying.drop(fn.link)
+			for _, l := range slices.Clone(dying.links) {
+				if l.parent == fn.link {
+					dying.drop(l)
+				}
+			}
+		}
+		f.destroy(fn.link)
+	}
+	fn.rdma.NS = to
+	f.openVerbs(fn)
+	ns := host.NodeNS
+	if f.opts.FollowRDMA {
+		ns = to
+	}
+	f.makeNetdev(fn, ns)
+}
+
+// viewRDMA is what a caller in a namespace sees of the function's device.
+func (f *Fake) viewRDMA(fn *function, ns host.NS) host.RDMADevice {
+	d := host.RDMADevice{
+		NS: ns, Index: fn.rdma.Index, Name: fn.rdma.Name, PCI: fn.pci, NodeGUID: fn.live, PortGUID: fn.live,
+		LinkLayer: fn.layer, State: "ACTIVE", PhysState: "LINK_UP", SMLID: 1,
+	}
+	for i, x := range f.funcs {
+		if x == fn {
+			d.LID = i + 2
+		}
+	}
+	switch {
+	case fn.active():
+	case fn.state == host.VFDisable || fn.live.Valid():
+		d.State, d.PhysState, d.LID, d.SMLID = "DOWN", "POLLING", 0, 0
+	default: // without a GUID no subnet manager brings the port up
+		d.State, d.LID, d.SMLID = "INIT", 0, 0
+	}
+	return d
+}
+
+func (f *Fake) nodeRDMA(fn *function) *host.RDMADevice {
+	if fn.rdma == nil || f.mode == host.RDMAExclusive && fn.rdma.NS != host.NodeNS {
+		return nil
+	}
+	d := f.viewRDMA(fn, host.NodeNS)
+	return &d
+}
+
+// RDMAMode implements API.
+func (f *Fake) RDMAMode() (host.RDMAMode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mode, nil
+}
+
+// ForceRDMAMode sets the mode as a boot option would, whatever namespaces exist.
+func (f *Fake) ForceRDMAMode(m host.RDMAMode) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mode = m
+}
+
+// SetRDMAMode implements API.
+func (f *Fake) SetRDMAMode(m host.RDMAMode) error {
+	return f.effect("SetRDMAMode "+string(m), func() error {
+		switch {
+		case m != host.RDMAShared && m != host.RDMAExclusive:
+			return fmt.Errorf("RDMA mode %q: want shared or exclusive: %w", m, host.ErrUnsupported)
+		case m == f.mode:
+			return nil
+		case len(f.ns) > 1:
+			return fmt.Errorf("%d other network namespaces exist: %w", len(f.ns)-1, host.ErrBusy)
+		}
+		f.mode = m
+		return nil
+	})
+}
+
+// RDMADevices implements API.
+func (f *Fake) RDMADevices(ns host.NS) ([]host.RDMADevice, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.namespace(ns); err != nil {
+		return nil, err
+	}
+	var all []host.RDMADevice
+	for _, fn := range f.funcs {
+		if fn.rdma != nil && (f.mode == host.RDMAShared || fn.rdma.NS == ns) {
+			all = append(all, f.viewRDMA(fn, ns))
+		}
+	}
+	slices.SortFunc(all, func(a, b host.RDMADevice) int { return a.Index - b.Index })
+	return all, nil
+}
+
+// MoveRDMA implements API.
+func (f *Fake) MoveRDMA(from host.NS, name string, to host.NS) error {
+	return f.effect(fmt.Sprintf("MoveRDMA %s from %s to %s", name, where(from), where(to)), func() error {
+		for _, ns := range []host.NS{from, to} {
+			if _, err := f.namespace(ns); err != nil {
+				return err
+			}
+		}
+		i := slices.IndexFunc(f.funcs, func(fn *function) bool { return fn.rdma != nil && fn.rdma.Name == name })
+		switch {
+		case i < 0, f.mode == host.RDMAExclusive && f.funcs[i].rdma.NS != from:
+			return fmt.Errorf("RDMA device %s in %s: %w", name, where(from), host.ErrNotFound)
+		case f.mode == host.RDMAShared:
+			return fmt.Errorf("the RDMA subsystem is in shared mode: %w", host.ErrUnsupported)
+		case from == to:
+			return nil
+		}
+		f.reregister(f.funcs[i], to, nil)
+		return nil
+	})
+}
