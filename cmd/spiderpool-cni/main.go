@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,16 +96,18 @@ func cniVariables(environ []string) map[string]string {
 	return env
 }
 
-// socketPath is the configuration's ipam.ipam_unix_socket_path, else the environment's, else the default.
+// socketPath is the configuration's ipam.ipam_unix_socket_path, or the same key at its top (where ours has no ipam), else the
+// environment's, else the default.
 func socketPath(environ []string, conf []byte) string {
 	var c struct {
-		IPAM struct {
+		Socket string `json:"ipam_unix_socket_path"`
+		IPAM   struct {
 			Socket string `json:"ipam_unix_socket_path"`
 		} `json:"ipam"`
 	}
 	// A configuration that does not parse is the agent's to refuse.
-	if json.Unmarshal(conf, &c) == nil && c.IPAM.Socket != "" {
-		return c.IPAM.Socket
+	if json.Unmarshal(conf, &c) == nil && cmp.Or(c.IPAM.Socket, c.Socket) != "" {
+		return cmp.Or(c.IPAM.Socket, c.Socket)
 	}
 	for _, pair := range environ {
 		if value, ok := strings.CutPrefix(pair, socketVariable+"="); ok && value != "" {

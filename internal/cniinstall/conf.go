@@ -44,7 +44,7 @@ type conf struct {
 	Capabilities   map[string]bool `json:"capabilities"`
 	ClusterNetwork string          `json:"clusterNetwork"`
 	Namespace      string          `json:"multusNamespace"`
-	Socket         string          `json:"socket"`
+	Socket         string          `json:"ipam_unix_socket_path"`
 	// Owner marks the file as ours.
 	Owner string `json:"owner"`
 }
