@@ -31,6 +31,14 @@ type System struct {
 	RdmaMode string `json:"rdmaMode,omitempty"`
 }
 
+// Types of SriovNetworkNodeStateStatus.Conditions, and of SriovNetworkNodePolicyStatus.Conditions (Ready only).
+const (
+	// ConditionReady: the node is as its spec says; the policy is in force on every node that it selects.
+	ConditionReady = "Ready"
+	// ConditionRdmaMode: the mode of the RDMA subsystem is the wanted one.
+	ConditionRdmaMode = "RdmaMode"
+)
+
 // Interfaces are the desired physical functions of a node.
 type Interfaces []Interface
 
@@ -91,7 +99,7 @@ type SriovNetworkNodeStateStatus struct {
 	// ObservedGeneration is the generation that the status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions has types Ready and RdmaMode.
+	// Conditions has the types Ready and RdmaMode.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -152,6 +160,10 @@ type InterfaceExt struct {
 	// Guid is the port GUID.
 	// +optional
 	Guid string `json:"guid,omitempty"`
+	// Managed is true while the function has VFs that the agent made or configured. When no policy selects it any more,
+	// the operator asks for numVfs 0, and the agent removes them once no pod uses one. Adopted VFs do not count.
+	// +optional
+	Managed bool `json:"managed,omitempty"`
 	// NumaNode is -1 when the machine does not tell.
 	// +optional
 	NumaNode *int `json:"numaNode,omitempty"`
@@ -191,6 +203,15 @@ type VirtualFunction struct {
 	// LinkState is what the PF was told: auto, enable or disable.
 	// +optional
 	LinkState string `json:"linkState,omitempty"`
+	// PortState is the logical state of the function's port, such as ACTIVE; absent while it cannot be seen.
+	// +optional
+	PortState string `json:"portState,omitempty"`
+	// Resource is the extended resource, without its prefix, that the function is advertised as; absent when it is not.
+	// +optional
+	Resource string `json:"resource,omitempty"`
+	// NotReady says why a function of a group is not advertised.
+	// +optional
+	NotReady string `json:"notReady,omitempty"`
 	// Pod is "namespace/name" of the pod that uses the function.
 	// +optional
 	Pod string `json:"pod,omitempty"`

@@ -15,11 +15,13 @@ const (
 )
 
 // SriovNetworkNodePolicySpec selects cards on nodes and says which VFs they shall have.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.isRdma) && self.isRdma && has(self.deviceType) && self.deviceType == 'vfio-pci')",fieldPath=".isRdma",message="a VF bound to vfio-pci has no RDMA device: set deviceType: netdevice, or isRdma: false"
 type SriovNetworkNodePolicySpec struct {
 	// ResourceName is advertised as "<prefix>/<resourceName>".
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$')",message="want 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit, such as mellanoxibsriov; the prefix is added by the agent"
 	ResourceName string `json:"resourceName"`
 
 	// NodeSelector are labels that a node must have.
@@ -81,13 +83,17 @@ type SriovNetworkNodePolicySpec struct {
 }
 
 // SriovNetworkNicSelector selects physical functions. Given fields must all match.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.vendor) || has(self.deviceID) || has(self.rootDevices) || has(self.pfNames) || has(self.netFilter)",message="found no field: want one or more of vendor, deviceID, rootDevices, pfNames; the first two are in lspci -nn as [vendor:deviceID]"
 type SriovNetworkNicSelector struct {
 	// Vendor is the PCI vendor ID, four hexadecimal digits: "15b3".
-	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F]{4}$`
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9a-fA-F]{4})?$')",message="want four hexadecimal digits as in lspci -nn, such as 15b3"
 	// +optional
 	Vendor string `json:"vendor,omitempty"`
 	// DeviceID is the PCI device ID of the physical function: "1017".
-	// +kubebuilder:validation:Pattern=`^[0-9a-fA-F]{4}$`
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9a-fA-F]{4})?$')",message="want the four hexadecimal digits of the physical function as in lspci -nn, such as 1017"
 	// +optional
 	DeviceID string `json:"deviceID,omitempty"`
 	// RootDevices are PCI addresses of physical functions: "0000:86:00.0".
