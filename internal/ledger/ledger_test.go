@@ -93,7 +93,8 @@ func TestSandboxWithoutAttachmentsIsForgotten(t *testing.T) {
 
 func TestVFsAndReleases(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "l"))
-	vf := VF{PCI: "0000:86:00.1", PF: "0000:86:00.0", Index: 0, GUID: ib.GUIDFromUint64(0x0200000000000001)}
+	vf := VF{PCI: "0000:86:00.1", PF: "0000:86:00.0", Index: 0, GUID: ib.GUIDFromUint64(0x0200000000000001),
+		PFGUID: ib.GUIDFromUint64(0x0000000000000007), Adopted: true}
 	if err := l.PutVF(vf); err != nil {
 		t.Fatal(err)
 	}

@@ -98,19 +98,29 @@ type VF struct {
 	PF    string // PCI address of its physical function
 	Index int    // 0-based
 	GUID  ib.GUID
+	// PFGUID is the port GUID of the card that the identity was given on: another card in the same slot gets its own.
+	PFGUID ib.GUID
+	// Adopted: somebody else had made and configured the VF.
+	Adopted bool
 }
 
 // storedVF is VF with its GUID as text.
 type storedVF struct {
-	PCI   string `json:"pci"`
-	PF    string `json:"pf"`
-	Index int    `json:"index"`
-	GUID  string `json:"guid"`
+	PCI     string `json:"pci"`
+	PF      string `json:"pf"`
+	Index   int    `json:"index"`
+	GUID    string `json:"guid"`
+	PFGUID  string `json:"pfGUID,omitempty"`
+	Adopted bool   `json:"adopted,omitempty"`
 }
 
-// MarshalJSON writes the GUID as text.
+// MarshalJSON writes the GUIDs as text.
 func (v VF) MarshalJSON() ([]byte, error) {
-	return json.Marshal(storedVF{PCI: v.PCI, PF: v.PF, Index: v.Index, GUID: v.GUID.String()})
+	s := storedVF{PCI: v.PCI, PF: v.PF, Index: v.Index, GUID: v.GUID.String(), Adopted: v.Adopted}
+	if !v.PFGUID.IsZero() {
+		s.PFGUID = v.PFGUID.String()
+	}
+	return json.Marshal(s)
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
@@ -123,6 +133,9 @@ func (v *VF) UnmarshalJSON(data []byte) error {
 	if err != nil {
 		return err
 	}
-	*v = VF{PCI: s.PCI, PF: s.PF, Index: s.Index, GUID: guid}
-	return nil
+	*v = VF{PCI: s.PCI, PF: s.PF, Index: s.Index, GUID: guid, Adopted: s.Adopted}
+	if s.PFGUID != "" {
+		v.PFGUID, err = ib.ParseGUID(s.PFGUID)
+	}
+	return err
 }
