@@ -1,0 +1,78 @@
+package image
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+func directory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "usr/bin"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "usr/bin/tool"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("usr/bin", filepath.Join(dir, "bin")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func pack(t *testing.T, dir string) string {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "image.tar")
+	if err := Pack(dir, "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestPackIsDeterministic(t *testing.T) {
+	first, second := directory(t), directory(t)
+	old := time.Unix(0, 0)
+	if err := os.Chtimes(filepath.Join(second, "usr/bin/tool"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	a, err := os.ReadFile(pack(t, first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(pack(t, second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(a, b) {
+		t.Error("two directories with the same content give different images")
+	}
+}
+
+func TestPackKeepsWhatWasAsked(t *testing.T) {
+	img, err := tarball.ImageFromPath(pack(t, directory(t)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Config.Entrypoint) != 1 || c.Config.Entrypoint[0] != "/usr/bin/tool" || c.OS != "linux" {
+		t.Errorf("config is %+v on %s", c.Config, c.OS)
+	}
+	layers, err := img.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("%d layers, %v; want one", len(layers), err)
+	}
+}
+
+func TestPackRefusesABadName(t *testing.T) {
+	if err := Pack(t.TempDir(), "No Such:Name", Config{}, filepath.Join(t.TempDir(), "x")); err == nil {
+		t.Error("no error")
+	}
+}
