@@ -1,0 +1,70 @@
+# The two commands: `make demo` shows the guide on virtual InfiniBand cards, `make test` runs every test. Both set up what they need.
+# `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+LAB = cd lab && go run ./cmd/lab
+KUBE_BIN = $$(cd lab && go run ./cmd/lab kube-bin)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s $$'\t'
+
+.PHONY: setup
+setup: ## install the Debian packages that the lab needs (apt-get, as root or by sudo)
+	@lab/setup
+
+.PHONY: demo
+demo: setup ## bring up the lab, walk the guide, leave the lab running
+	@$(LAB) demo
+
+.PHONY: up down
+up: setup ## bring up the lab
+	@$(LAB) up
+down: ## stop the lab
+	@$(LAB) down
+
+.PHONY: test
+test: setup check test-unit test-vhca test-lab ## run every test, the lab's included
+
+.PHONY: check
+check: ## formatting, vet, generated files
+	@echo "== check"
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt wants to change: $$out"; exit 1; }
+	@go vet ./... && (cd lab && go vet ./...)
+	@$(MAKE) --no-print-directory generate
+	@git diff --exit-code --stat -- api config charts || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
+
+.PHONY: generate
+generate: ## deep copies, CRDs, the chart's copy of them
+	@cd api && go generate ./...
+	@cp config/crd/*.yaml charts/spiderpool/crds/
+
+.PHONY: test-unit
+test-unit: ## the fast tests, with a real API server
+	@echo "== unit tests of the product"
+	@KUBEBUILDER_ASSETS=$(KUBE_BIN) go test ./...
+	@echo "== unit tests of the lab"
+	@cd lab && go test -short ./...
+
+.PHONY: test-vhca
+test-vhca: ## the kernel module in virtual machines
+	@echo "== the virtual card in virtual machines"
+	@cd lab && go test -count=1 -timeout 20m ./vhca
+
+.PHONY: test-lab
+test-lab: ## the guide and everything else that needs the lab
+	@echo "== the guide and more, in the lab"
+	@cd lab && go test -count=1 -timeout 45m -v ./e2e
+
+.PHONY: bench-cni
+bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab
+	@$(LAB) bench cni
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for a while (FUZZTIME=30s)
+	@for dir in . lab; do (cd $$dir; for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz' || true); do \
+			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${FUZZTIME:-30s} $$p; done; done); done
