@@ -1,0 +1,107 @@
+{{/*
+spiderpool.values: the values, completed by the chart's own defaults, as YAML.
+"helm upgrade --reuse-values" keeps the values of the release as they were and adds no new defaults, so a template that
+reads .Values directly breaks when a key is new. Every template starts with: $v := include "spiderpool.values" . | fromYaml
+*/}}
+{{- define "spiderpool.values" -}}
+{{- mustMergeOverwrite (.Files.Get "defaults.yaml" | fromYaml) (deepCopy .Values) | toYaml -}}
+{{- end -}}
+
+{{- define "spiderpool.name" -}}
+{{- $v := include "spiderpool.values" . | fromYaml -}}
+{{- default .Chart.Name $v.global.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* spiderpool.metadata: labels and annotations of every object. Takes {ctx, component, labels, annotations}. */}}
+{{- define "spiderpool.metadata" -}}
+{{- $v := include "spiderpool.values" .ctx | fromYaml -}}
+labels:
+  app.kubernetes.io/name: {{ include "spiderpool.name" .ctx }}
+  app.kubernetes.io/instance: {{ .ctx.Release.Name }}
+  app.kubernetes.io/component: {{ .component }}
+  app.kubernetes.io/version: {{ .ctx.Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .ctx.Release.Service }}
+  helm.sh/chart: {{ printf "%s-%s" .ctx.Chart.Name .ctx.Chart.Version | replace "+" "_" }}
+{{- with merge (dict) (.labels | default dict) $v.global.commonLabels }}
+{{ toYaml . | indent 2 }}
+{{- end }}
+{{- with merge (dict) (.annotations | default dict) $v.global.commonAnnotations }}
+annotations:
+{{ toYaml . | indent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* spiderpool.selector: what a component's pods are found by; it never changes between versions. Takes {ctx, component}. */}}
+{{- define "spiderpool.selector" -}}
+app.kubernetes.io/name: {{ include "spiderpool.name" .ctx }}
+app.kubernetes.io/instance: {{ .ctx.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "spiderpool.podMetadata" -}}
+labels:
+{{ include "spiderpool.selector" . | indent 2 }}
+{{- with merge (dict) (.labels | default dict) ((include "spiderpool.values" .ctx | fromYaml).global.commonLabels) }}
+{{ toYaml . | indent 2 }}
+{{- end }}
+{{- with merge (dict) (.annotations | default dict) ((include "spiderpool.values" .ctx | fromYaml).global.commonAnnotations) }}
+annotations:
+{{ toYaml . | indent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "spiderpool.image" -}}
+{{- $v := include "spiderpool.values" . | fromYaml -}}
+{{- $registry := default $v.image.registry $v.global.imageRegistryOverride -}}
+{{- $name := ternary (printf "%s/%s" $registry $v.image.repository) $v.image.repository (ne $registry "") -}}
+{{- if $v.image.digest -}}
+{{- printf "%s@%s" $name $v.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .Chart.AppVersion $v.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "spiderpool.pullSecrets" -}}
+{{- with (include "spiderpool.values" . | fromYaml).image.pullSecrets -}}
+imagePullSecrets:
+{{ toYaml . | indent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* spiderpool.env: the environment that every process has. */}}
+{{- define "spiderpool.env" -}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: MEMORY_LIMIT_BYTES
+  valueFrom: {resourceFieldRef: {resource: limits.memory}}
+{{- end -}}
+
+{{/* spiderpool.unprivileged: the security context of every process but the agent. */}}
+{{- define "spiderpool.unprivileged" -}}
+allowPrivilegeEscalation: false
+capabilities: {drop: [ALL]}
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{/* spiderpool.probes: startup, readiness and liveness. Takes {host, port}; an empty host is the pod's address. */}}
+{{- define "spiderpool.probes" -}}
+{{- range $probe, $timing := dict "startup" (dict "periodSeconds" 2 "failureThreshold" 90) "readiness" (dict "periodSeconds" 5 "failureThreshold" 3) "liveness" (dict "periodSeconds" 10 "failureThreshold" 6) }}
+{{ $probe }}Probe:
+  httpGet:
+    {{- with $.host }}
+    host: {{ . }}
+    {{- end }}
+    path: /v1/runtime/{{ $probe }}
+    port: {{ $.port | int }}
+  timeoutSeconds: 5
+{{ toYaml $timing | indent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,110 @@
+// Package settings reads conf.yml, the options that all processes share and that the chart writes into the ConfigMap
+// spiderpool-conf. It knows the file's form and its defaults, and nothing of who uses them.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// DefaultPath is where the chart mounts the file.
+const DefaultPath = "/tmp/spiderpool/config-map/conf.yml"
+
+// DefaultSocket is the agent's socket.
+const DefaultSocket = "/var/run/spidernet/spiderpool.sock"
+
+// Settings are the options of conf.yml. Keys of older versions that are not listed are ignored.
+type Settings struct {
+	// IPAMUnixSocketPath is the absolute path of the agent's socket.
+	IPAMUnixSocketPath string `json:"ipamUnixSocketPath"`
+	// EnableIPv4 and EnableIPv6 are the families that pods may get; at least one is on.
+	EnableIPv4 bool `json:"enableIPv4"`
+	EnableIPv6 bool `json:"enableIPv6"`
+	// EnableStatefulSet and EnableKubevirtStaticIP let an address outlive its pod.
+	EnableStatefulSet      bool `json:"enableStatefulSet"`
+	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
+	// EnableValidatingResourcesDeletedWebhook refuses to delete a pool whose addresses are in use.
+	EnableValidatingResourcesDeletedWebhook bool `json:"enableValidatingResourcesDeletedWebhook"`
+	// TuneSysctlConfig lets the agent set the node's sysctls that pods need.
+	TuneSysctlConfig bool `json:"tuneSysctlConfig"`
+	// GC is about addresses of pods that are gone.
+	GC GC `json:"gc"`
+}
+
+// GC is when addresses of pods that are gone are taken back.
+type GC struct {
+	Enabled bool `json:"enabled"`
+	// IntervalSeconds between full scans, at least 1.
+	IntervalSeconds int `json:"intervalSeconds"`
+	// AdditionalGraceSeconds are added to a pod's own grace period.
+	AdditionalGraceSeconds int `json:"additionalGraceSeconds"`
+}
+
+// Interval is the time between full scans.
+func (g GC) Interval() time.Duration { return time.Duration(g.IntervalSeconds) * time.Second }
+
+// AdditionalGrace is added to a pod's own grace period.
+func (g GC) AdditionalGrace() time.Duration {
+	return time.Duration(g.AdditionalGraceSeconds) * time.Second
+}
+
+// Default returns what counts for keys that the file leaves out.
+func Default() Settings {
+	return Settings{
+		IPAMUnixSocketPath: DefaultSocket,
+		EnableIPv4:         true, EnableIPv6: true,
+		EnableStatefulSet: true, EnableKubevirtStaticIP: true,
+		TuneSysctlConfig: true,
+		GC:               GC{Enabled: true, IntervalSeconds: 600},
+	}
+}
+
+// Parse reads the text of conf.yml over the defaults. An error names every key that is wrong and what it should be.
+func Parse(text []byte) (Settings, error) {
+	s := Default()
+	if err := yaml.Unmarshal(text, &s); err != nil {
+		// The decoder's "json: cannot unmarshal" says nothing to the author of a YAML file.
+		return Settings{}, fmt.Errorf("reading it as YAML: %s", strings.ReplaceAll(err.Error(), "json: ", ""))
+	}
+	return s, s.validate()
+}
+
+// Load reads a file. A file that does not exist gives the defaults.
+func Load(path string) (Settings, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Default(), nil
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("reading the options: %w", err)
+	}
+	s, err := Parse(text)
+	if err != nil {
+		return Settings{}, fmt.Errorf("options file %s (ConfigMap spiderpool-conf): %w", path, err)
+	}
+	return s, nil
+}
+
+func (s Settings) validate() error {
+	var errs []error
+	if !s.EnableIPv4 && !s.EnableIPv6 {
+		errs = append(errs, errors.New("enableIPv4 and enableIPv6 are both false: set at least one to true"))
+	}
+	if !filepath.IsAbs(s.IPAMUnixSocketPath) {
+		errs = append(errs, fmt.Errorf("ipamUnixSocketPath is %q: give an absolute path, such as %s", s.IPAMUnixSocketPath, DefaultSocket))
+	}
+	if s.GC.IntervalSeconds < 1 {
+		errs = append(errs, fmt.Errorf("gc.intervalSeconds is %d: give at least 1", s.GC.IntervalSeconds))
+	}
+	if s.GC.AdditionalGraceSeconds < 0 {
+		errs = append(errs, fmt.Errorf("gc.additionalGraceSeconds is %d: give 0 or more", s.GC.AdditionalGraceSeconds))
+	}
+	return errors.Join(errs...)
+}
