@@ -1,0 +1,116 @@
+package ibsriov
+
+import (
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// observed is what the node shows of the VF before anything is changed.
+type observed struct {
+	mode host.RDMAMode
+	vf   host.VF
+	// given is the name of the verbs device that the device plugin put into the container, such as "uverbs3".
+	given string
+}
+
+// state is what Del needs; it is recorded before the first change and never changed after.
+type state struct {
+	PCI   string `json:"pci"`
+	PF    string `json:"pf"`
+	Index int    `json:"index"`
+	// NetNS and IfName are where the netdev goes.
+	NetNS  host.NS `json:"netns"`
+	IfName string  `json:"ifname"`
+	// HostName and HostUp are of the netdev on the node.
+	HostName string `json:"hostName"`
+	HostUp   bool   `json:"hostUp"`
+	// RDMA is the name of the RDMA device that goes along; "" when it stays.
+	RDMA string `json:"rdma,omitempty"`
+	// VFState is the link state to restore; "" when it is not touched.
+	VFState host.VFState `json:"vfState,omitempty"`
+}
+
+// plan is what Add does.
+type plan struct {
+	state    state
+	setState host.VFState // "" leaves the link state
+	uverbs   string       // the verbs device that the container was given; "" when it stays as it is
+}
+
+// decide is pure: what to do, or why not.
+func decide(r *cni.Request, req request, o observed) (plan, error) {
+	isolate, err := isolation(r, req, o)
+	if err != nil {
+		return plan{}, err
+	}
+	if err := atHome(r, o, isolate); err != nil {
+		return plan{}, err
+	}
+	if err := checkGUID(r, req, o.vf); err != nil {
+		return plan{}, err
+	}
+	p := plan{state: state{PCI: o.vf.PCI, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
+		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}}
+	if req.linkState != "" && req.linkState != o.vf.State {
+		p.setState, p.state.VFState = req.linkState, o.vf.State
+	}
+	if isolate {
+		p.state.RDMA, p.uverbs = o.vf.RDMA.Name, o.given
+	}
+	return p, nil
+}
+
+// isolation: asked for, it needs exclusive mode; not said, it follows the mode.
+func isolation(r *cni.Request, req request, o observed) (bool, error) {
+	exclusive := o.mode == host.RDMAExclusive
+	switch {
+	case req.isolate == nil:
+		return exclusive, nil
+	case *req.isolate && !exclusive:
+		return false, cni.Errorf(cni.CodeInvalidConfig, "remove rdmaIsolation from the network to attach in shared mode, or switch this node: "+
+			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
+			"network %q asks for rdmaIsolation, and this node's RDMA subsystem is in %s mode", r.Network, o.mode)
+	}
+	return *req.isolate, nil
+}
+
+// atHome: what is to be moved must be in the node's namespace.
+func atHome(r *cni.Request, o observed, isolate bool) error {
+	vf := o.vf
+	switch {
+	case vf.Driver == "":
+		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "network %q: VF %s has no driver", r.Network, vf.PCI)
+	case vf.Driver == "vfio-pci":
+		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "network %q: VF %s is bound to vfio-pci and has no network interface", r.Network, vf.PCI)
+	case vf.Link == nil:
+		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
+			"network %q: the network interface of VF %s is not in the node's namespace; another pod may still have it", r.Network, vf.PCI)
+	case isolate && vf.RDMA == nil:
+		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
+			"network %q: the RDMA device of VF %s is not in the node's namespace; another pod may still have it", r.Network, vf.PCI)
+	}
+	return nil
+}
+
+// checkGUID: a VF has its GUID for good, from the agent, before it is bound. Another one would need the driver unbound and
+// bound again, in the middle of a pod's start, and is refused.
+func checkGUID(r *cni.Request, req request, vf host.VF) error {
+	if vf.Link.LinkLayer != host.InfiniBand {
+		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "network %q: VF %s is %s, not InfiniBand", r.Network, vf.PCI, vf.Link.LinkLayer)
+	}
+	guid, err := ib.LinkAddrGUID(vf.Link.HardwareAddr)
+	if err != nil {
+		return cni.Errorf(cni.CodeFailed, "", "network %q: VF %s: %w", r.Network, vf.PCI, err)
+	}
+	if !guid.Valid() {
+		return cni.Errorf(cni.CodeFailed, "the agent gives every VF its GUID when it makes the VF: see the conditions of this node's SriovNetworkNodeState "+
+			"(kubectl get sriovnetworknodestates -A) and whether a policy selects its card",
+			"network %q: VF %s has no GUID (%s)", r.Network, vf.PCI, guid)
+	}
+	if !req.guid.IsZero() && req.guid != guid {
+		return cni.Errorf(cni.CodeInvalidConfig, "remove the GUID from the pod's annotation; the GUIDs of a node's VFs are in its SriovNetworkNodeState",
+			"network %q: GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", r.Network, req.guid, vf.PCI, guid)
+	}
+	return nil
+}

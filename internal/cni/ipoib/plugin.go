@@ -1,0 +1,268 @@
+// Package ipoib is the CNI plugin "ipoib": it gives a pod an IPoIB child of a
+// host interface, for TCP/IP over InfiniBand without an RDMA device.
+//
+// The child is made in the node's namespace under a name that follows from the
+// container ID, so that it is found again whatever happens in between, and then
+// moved. After that it is known by its hardware address, whose queue pair number
+// no other interface has: when a pod's namespace dies, the kernel returns the
+// child to the node under any name.
+package ipoib
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// Type is the plugin's name in configurations.
+const Type = "ipoib"
+
+// kind is the rtnetlink kind of an IPoIB link.
+const kind = "ipoib"
+
+// Kernel is what the plugin needs of the node.
+type Kernel interface {
+	Links(ns host.NS) ([]host.Link, error)
+	LinkByName(ns host.NS, name string) (host.Link, error)
+	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
+	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
+	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
+	SetLinkMTU(ns host.NS, index int, mtu int) error
+	SetLinkUp(ns host.NS, index int) error
+	DeleteLink(ns host.NS, index int) error
+	AddAddress(ns host.NS, index int, p netip.Prefix) error
+	AddRoute(ns host.NS, r host.Route) error
+	Announce(ns host.NS, index int, ip netip.Addr) error
+}
+
+// Plugin is the plugin.
+type Plugin struct{ Kernel Kernel }
+
+// conf is the configuration object of type "ipoib".
+type conf struct {
+	Master string `json:"master"`
+	MTU    int    `json:"mtu"`
+	IPAM   struct {
+		Type string `json:"type"`
+	} `json:"ipam"`
+}
+
+// state is what Del needs. It is recorded before the child is made, and again with the child's address before it moves.
+type state struct {
+	Master   string  `json:"master"`
+	TempName string  `json:"tempName"`
+	NetNS    host.NS `json:"netns"`
+	IfName   string  `json:"ifname"`
+	// HardwareAddr is the child's, "" until it is made.
+	HardwareAddr string `json:"hardwareAddr,omitempty"`
+}
+
+// Add implements cni.Plugin.
+func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
+	c, err := parse(r)
+	if err != nil {
+		return nil, err
+	}
+	end := r.Phases.Start(cni.PhaseGather)
+	master, err := p.master(r, c.Master)
+	end()
+	if err != nil {
+		return nil, err
+	}
+	link, err := p.child(r, c, master)
+	if err != nil {
+		return nil, err
+	}
+	return p.configure(ctx, r, link)
+}
+
+func parse(r *cni.Request) (conf, error) {
+	var c conf
+	if err := r.ParseConf(&c); err != nil {
+		return c, err
+	}
+	switch {
+	case c.Master == "":
+		return c, cni.Errorf(cni.CodeInvalidConfig, "set it to the node's IPoIB interface, such as ibs5f0", "network %q: master is empty", r.Network)
+	case c.MTU < 0:
+		return c, cni.Errorf(cni.CodeInvalidConfig, "leave it out to take the master's", "network %q: mtu is %d", r.Network, c.MTU)
+	case c.IPAM.Type == "dhcp":
+		return c, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "network %q: ipam type dhcp does not work on InfiniBand", r.Network)
+	}
+	return c, nil
+}
+
+func (p *Plugin) master(r *cni.Request, name string) (host.Link, error) {
+	link, err := p.Kernel.LinkByName(host.NodeNS, name)
+	if err == nil && link.Kind == kind && link.Parent == 0 {
+		return link, nil
+	}
+	if err != nil && !errors.Is(err, host.ErrNotFound) {
+		return host.Link{}, fmt.Errorf("look for master %s: %w", name, err)
+	}
+	what := "does not exist on this node"
+	if err == nil {
+		what = fmt.Sprintf("is of kind %s, not an IPoIB interface with its own device", link.Kind)
+	}
+	return host.Link{}, cni.Errorf(cni.CodeInvalidConfig, p.candidates(), "network %q: master %s %s", r.Network, name, what)
+}
+
+// candidates lists what could be a master here.
+func (p *Plugin) candidates() string {
+	links, err := p.Kernel.Links(host.NodeNS)
+	if err != nil {
+		return ""
+	}
+	var names []string
+	for _, l := range links {
+		if l.Kind == kind && l.Parent == 0 {
+			names = append(names, strings.Join(append([]string{l.Name}, l.AltNames...), "="))
+		}
+	}
+	if len(names) == 0 {
+		return "this node has no IPoIB interface: is its card in InfiniBand mode and ib_ipoib loaded?"
+	}
+	return "the IPoIB interfaces of this node are " + strings.Join(names, ", ")
+}
+
+// child makes the link and brings it into the pod, up to but without its addresses.
+func (p *Plugin) child(r *cni.Request, c conf, master host.Link) (host.Link, error) {
+	defer r.Phases.Start(cni.PhaseLink)()
+	st := state{Master: master.Name, TempName: tempName(r.ContainerID, r.IfName), NetNS: r.NetNS, IfName: r.IfName}
+	if err := p.record(r, st); err != nil {
+		return host.Link{}, err
+	}
+	// The kernel sets the bit of full membership itself and refuses the key 0.
+	link, err := p.Kernel.AddIPoIBChild(master.Index, st.TempName, uint16(ib.PKey(master.PKey).Key()))
+	if err != nil {
+		return host.Link{}, fmt.Errorf("make an IPoIB child of %s: %w", master.Name, err)
+	}
+	st.HardwareAddr = link.HardwareAddr.String()
+	if err := p.record(r, st); err != nil {
+		return host.Link{}, err
+	}
+	if link, err = p.Kernel.MoveLink(host.NodeNS, link.Index, r.NetNS, r.IfName); err != nil {
+		return host.Link{}, fmt.Errorf("move the IPoIB child of %s into the pod as %s: %w", master.Name, r.IfName, err)
+	}
+	if err := p.Kernel.SetIPv6LinkLocalGUID(r.NetNS, link.Index, identifier(r, link)); err != nil {
+		return host.Link{}, fmt.Errorf("give %s an IPv6 interface identifier of its own: %w", r.IfName, err)
+	}
+	if c.MTU > 0 && c.MTU != link.MTU {
+		if err := p.Kernel.SetLinkMTU(r.NetNS, link.Index, c.MTU); err != nil {
+			return host.Link{}, fmt.Errorf("set the MTU of %s to %d: %w", r.IfName, c.MTU, err)
+		}
+		link.MTU = c.MTU
+	}
+	return link, nil
+}
+
+func (p *Plugin) record(r *cni.Request, st state) error {
+	defer r.Phases.Start(cni.PhaseRecord)()
+	if err := r.State.Save(st); err != nil {
+		return fmt.Errorf("record the IPoIB child: %w", err)
+	}
+	return nil
+}
+
+// tempName is unique to the attachment and fits in the 15 characters of an interface name.
+func tempName(containerID, ifname string) string {
+	sum := sha256.Sum256([]byte(containerID + "/" + ifname))
+	return fmt.Sprintf("ibc%x", sum[:6])
+}
+
+// identifier is a GUID that no other child of the port has: all children share the port's GUID and with it the link-local
+// address that the kernel would form. It is random by the container ID, marked as locally administered.
+func identifier(r *cni.Request, link host.Link) ib.GUID {
+	sum := sha256.Sum256([]byte(r.ContainerID + "/" + r.IfName + "/" + link.HardwareAddr.String()))
+	g := ib.GUID(sum[:8])
+	g[0] |= 0x02
+	return g
+}
+
+func (p *Plugin) configure(ctx context.Context, r *cni.Request, link host.Link) (*types100.Result, error) {
+	res, err := cni.Addresses(ctx, r, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Phases.Start(cni.PhaseAddress)()
+	if err := cni.Configure(ctx, p.Kernel, r.NetNS, link.Index, res); err != nil {
+		return nil, fmt.Errorf("configure %s: %w", r.IfName, err)
+	}
+	return &types100.Result{
+		CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{{Name: r.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU, Sandbox: string(r.NetNS)}},
+		IPs:        res.IPs,
+		Routes:     res.Routes,
+		DNS:        res.DNS,
+	}, nil
+}
+
+// Del implements cni.Plugin: the child goes from wherever it is.
+func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
+	var errs []error
+	if r.IPAM != nil {
+		end := r.Phases.Start(cni.PhaseAddress)
+		errs = append(errs, r.IPAM.Del(ctx))
+		end()
+	}
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok {
+		return errors.Join(append(errs, err)...)
+	}
+	defer r.Phases.Start(cni.PhaseLink)()
+	return errors.Join(append(errs, p.remove(st.NetNS, st), p.remove(host.NodeNS, st))...)
+}
+
+func (p *Plugin) remove(ns host.NS, st state) error {
+	links, err := p.Kernel.Links(ns)
+	if errors.Is(err, host.ErrNSGone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the IPoIB child: %w", err)
+	}
+	for _, l := range links {
+		if !st.is(l) {
+			continue
+		}
+		if err := p.Kernel.DeleteLink(ns, l.Index); err != nil && !errors.Is(err, host.ErrNSGone) && !errors.Is(err, host.ErrNotFound) {
+			return fmt.Errorf("delete IPoIB child %s: %w", l.Name, err)
+		}
+	}
+	return nil
+}
+
+// is recognises the child: by its hardware address once that is recorded, and by its first name.
+func (st state) is(l host.Link) bool {
+	if l.Kind != kind {
+		return false
+	}
+	return l.Name == st.TempName || st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
+}
+
+// Check implements cni.Plugin.
+func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok {
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "network %q: nothing is recorded of interface %s", r.Network, r.IfName))
+	}
+	link, err := p.Kernel.LinkByName(st.NetNS, st.IfName)
+	if err != nil {
+		return fmt.Errorf("look for %s in the pod: %w", st.IfName, err)
+	}
+	if !st.is(link) || !link.Up {
+		return cni.Errorf(cni.CodeFailed, "", "%s in the pod is %s %s (up: %t): want the IPoIB child %s, up", st.IfName, link.Kind, link.HardwareAddr, link.Up, st.HardwareAddr)
+	}
+	return nil
+}

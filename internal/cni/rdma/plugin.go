@@ -1,0 +1,166 @@
+// Package rdma is the chained CNI plugin "rdma": it moves the RDMA device of an
+// Ethernet VF after another plugin has moved the VF's network interface. An
+// InfiniBand VF is ib-sriov's whole.
+package rdma
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// Type is the plugin's name in configurations.
+const Type = "rdma"
+
+// Kernel is what the plugin needs of the node.
+type Kernel interface {
+	RDMAMode() (host.RDMAMode, error)
+	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	MoveRDMA(from host.NS, name string, to host.NS) error
+	Links(ns host.NS) ([]host.Link, error)
+}
+
+// Plugin is the plugin.
+type Plugin struct{ Kernel Kernel }
+
+type conf struct {
+	DeviceID string `json:"deviceID"`
+}
+
+// state is what Del needs.
+type state struct {
+	PCI   string  `json:"pci"`
+	NetNS host.NS `json:"netns"`
+	RDMA  string  `json:"rdma"`
+}
+
+// Add implements cni.Plugin. The result is the one of the plugin before.
+func (p *Plugin) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
+	if r.Prev == nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "put rdma after the plugin that gives the interface, such as sriov", "network %q: rdma is not chained: there is no prevResult", r.Network)
+	}
+	end := r.Phases.Start(cni.PhaseGather)
+	device, err := p.device(r)
+	end()
+	if err != nil {
+		return nil, err
+	}
+	end = r.Phases.Start(cni.PhaseRecord)
+	err = r.State.Save(state{PCI: device.PCI, NetNS: r.NetNS, RDMA: device.Name})
+	end()
+	if err != nil {
+		return nil, fmt.Errorf("record RDMA device %s: %w", device.Name, err)
+	}
+	defer r.Phases.Start(cni.PhaseDeviceMove)()
+	if err := p.Kernel.MoveRDMA(host.NodeNS, device.Name, r.NetNS); err != nil {
+		return nil, fmt.Errorf("move RDMA device %s of %s into the pod: %w", device.Name, device.PCI, err)
+	}
+	return r.Prev, nil
+}
+
+func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
+	var c conf
+	if err := r.ParseConf(&c); err != nil {
+		return host.RDMADevice{}, err
+	}
+	mode, err := p.Kernel.RDMAMode()
+	if err != nil {
+		return host.RDMADevice{}, fmt.Errorf("read the mode of the RDMA subsystem: %w", err)
+	}
+	if mode != host.RDMAExclusive {
+		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "set rdmaIsolation to false on the network, or switch this node: "+
+			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
+			"network %q: an RDMA device cannot be moved while this node's RDMA subsystem is in %s mode", r.Network, mode)
+	}
+	pci := strings.ToLower(c.DeviceID)
+	if pci == "" {
+		if pci, err = p.pciFromResult(r); err != nil {
+			return host.RDMADevice{}, err
+		}
+	}
+	d, ok, err := p.find(host.NodeNS, pci)
+	if err != nil {
+		return host.RDMADevice{}, err
+	}
+	if !ok {
+		return host.RDMADevice{}, cni.Errorf(cni.CodeFailed, "is the driver's RDMA part loaded, such as mlx5_ib?", "network %q: %s has no RDMA device in the node's namespace", r.Network, pci)
+	}
+	if d.LinkLayer == host.InfiniBand {
+		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "use type ib-sriov with rdmaIsolation, and take rdma out of the list",
+			"network %q: %s is InfiniBand: moving its RDMA device would take its network interface away", r.Network, pci)
+	}
+	return d, nil
+}
+
+// pciFromResult finds the function of the interface that the plugin before made, by name and hardware address.
+func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
+	links, err := p.Kernel.Links(r.NetNS)
+	if err != nil {
+		return "", fmt.Errorf("list the pod's interfaces: %w", err)
+	}
+	for _, i := range r.Prev.Interfaces {
+		if i.Sandbox == "" {
+			continue
+		}
+		for _, l := range links {
+			if mac, err := net.ParseMAC(i.Mac); l.Name == i.Name && l.PCI != "" && (err != nil || mac.String() == l.HardwareAddr.String()) {
+				return l.PCI, nil
+			}
+		}
+	}
+	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions", "network %q: no deviceID, and no interface in prevResult belongs to a PCI function", r.Network)
+}
+
+func (p *Plugin) find(ns host.NS, pci string) (host.RDMADevice, bool, error) {
+	devices, err := p.Kernel.RDMADevices(ns)
+	if err != nil {
+		return host.RDMADevice{}, false, fmt.Errorf("list RDMA devices: %w", err)
+	}
+	for _, d := range devices {
+		if d.PCI == pci {
+			return d, true, nil
+		}
+	}
+	return host.RDMADevice{}, false, nil
+}
+
+// Del implements cni.Plugin.
+func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok {
+		return err
+	}
+	defer r.Phases.Start(cni.PhaseDeviceMove)()
+	d, ok, err := p.find(st.NetNS, st.PCI)
+	if errors.Is(err, host.ErrNSGone) {
+		return nil // the kernel returns the device by itself
+	}
+	if err != nil || !ok {
+		return err
+	}
+	if err := p.Kernel.MoveRDMA(st.NetNS, d.Name, host.NodeNS); err != nil && !errors.Is(err, host.ErrNSGone) {
+		return fmt.Errorf("move RDMA device %s of %s back to the node: %w", d.Name, st.PCI, err)
+	}
+	return nil
+}
+
+// Check implements cni.Plugin.
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok {
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "network %q: nothing is recorded of interface %s", r.Network, r.IfName))
+	}
+	if _, ok, err := p.find(st.NetNS, st.PCI); err != nil || !ok {
+		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of %s is not in the pod", st.PCI))
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// Plugin is one of our plugins. Add returns its result in the newest form; conversion is the runner's.
+//
+// Del must succeed when nothing was done, when it was done before, from any half-done Add, and when the network namespace
+// is gone. Its Request may lack everything but the container ID, the interface name and State.
+type Plugin interface {
+	Add(ctx context.Context, r *Request) (*types100.Result, error)
+	Del(ctx context.Context, r *Request) error
+	Check(ctx context.Context, r *Request) error
+}
+
+// Request is one call of one plugin.
+type Request struct {
+	ContainerID string
+	NetNS       host.NS
+	IfName      string
+	// Args are the pairs of CNI_ARGS.
+	Args map[string]string
+	// Conf is the plugin's configuration object, with runtimeConfig and prevResult in it.
+	Conf []byte
+	// Network is the configuration's name.
+	Network string
+	// CNIVersion is the configuration's.
+	CNIVersion string
+	// Prev is the result of the plugin before this one in the list, nil for the first.
+	Prev *types100.Result
+	Pod  Pod
+	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when there is none.
+	NAD string
+	// State keeps what the plugin needs to undo its work.
+	State State
+	// IPAM is the address management that the configuration names, nil when it names none.
+	IPAM IPAM
+	// Phases collects durations; nil collects nothing.
+	Phases *Phases
+}
+
+// State is a plugin's durable memory of one attachment. Save is on disk when it returns.
+type State interface {
+	// Load reads what was saved last; false when nothing was.
+	Load(into any) (bool, error)
+	Save(v any) error
+}
+
+// IPAM is the address management of one call.
+type IPAM interface {
+	Add(ctx context.Context) (*types100.Result, error)
+	Del(ctx context.Context) error
+	Check(ctx context.Context) error
+}
+
+// ParseConf decodes the configuration into a plugin's own struct.
+func (r *Request) ParseConf(into any) error {
+	if err := json.Unmarshal(r.Conf, into); err != nil {
+		return Errorf(CodeDecode, "", "network %q: the configuration does not parse: %v", r.Network, err)
+	}
+	return nil
+}
+
+// parseArgs splits CNI_ARGS "A=b;C=d".
+func parseArgs(s string) (map[string]string, error) {
+	args := map[string]string{}
+	if s == "" {
+		return args, nil
+	}
+	for pair := range strings.SplitSeq(s, ";") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, fmt.Errorf("CNI_ARGS: %q is not NAME=VALUE", pair)
+		}
+		args[name] = value
+	}
+	return args, nil
+}

@@ -1,0 +1,225 @@
+package cni
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/version"
+
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// DefaultBinDir is where plugins are on a node's disk.
+const DefaultBinDir = "/opt/cni/bin"
+
+// metaPlugin is our own meta plugin's name; inside a network it would call itself.
+const metaPlugin = "multus"
+
+// Runner runs configuration lists and single plugins. It is safe for concurrent use.
+type Runner struct {
+	// Plugins are those that run in this process, by type.
+	Plugins map[string]Plugin
+	// Root is the directory that plugins on disk see as "/", such as "/host"; "" is this process's own.
+	Root string
+	// BinDirs are searched, below Root, when a call names none; nil is DefaultBinDir.
+	BinDirs []string
+}
+
+// Call is what all plugins of one attachment are called with.
+type Call struct {
+	ContainerID string
+	NetNS       host.NS
+	IfName      string
+	// Args is CNI_ARGS.
+	Args string
+	// Capabilities go to each plugin that declares them, as runtimeConfig.
+	Capabilities map[string]any
+	// BinDirs are searched for plugins on disk; nil leaves it to the runner.
+	BinDirs []string
+	Pod     Pod
+	NAD     string
+	// State gives each plugin of ours its durable memory of this attachment.
+	State  func(plugin string) State
+	Phases *Phases
+}
+
+// Parse reads a configuration or a configuration list.
+func Parse(config []byte) (*libcni.NetworkConfigList, error) {
+	list, err := libcni.ConfListFromBytes(config)
+	if err == nil && len(list.Plugins) > 0 {
+		return list, check(list)
+	}
+	single, singleErr := libcni.NetworkPluginConfFromBytes(config)
+	if singleErr != nil {
+		return nil, Errorf(CodeInvalidConfig, "want a JSON object with plugins, or with type", "the CNI configuration does not parse: %w", errors.Join(err, singleErr))
+	}
+	list, err = libcni.ConfListFromConf(single)
+	if err != nil {
+		return nil, Errorf(CodeInvalidConfig, "", "the CNI configuration does not parse: %w", err)
+	}
+	return list, check(list)
+}
+
+func check(list *libcni.NetworkConfigList) error {
+	for _, p := range list.Plugins {
+		if p.Network.Type == metaPlugin {
+			return Errorf(CodeInvalidConfig, "name the network itself", "network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
+		}
+	}
+	return nil
+}
+
+// Add runs the list in order. On failure nothing is undone: that is Del's, with the same call.
+func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call) (*types100.Result, error) {
+	s := r.session(c)
+	var prev types.Result
+	for _, p := range list.Plugins {
+		conf, err := s.inject(list, p, prev)
+		if err != nil {
+			return nil, err
+		}
+		path, err := s.FindInPath(p.Network.Type, s.dirs())
+		if err != nil {
+			return nil, err
+		}
+		if prev, err = invoke.ExecPluginWithResult(ctx, path, conf, s.args("ADD"), s); err != nil {
+			return nil, fmt.Errorf("plugin %s: %w", p.Network.Type, err)
+		}
+	}
+	if prev == nil {
+		return nil, Errorf(CodeInvalidConfig, "", "network %q has no plugins", list.Name)
+	}
+	full, err := types100.NewResultFromResult(prev)
+	if err != nil {
+		return nil, fmt.Errorf("read the result of network %q: %w", list.Name, err)
+	}
+	s.restore(full)
+	return full, nil
+}
+
+// Del runs the list in reverse, every plugin of it, whatever the others say. prev is Add's result, nil when there is none.
+func (r *Runner) Del(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
+	s := r.session(c)
+	var errs []error
+	for _, p := range slices.Backward(list.Plugins) {
+		if err := s.without(ctx, "DEL", list, p, prev); err != nil {
+			errs = append(errs, fmt.Errorf("plugin %s: %w", p.Network.Type, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check runs the list in order and stops at the first that finds something wrong.
+func (r *Runner) Check(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
+	return r.each(ctx, "CHECK", "0.4.0", list, c, prev)
+}
+
+// Status asks each plugin whether it is ready.
+func (r *Runner) Status(ctx context.Context, list *libcni.NetworkConfigList, c Call) error {
+	return r.each(ctx, "STATUS", "1.1.0", list, c, nil)
+}
+
+// each runs a verb that the specification has since a version.
+func (r *Runner) each(ctx context.Context, command, since string, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
+	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, since); err != nil || !ok {
+		return err
+	}
+	s := r.session(c)
+	for _, p := range list.Plugins {
+		if err := s.without(ctx, command, list, p, prev); err != nil {
+			return fmt.Errorf("plugin %s: %w", p.Network.Type, err)
+		}
+	}
+	return nil
+}
+
+// Direct runs one plugin of ours as it was called from outside: conf is its standard input, whole. It returns what to print.
+func (r *Runner) Direct(ctx context.Context, plugin, command string, conf []byte, c Call) ([]byte, error) {
+	s := r.session(c)
+	return s.ExecPlugin(ctx, plugin, conf, s.args(command).AsEnv())
+}
+
+// inject gives a plugin's configuration what libcni would: the list's name and version, the result so far, and the
+// capability arguments that the plugin declares.
+func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev types.Result) ([]byte, error) {
+	values := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
+	if prev != nil {
+		converted, err := prev.GetAsVersion(list.CNIVersion)
+		if err != nil {
+			return nil, fmt.Errorf("convert the result of network %q to version %s: %w", list.Name, list.CNIVersion, err)
+		}
+		values["prevResult"] = converted
+	}
+	runtimeConfig := map[string]any{}
+	for capability, declared := range p.Network.Capabilities {
+		if v, ok := s.call.Capabilities[capability]; ok && declared {
+			runtimeConfig[capability] = v
+		}
+	}
+	if len(runtimeConfig) > 0 {
+		values["runtimeConfig"] = runtimeConfig
+	}
+	out, err := libcni.InjectConf(p, values)
+	if err != nil {
+		return nil, Errorf(CodeInvalidConfig, "", "network %q: %w", list.Name, err)
+	}
+	return out.Bytes, nil
+}
+
+func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev *types100.Result) error {
+	var before types.Result
+	if prev != nil {
+		before = prev
+	}
+	conf, err := s.inject(list, p, before)
+	if err != nil {
+		return err
+	}
+	path, err := s.FindInPath(p.Network.Type, s.dirs())
+	if err != nil {
+		return err
+	}
+	return invoke.ExecPluginWithoutResult(ctx, path, conf, s.args(command), s)
+}
+
+// encode prints a result in a configuration's version.
+func encode(res *types100.Result, cniVersion string) ([]byte, error) {
+	if res.CNIVersion == "" {
+		res.CNIVersion = types100.ImplementedSpecVersion
+	}
+	if cniVersion == "" {
+		cniVersion = "0.1.0"
+	}
+	converted, err := res.GetAsVersion(cniVersion)
+	if err != nil {
+		return nil, Errorf(CodeIncompatibleVersion, "", "convert the result to version %s: %w", cniVersion, err)
+	}
+	if full, ok := converted.(*types100.Result); ok && cniVersion == "1.0.0" {
+		converted = withoutNewer(full)
+	}
+	out, err := json.Marshal(converted)
+	if err != nil {
+		return nil, fmt.Errorf("encode the result: %w", err)
+	}
+	return out, nil
+}
+
+// withoutNewer leaves out what version 1.0.0 does not have; the library keeps it.
+func withoutNewer(res *types100.Result) *types100.Result {
+	out := *res
+	out.Interfaces = nil
+	for _, i := range res.Interfaces {
+		out.Interfaces = append(out.Interfaces, &types100.Interface{Name: i.Name, Mac: i.Mac, Sandbox: i.Sandbox})
+	}
+	return &out
+}
+
+// Encode prints a result in the version that the runtime asked for.
+func Encode(res *types100.Result, cniVersion string) ([]byte, error) { return encode(res, cniVersion) }
