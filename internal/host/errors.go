@@ -1,0 +1,46 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// kinds tells which of our errors an errno amounts to.
+var kinds = map[unix.Errno]error{
+	unix.ENODEV: ErrNotFound, unix.ENOENT: ErrNotFound, unix.ENXIO: ErrNotFound, unix.ESRCH: ErrNotFound, unix.EADDRNOTAVAIL: ErrNotFound,
+	unix.EEXIST: ErrExists, unix.ENOTUNIQ: ErrExists,
+	unix.EBUSY:      ErrBusy,
+	unix.EOPNOTSUPP: ErrUnsupported, unix.EPROTONOSUPPORT: ErrUnsupported, unix.EAFNOSUPPORT: ErrUnsupported, unix.ENOSYS: ErrUnsupported,
+}
+
+// kernelError makes an error of the kernel one that callers can tell apart, and leaves others alone.
+func kernelError(err error) error {
+	var errno unix.Errno
+	var noLink netlink.LinkNotFoundError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &noLink), errors.Is(err, fs.ErrNotExist) && !errors.As(err, &errno):
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case errors.As(err, &errno) && kinds[errno] != nil:
+		return fmt.Errorf("%w: %w", kinds[errno], err)
+	}
+	return err
+}
+
+// retryDump repeats a dump that the kernel says was interrupted by a change
+// (NLM_F_DUMP_INTR) or by a signal. The last answer stands when changes never stop.
+func retryDump(dump func() error) error {
+	var err error
+	for range 20 {
+		err = dump()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
+}

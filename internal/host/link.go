@@ -1,0 +1,375 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// rawLink is a Link with what only this package needs of it.
+type rawLink struct {
+	Link
+	master int
+}
+
+// rawLinks lists the links of a namespace, in order of index.
+func (h *Host) rawLinks(ns NS) ([]rawLink, error) {
+	var found []netlink.Link
+	err := h.in(ns, func() error {
+		return retryDump(func() (err error) {
+			found, err = netlink.LinkList()
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the links of %s: %w", ns.where(), kernelError(err))
+	}
+	links := make([]rawLink, 0, len(found))
+	for _, l := range found {
+		links = append(links, readLink(ns, l))
+	}
+	h.addBusInfo(ns, links)
+	slices.SortFunc(links, func(a, b rawLink) int { return a.Index - b.Index })
+	return links, nil
+}
+
+// readLink translates what rtnetlink says.
+func readLink(ns NS, l netlink.Link) rawLink {
+	a := l.Attrs()
+	r := rawLink{master: a.MasterIndex, Link: Link{
+		NS: ns, Index: a.Index, Name: a.Name, AltNames: a.AltNames, Kind: l.Type(), LinkLayer: Ethernet,
+		HardwareAddr: a.HardwareAddr, MTU: a.MTU, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Parent: a.ParentIndex,
+	}}
+	if a.EncapType == "infiniband" {
+		r.LinkLayer = InfiniBand
+	}
+	if p, ok := l.(*netlink.IPoIB); ok {
+		r.PKey, r.Mode = p.Pkey, p.Mode.String()
+	}
+	// Children of IPoIB links have the parent's device above them on some kernels; they are not the function's netdev.
+	if a.ParentDevBus == "pci" && (r.Kind != "ipoib" || r.Parent == 0) {
+		r.PCI = a.ParentDev
+	}
+	return r
+}
+
+// addBusInfo fills PCI in where rtnetlink did not say it (IFLA_PARENT_DEV_NAME came with Linux 5.14): ethtool's bus
+// information of a network device of a PCI function is its address.
+func (h *Host) addBusInfo(ns NS, links []rawLink) {
+	if slices.ContainsFunc(links, func(l rawLink) bool { return l.PCI != "" }) {
+		return // the kernel says it
+	}
+	candidates := slices.ContainsFunc(links, func(l rawLink) bool { return l.mayBePCI() })
+	if !candidates {
+		return
+	}
+	_ = h.in(ns, func() error { // best effort: many links have no ethtool at all
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for i := range links {
+			if info, err := unix.IoctlGetEthtoolDrvinfo(fd, links[i].Name); err == nil && links[i].mayBePCI() {
+				if bus := unix.ByteSliceToString(info.Bus_info[:]); checkPCI(bus) == nil {
+					links[i].PCI = bus
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (l rawLink) mayBePCI() bool {
+	return l.Name != "lo" && l.Parent == 0 && (l.Kind == "device" || l.Kind == "ipoib")
+}
+
+// Links lists the links of a namespace, in order of index.
+func (h *Host) Links(ns NS) ([]Link, error) {
+	raw, err := h.rawLinks(ns)
+	if err != nil {
+		return nil, err
+	}
+	links := make([]Link, 0, len(raw))
+	for _, l := range raw {
+		links = append(links, l.Link)
+	}
+	return links, nil
+}
+
+func (h *Host) findLink(ns NS, what string, is func(Link) bool) (Link, error) {
+	links, err := h.Links(ns)
+	if err != nil {
+		return Link{}, err
+	}
+	if i := slices.IndexFunc(links, is); i >= 0 {
+		return links[i], nil
+	}
+	return Link{}, fmt.Errorf("link %s in %s: %w", what, ns.where(), ErrNotFound)
+}
+
+// LinkByName finds by name or alternative name; ErrNotFound.
+func (h *Host) LinkByName(ns NS, name string) (Link, error) {
+	return h.findLink(ns, name, func(l Link) bool { return l.Name == name || slices.Contains(l.AltNames, name) })
+}
+
+// LinkByIndex finds by index; ErrNotFound.
+func (h *Host) LinkByIndex(ns NS, index int) (Link, error) {
+	return h.findLink(ns, fmt.Sprintf("with index %d", index), func(l Link) bool { return l.Index == index })
+}
+
+// LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.
+func (h *Host) LinkByPCI(ns NS, pci string) (Link, error) {
+	links, err := h.rawLinks(ns)
+	if err != nil {
+		return Link{}, err
+	}
+	if l, ok := h.sys().byPCI(links, pci); ok {
+		return l.Link, nil
+	}
+	return Link{}, fmt.Errorf("link of PCI function %s in %s: %w", pci, ns.where(), ErrNotFound)
+}
+
+// representor matches phys_port_name of a VF's or sub-function's representor, whose parent device is the PF (switchdev mode).
+var representor = regexp.MustCompile(`^(c[0-9]+)?pf[0-9]+(vf|sf)[0-9]+$`)
+
+// byPCI picks the netdev of a function: of several with one parent device the first that is not a representor.
+func (s sysfs) byPCI(links []rawLink, pci string) (rawLink, bool) {
+	var found []rawLink
+	for _, l := range links {
+		if l.PCI == pci && pci != "" {
+			found = append(found, l)
+		}
+	}
+	for _, l := range found {
+		port := ""
+		if len(found) > 1 && l.NS == NodeNS {
+			port, _ = read(string(s), "class/net", l.Name, "phys_port_name")
+		}
+		if !representor.MatchString(port) {
+			return l, true
+		}
+	}
+	return rawLink{}, false
+}
+
+// linkAttributes returns the attributes of RTM_GETLINK for one link, with those of its VFs, by type.
+func (h *Host) linkAttributes(ns NS, index int) (map[uint16][]byte, error) {
+	attrs := map[uint16][]byte{}
+	err := h.in(ns, func() error {
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = int32(index)
+		req.AddData(msg)
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
+		answers, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		if err != nil {
+			return kernelError(err)
+		}
+		for _, m := range answers {
+			list, err := nl.ParseRouteAttr(m[min(len(m), unix.SizeofIfInfomsg):])
+			if err != nil {
+				return err
+			}
+			for _, a := range list {
+				attrs[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
+			}
+		}
+		return nil
+	})
+	return attrs, err
+}
+
+// onLink runs an effect on a link that is known by its index, and wraps its errors.
+func (h *Host) onLink(ns NS, index int, what string, do func(netlink.Link) error) error {
+	err := h.in(ns, func() error {
+		return do(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	})
+	if err != nil {
+		return fmt.Errorf("%s of link %d in %s: %w", what, index, ns.where(), kernelError(err))
+	}
+	return nil
+}
+
+// MoveLink moves a link, giving it the new name on the way (same name when ""), and returns what it is there. ErrExists
+// when the name is taken there. The link arrives down.
+func (h *Host) MoveLink(from NS, index int, to NS, name string) (Link, error) {
+	l, err := h.LinkByIndex(from, index)
+	if err != nil {
+		return Link{}, err
+	}
+	if name == "" {
+		name = l.Name
+	}
+	if from == to {
+		if err := h.RenameLink(from, index, name); err != nil {
+			return Link{}, err
+		}
+		return h.LinkByIndex(to, index)
+	}
+	if _, err := h.LinkByName(to, name); !errors.Is(err, ErrNotFound) {
+		if err == nil {
+			err = fmt.Errorf("name %s in %s: %w", name, to.where(), ErrExists)
+		}
+		return Link{}, fmt.Errorf("moving link %s: %w", l.Name, err)
+	}
+	if err := h.move(l, to, name); err != nil {
+		return Link{}, fmt.Errorf("moving link %s from %s to %s as %s: %w", l.Name, from.where(), to.where(), name, kernelError(err))
+	}
+	return h.LinkByName(to, name)
+}
+
+// move sends one RTM_SETLINK that names both namespace and new name, so that
+// the link never is in the target under its old name.
+func (h *Host) move(l Link, to NS, name string) error {
+	target, err := h.open(to)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return h.in(l.NS, func() error {
+		link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
+		if err := netlink.LinkSetDown(link); err != nil {
+			return fmt.Errorf("taking it down: %w", err)
+		}
+		if err := dropAltNames(l, name); err != nil {
+			return err
+		}
+		req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		msg.Index = int32(l.Index)
+		req.AddData(msg)
+		req.AddData(nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(target.Fd()))))
+		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	})
+}
+
+// dropAltNames drops alternative names that would clash with the new name, and the old name, which udev would put among them.
+func dropAltNames(l Link, names ...string) error {
+	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
+	for _, alt := range l.AltNames {
+		if !slices.Contains(names, alt) {
+			continue
+		}
+		if err := netlink.LinkDelAltName(link, alt); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("dropping the alternative name %s: %w", alt, err)
+		}
+	}
+	return nil
+}
+
+// RenameLink takes the link down, drops an alternative name equal to either name, and renames.
+func (h *Host) RenameLink(ns NS, index int, name string) error {
+	l, err := h.LinkByIndex(ns, index)
+	if err != nil || l.Name == name {
+		return err
+	}
+	return h.onLink(ns, index, fmt.Sprintf("renaming %s to %s", l.Name, name), func(link netlink.Link) error {
+		if err := netlink.LinkSetDown(link); err != nil {
+			return fmt.Errorf("taking it down: %w", err)
+		}
+		if err := dropAltNames(l, name, l.Name); err != nil {
+			return err
+		}
+		return netlink.LinkSetName(link, name)
+	})
+}
+
+// SetLinkUp brings a link up.
+func (h *Host) SetLinkUp(ns NS, index int) error {
+	return h.onLink(ns, index, "bringing up", netlink.LinkSetUp)
+}
+
+// SetLinkDown takes a link down, and with it its routes.
+func (h *Host) SetLinkDown(ns NS, index int) error {
+	return h.onLink(ns, index, "taking down", netlink.LinkSetDown)
+}
+
+// SetLinkMTU sets the MTU in octets.
+func (h *Host) SetLinkMTU(ns NS, index int, mtu int) error {
+	return h.onLink(ns, index, fmt.Sprintf("setting MTU %d", mtu), func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })
+}
+
+// AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
+func (h *Host) AddVeth(ns NS, name string, peerNS NS, peerName string, mtu int) (a, b Link, err error) {
+	if err := h.createVeth(ns, name, peerNS, peerName, mtu); err != nil {
+		return a, b, fmt.Errorf("making veth pair %s in %s and %s in %s: %w", name, ns.where(), peerName, peerNS.where(), kernelError(err))
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.removeVeth(ns, name))
+		}
+	}()
+	if a, err = h.bringUp(ns, name); err != nil {
+		return a, b, err
+	}
+	if b, err = h.bringUp(peerNS, peerName); err != nil {
+		return a, b, err
+	}
+	a, err = h.LinkByIndex(ns, a.Index) // now it has carrier
+	return a, b, err
+}
+
+func (h *Host) createVeth(ns NS, name string, peerNS NS, peerName string, mtu int) error {
+	target, err := h.open(peerNS)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return h.in(ns, func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.MTU = name, mtu
+		v := netlink.NewVeth(attrs)
+		v.PeerName, v.PeerNamespace = peerName, netlink.NsFd(int(target.Fd()))
+		if mtu != 0 {
+			v.PeerMTU = uint32(mtu)
+		}
+		return netlink.LinkAdd(v)
+	})
+}
+
+func (h *Host) bringUp(ns NS, name string) (Link, error) {
+	l, err := h.LinkByName(ns, name)
+	if err != nil {
+		return l, err
+	}
+	if err := h.SetLinkUp(ns, l.Index); err != nil {
+		return l, err
+	}
+	return h.LinkByIndex(ns, l.Index)
+}
+
+func (h *Host) removeVeth(ns NS, name string) error {
+	l, err := h.LinkByName(ns, name)
+	if err != nil {
+		return nil // it went with its namespace or its peer's
+	}
+	return h.DeleteLink(ns, l.Index)
+}
+
+// DeleteLink deletes a virtual link. ErrUnsupported for the netdev of a device.
+func (h *Host) DeleteLink(ns NS, index int) error {
+	l, err := h.LinkByIndex(ns, index)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case l.Kind == "device" || l.PCI != "": // the kernel feigns success when told to delete an IPoIB parent
+		return fmt.Errorf("link %s in %s belongs to device %s and cannot be deleted: %w", l.Name, ns.where(), strings.TrimSpace(l.PCI), ErrUnsupported)
+	}
+	err = h.onLink(ns, index, "deleting", netlink.LinkDel)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,146 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// where names a namespace in messages.
+func (ns NS) where() string {
+	if ns == NodeNS {
+		return "the node's network namespace"
+	}
+	return "network namespace " + string(ns)
+}
+
+// openNSFile opens a path that must be a network namespace. A path that is
+// left over as a plain file, as a namespace's mount point is after its
+// unmount, counts as gone.
+func openNSFile(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist: %w", path, ErrNSGone)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	kind := -1
+	if st.Type == unix.NSFS_MAGIC {
+		// NS_GET_NSTYPE, ioctl_nsfs(2)
+		if kind, err = unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("asking for the kind of namespace %s: %w", path, err)
+		}
+	}
+	if kind != unix.CLONE_NEWNET {
+		f.Close()
+		return nil, fmt.Errorf("%s is not a network namespace any more: %w", path, ErrNSGone)
+	}
+	return f, nil
+}
+
+// open returns a file descriptor of a namespace, which the caller closes.
+func (h *Host) open(ns NS) (*os.File, error) {
+	if ns != NodeNS {
+		return openNSFile(string(ns))
+	}
+	fd, err := unix.FcntlInt(h.node.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicating the node's network namespace: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "node"), nil
+}
+
+// in runs do on a thread that is in the namespace: sockets that do opens, and
+// /proc/sys/net as it reads it, belong there. do must not start goroutines that do so.
+func (h *Host) in(ns NS, do func() error) error {
+	if ns == NodeNS && !h.away {
+		return do() // every thread that other goroutines can run on is there
+	}
+	f, err := h.open(ns)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	done := make(chan error, 1)
+	go func() { done <- onThread(f, do) }()
+	return <-done
+}
+
+// onThread enters the namespace, runs do, and leaves. When it cannot leave,
+// the thread stays locked to the ending goroutine, so that the runtime ends it.
+func onThread(ns *os.File, do func() error) error {
+	runtime.LockOSThread()
+	origin, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("opening the thread's network namespace: %w", err)
+	}
+	defer origin.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("entering %s: %w", ns.Name(), err)
+	}
+	err = do()
+	if unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
+}
+
+// NSExists tells whether the path still is a network namespace.
+func (h *Host) NSExists(ns NS) bool {
+	f, err := h.open(ns)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
+
+// withSysfs runs do with a sysfs as the namespace sees it. Entries of network
+// and RDMA devices are tagged with a namespace, and a sysfs shows those of the
+// one that it was mounted from. For other namespaces than the node's we mount
+// one that is attached nowhere (fsopen(2), fsmount(2); Linux 5.2) and vanishes
+// with its file descriptor, so no thread has to leave its mount namespace.
+func (h *Host) withSysfs(ns NS, do func(sysfs) error) error {
+	if ns == NodeNS {
+		return do(h.sys())
+	}
+	var mount int
+	err := h.in(ns, func() (err error) {
+		mount, err = mountSysfs()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("mounting a sysfs of %s: %w", ns.where(), err)
+	}
+	defer unix.Close(mount)
+	return do(sysfs(fmt.Sprintf("/proc/self/fd/%d", mount)))
+}
+
+func mountSysfs() (int, error) {
+	fsfd, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("fsopen: %w", kernelError(err))
+	}
+	defer unix.Close(fsfd)
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return -1, fmt.Errorf("fsconfig: %w", err)
+	}
+	mount, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
+	if err != nil {
+		return -1, fmt.Errorf("fsmount: %w", err)
+	}
+	return mount, nil
+}

@@ -1,0 +1,194 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// RDMAMode tells the mode of the RDMA subsystem; ErrUnsupported when there is none (ib_core is not loaded).
+func (h *Host) RDMAMode() (RDMAMode, error) {
+	var mode string
+	err := h.in(NodeNS, func() (err error) {
+		mode, err = netlink.RdmaSystemGetNetnsMode()
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("asking for the mode of the RDMA subsystem: %w", kernelError(err))
+	}
+	return RDMAMode(mode), nil
+}
+
+// SetRDMAMode returns ErrBusy when other network namespaces exist.
+func (h *Host) SetRDMAMode(m RDMAMode) error {
+	if m != RDMAShared && m != RDMAExclusive {
+		return fmt.Errorf("RDMA mode %q: want shared or exclusive: %w", m, ErrUnsupported)
+	}
+	if now, err := h.RDMAMode(); err != nil || now == m {
+		return err
+	}
+	err := h.in(NodeNS, func() error { return netlink.RdmaSystemSetNetnsMode(string(m)) })
+	if err != nil {
+		return fmt.Errorf("setting the RDMA subsystem to %s mode: %w", m, kernelError(err))
+	}
+	return nil
+}
+
+// RDMADevices lists the devices visible in a namespace, in order of index; none when the node has no RDMA subsystem.
+//
+// Index and name come from RDMA netlink, whose socket must be opened in the
+// namespace; the rest comes from a sysfs of the namespace, since netlink tells neither
+// the PCI function nor the port's GUID.
+func (h *Host) RDMADevices(ns NS) ([]RDMADevice, error) {
+	found, err := h.rdmaLinks(ns)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	var devices []RDMADevice
+	err = h.withSysfs(ns, func(sys sysfs) error {
+		for _, l := range found {
+			d, err := sys.readRDMA(l.Attrs.Name)
+			if errors.Is(err, ErrNotFound) {
+				continue // it left since the list was made
+			}
+			if err != nil {
+				return err
+			}
+			d.NS, d.Index = ns, int(l.Attrs.Index)
+			devices = append(devices, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the RDMA devices of %s: %w", ns.where(), err)
+	}
+	slices.SortFunc(devices, func(a, b RDMADevice) int { return a.Index - b.Index })
+	return devices, nil
+}
+
+func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
+	var found []*netlink.RdmaLink
+	err := h.in(ns, func() error {
+		return retryDump(func() (err error) {
+			found, err = netlink.RdmaLinkList()
+			return err
+		})
+	})
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the RDMA devices of %s: %w", ns.where(), kernelError(err))
+	}
+	return found, nil
+}
+
+// readRDMA reads a device and its first port (sysfs-class-infiniband in the kernel's ABI documents).
+func (s sysfs) readRDMA(name string) (RDMADevice, error) {
+	dir := filepath.Join(string(s), "class/infiniband", name)
+	guid, err := read(dir, "node_guid")
+	if err != nil {
+		return RDMADevice{}, fmt.Errorf("RDMA device %s: %w", name, err)
+	}
+	d := RDMADevice{Name: name, PCI: pciOf(dir)}
+	if d.NodeGUID, err = ib.ParseGUID(guid); err != nil {
+		return d, fmt.Errorf("node GUID of RDMA device %s: %w", name, err)
+	}
+	port := func(attribute string) string { text, _ := read(dir, "ports/1", attribute); return text }
+	d.LinkLayer = LinkLayer(strings.ToLower(port("link_layer")))
+	d.State, d.PhysState = stateName(port("state")), physStateName(port("phys_state"))
+	d.LID, d.SMLID = hexNumber(port("lid")), hexNumber(port("sm_lid"))
+	d.PortGUID, _ = guidOfGID(port("gids/0"))
+	return d, nil
+}
+
+// pciOf is the PCI function above a class device, "" when none is (software devices). Devices on the auxiliary bus
+// have their function a few folders up.
+func pciOf(dir string) string {
+	path, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+	if err != nil {
+		return ""
+	}
+	for path != "/" && path != "." {
+		if base := filepath.Base(path); checkPCI(base) == nil {
+			return base
+		}
+		path = filepath.Dir(path)
+	}
+	return ""
+}
+
+// stateName reads "4: ACTIVE" as "ACTIVE".
+func stateName(text string) string {
+	_, name, _ := strings.Cut(text, ": ")
+	return name
+}
+
+// physStateNames are rdma(8)'s names for sysfs's.
+var physStateNames = map[string]string{
+	"Sleep": "SLEEP", "Polling": "POLLING", "Disabled": "DISABLED", "PortConfigurationTraining": "PORT_CONFIGURATION_TRAINING",
+	"LinkUp": "LINK_UP", "LinkErrorRecovery": "LINK_ERROR_RECOVER", "Phy Test": "PHY_TEST",
+}
+
+// physStateName reads "5: LinkUp" as "LINK_UP".
+func physStateName(text string) string { return physStateNames[stateName(text)] }
+
+// hexNumber reads "0x1a", 0 when it is none.
+func hexNumber(text string) int {
+	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0x"), 16, 32)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// guidOfGID is the lower half of a GID such as "fe80:0000:0000:0000:e8eb:d303:0093:ae10".
+func guidOfGID(text string) (ib.GUID, error) {
+	ip := net.ParseIP(text)
+	if ip == nil || !strings.Contains(text, ":") {
+		return ib.GUID{}, fmt.Errorf("GID %q: want eight groups of four hexadecimal digits", text)
+	}
+	return ib.GUID(ip.To16()[8:]), nil
+}
+
+// MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew.
+func (h *Host) MoveRDMA(from NS, name string, to NS) error {
+	target, err := h.open(to)
+	if err == nil {
+		defer target.Close()
+		err = h.moveRDMA(from, name, to, target)
+	}
+	if err != nil {
+		return fmt.Errorf("moving RDMA device %s from %s to %s: %w", name, from.where(), to.where(), kernelError(err))
+	}
+	return nil
+}
+
+func (h *Host) moveRDMA(from NS, name string, to NS, target *os.File) error {
+	found, err := h.rdmaLinks(from)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(found, func(l *netlink.RdmaLink) bool { return l.Attrs.Name == name })
+	if i < 0 {
+		return fmt.Errorf("it is not visible in %s: %w", from.where(), ErrNotFound)
+	}
+	if from == to {
+		return nil
+	}
+	err = h.in(from, func() error { return netlink.RdmaLinkSetNsFd(found[i], uint32(target.Fd())) })
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("the RDMA subsystem is in shared mode, or the driver cannot part with its users (disassociate_ucontext): %w", err)
+	}
+	return err
+}
