@@ -1,0 +1,167 @@
+package ipam
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+)
+
+// poolNames are the pools that one source names for one interface, as written.
+type poolNames struct {
+	IPv4 []string `json:"ipv4"`
+	IPv6 []string `json:"ipv6"`
+}
+
+// interfacePools is one entry of AnnotationPools.
+type interfacePools struct {
+	Interface    string   `json:"interface"`
+	IPv4         []string `json:"ipv4"`
+	IPv6         []string `json:"ipv6"`
+	CleanGateway bool     `json:"cleangateway"`
+}
+
+func (n poolNames) empty() bool { return len(n.IPv4)+len(n.IPv6) == 0 }
+
+// refusedAnnotations ask for pools made on demand, which this product does not have. Ignoring
+// them would give the pod an address of some other network.
+var refusedAnnotations = []string{"ipam.spidernet.io/subnet", "ipam.spidernet.io/subnets"}
+
+const (
+	poolShape      = `{"ipv4":["pool"],"ipv6":["pool"]}`
+	poolsShape     = `[{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`
+	routesShape    = `[{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`
+	namespaceShape = `["pool"]`
+)
+
+// parsePoolAnnotation reads AnnotationPool.
+func parsePoolAnnotation(text string) (poolNames, error) {
+	var names poolNames
+	if err := decode(text, &names, poolShape); err != nil {
+		return poolNames{}, err
+	}
+	if names.empty() {
+		return poolNames{}, fmt.Errorf("%q names no pool; want for example %s", text, poolShape)
+	}
+	return names, nil
+}
+
+// parsePoolsAnnotation reads AnnotationPools: either every entry names its
+// interface, each another one, or none does.
+func parsePoolsAnnotation(text string) ([]interfacePools, error) {
+	var entries []interfacePools
+	if err := decode(text, &entries, poolsShape); err != nil {
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, fmt.Errorf("%q has no entry; want for example %s", text, poolsShape)
+	}
+	seen := map[string]bool{}
+	for i, e := range entries {
+		switch {
+		case len(e.IPv4)+len(e.IPv6) == 0:
+			return nil, fmt.Errorf("entry %d names no pool; add \"ipv4\" or \"ipv6\"", i)
+		case (e.Interface == "") != (entries[0].Interface == ""):
+			return nil, fmt.Errorf("entry %d: name the interface in every entry or in none", i)
+		case e.Interface != "" && seen[e.Interface]:
+			return nil, fmt.Errorf("entry %d: interface %q is listed twice", i, e.Interface)
+		}
+		seen[e.Interface] = true
+	}
+	return entries, nil
+}
+
+// entryFor finds the entry of the interface: by name, or by its place when no entry has a name.
+func entryFor(entries []interfacePools, r Request) (interfacePools, error) {
+	if entries[0].Interface != "" {
+		var listed []string
+		for _, e := range entries {
+			if e.Interface == r.Interface {
+				return e, nil
+			}
+			listed = append(listed, e.Interface)
+		}
+		return interfacePools{}, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface, strings.Join(listed, ", "))
+	}
+	place, err := r.place()
+	if err != nil {
+		return interfacePools{}, err
+	}
+	if place >= len(entries) {
+		return interfacePools{}, fmt.Errorf("has %d entries, and interface %s is number %d; add an entry for it", len(entries), r.Interface, place+1)
+	}
+	return entries[place], nil
+}
+
+// place is the interface's index among the pod's interfaces.
+func (r Request) place() (int, error) {
+	for i, name := range r.Interfaces {
+		if name == r.Interface {
+			return i, nil
+		}
+	}
+	if len(r.Interfaces) == 0 && r.Interface == "eth0" {
+		return 0, nil
+	}
+	if n, err := strconv.Atoi(strings.TrimPrefix(r.Interface, "net")); err == nil && n > 0 && len(r.Interfaces) == 0 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("cannot tell which entry is for interface %s; name the interface in every entry", r.Interface)
+}
+
+// parseNamespaceAnnotation reads one of the two namespace annotations.
+func parseNamespaceAnnotation(text string) ([]string, error) {
+	var names []string
+	if err := decode(text, &names, namespaceShape); err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%q names no pool; want for example %s, or remove the annotation", text, namespaceShape)
+	}
+	return names, nil
+}
+
+// parseRoutesAnnotation reads AnnotationRoutes.
+func parseRoutesAnnotation(text string) ([]Route, error) {
+	var written []v2beta1.Route
+	if err := decode(text, &written, routesShape); err != nil {
+		return nil, err
+	}
+	var routes []Route
+	for i, w := range written {
+		dst, err := v2beta1.ParseCIDR(w.Dst)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: dst %q %w", i, w.Dst, err)
+		}
+		gw, err := v2beta1.ParseAddress(w.Gw)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: gw %q %w", i, w.Gw, err)
+		}
+		if dst.Addr().Is4() != gw.Is4() {
+			return nil, fmt.Errorf("entry %d: dst %s and gw %s are of different families", i, dst, gw)
+		}
+		routes = append(routes, Route{Dst: dst, Gateway: gw})
+	}
+	return routes, nil
+}
+
+// decode reads exactly one JSON value without unknown fields: a misspelt field
+// would otherwise silently give the pod an address of another pool.
+func decode(text string, into any, shape string) error {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("something follows the first value")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%q does not parse (%w); want for example %s", text, err, shape)
+	}
+	return nil
+}

@@ -1,0 +1,41 @@
+package ipam
+
+import (
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+)
+
+// PodFrom takes what this package needs from a pod.
+func PodFrom(p *corev1.Pod) Pod {
+	pod := Pod{
+		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName,
+		Labels: p.Labels, Annotations: p.Annotations,
+		Controller: Controller{Kind: "Pod", Name: p.Name},
+	}
+	owner := metav1.GetControllerOf(p)
+	if owner == nil {
+		return pod
+	}
+	pod.Controller = controllerAbove(owner, p.Labels)
+	if owner.Kind == "StatefulSet" && owner.APIVersion == appsv1.SchemeGroupVersion.String() {
+		pod.Owner = &v2beta1.LeaseOwner{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name}
+	}
+	return pod
+}
+
+// controllerAbove names the Deployment of a ReplicaSet without reading the
+// ReplicaSet: its name is the Deployment's, a dash, and the template's hash.
+func controllerAbove(owner *metav1.OwnerReference, podLabels map[string]string) Controller {
+	hash := podLabels[appsv1.DefaultDeploymentUniqueLabelKey]
+	if owner.Kind == "ReplicaSet" && hash != "" {
+		if name, ok := strings.CutSuffix(owner.Name, "-"+hash); ok {
+			return Controller{Kind: "Deployment", Name: name}
+		}
+	}
+	return Controller{Kind: owner.Kind, Name: owner.Name}
+}
