@@ -37,6 +37,7 @@ type API interface {
 
 	// RDMA
 
+	// RDMAMode returns ErrUnsupported when the node has no RDMA subsystem.
 	RDMAMode() (host.RDMAMode, error)
 	// SetRDMAMode returns ErrBusy when other network namespaces exist.
 	SetRDMAMode(m host.RDMAMode) error
@@ -62,13 +63,15 @@ type API interface {
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkDown(ns host.NS, index int) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
-	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key.
+	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key (0: the
+	// parent's). ErrExists when the name is taken.
 	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
-	// SetIPv6LinkLocalGUID gives an IPoIB link an interface identifier of its own, before it goes up, so that two
-	// children of one port do not share a link-local address (or turns its generation off where that cannot be done).
+	// SetIPv6LinkLocalGUID gives an IPoIB link a link-local address of its own, so that two children of one port do not
+	// share one. Call it after the link's last move, which forgets it, and before the link goes up.
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
-	// AddVeth makes a pair with one end in each namespace, both up.
+	// AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
+	// DeleteLink deletes a virtual link; ErrUnsupported for the netdev of a device.
 	DeleteLink(ns host.NS, index int) error
 	// NSExists tells whether the path still is a network namespace.
 	NSExists(ns host.NS) bool
@@ -77,11 +80,16 @@ type API interface {
 
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
+	// Routes lists unicast routes of both families, those that the kernel makes for addresses too. Table 0 is the main table.
 	Routes(ns host.NS, table int) ([]host.Route, error)
+	// AddRoute wants the link up and the gateway on one of its networks. ErrExists when another IPv4 route has the destination.
 	AddRoute(ns host.NS, r host.Route) error
+	// DeleteRoute deletes the routes to a destination; a zero Index, Gateway or Src matches any.
 	DeleteRoute(ns host.NS, r host.Route) error
+	// Rules lists what was added to the kernel's own three rules. Table 0 is the main table.
 	Rules(ns host.NS) ([]host.Rule, error)
 	AddRule(ns host.NS, r host.Rule) error
+	// DeleteRule deletes the rule, of any priority when r has none.
 	DeleteRule(ns host.NS, r host.Rule) error
 	AddNeighbor(ns host.NS, n host.Neighbor) error
 	// Sysctl reads and SetSysctl writes below /proc/sys; key is a path such as "net/ipv4/conf/eth0/rp_filter".

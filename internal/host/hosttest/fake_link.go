@@ -252,6 +252,8 @@ func (f *Fake) AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, e
 			return fmt.Errorf("%s is not an IPoIB parent: %w", p.Name, host.ErrUnsupported)
 		case n.taken(name):
 			return fmt.Errorf("name %s: %w", name, host.ErrExists)
+		case pkey == 0:
+			pkey = p.PKey
 		}
 		c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU, Mode: p.Mode, PKey: pkey | 0x8000}}
 		c.HardwareAddr = ipoibAddr(f.rdmaQPN(), p.fn.live)
@@ -278,6 +280,25 @@ func (f *Fake) SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error {
 		l.addresses = append(l.addresses, netip.PrefixFrom(guid.LinkLocal(), 64))
 		return nil
 	})
+}
+
+// AddAltName gives a link an alternative name, as udev does.
+func (f *Fake) AddAltName(ns host.NS, index int, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.namespace(ns)
+	if err != nil {
+		return err
+	}
+	l, err := n.byIndex(index)
+	if err != nil {
+		return err
+	}
+	if n.taken(name) {
+		return fmt.Errorf("alternative name %s: %w", name, host.ErrExists)
+	}
+	l.AltNames = append(l.AltNames, name)
+	return nil
 }
 
 // AddVeth implements API.

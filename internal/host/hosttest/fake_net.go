@@ -112,7 +112,7 @@ func (f *Fake) AddRoute(ns host.NS, r host.Route) error {
 	})
 }
 
-// DeleteRoute implements API. A route without Index or Gateway is deleted whatever those are.
+// DeleteRoute implements API. A zero Index, Gateway or Src matches any.
 func (f *Fake) DeleteRoute(ns host.NS, r host.Route) error {
 	r = normalRoute(r)
 	return f.effect(fmt.Sprintf("DeleteRoute %s table %d in %s", r.Dst, r.Table, where(ns)), func() error {
@@ -121,7 +121,8 @@ func (f *Fake) DeleteRoute(ns host.NS, r host.Route) error {
 			return err
 		}
 		n.routes = slices.DeleteFunc(n.routes, func(x host.Route) bool {
-			return x.Dst == r.Dst && x.Table == r.Table && (r.Index == 0 || x.Index == r.Index) && (!r.Gateway.IsValid() || x.Gateway == r.Gateway)
+			return x.Dst == r.Dst && x.Table == r.Table && (r.Index == 0 || x.Index == r.Index) &&
+				(!r.Gateway.IsValid() || x.Gateway == r.Gateway) && (!r.Src.IsValid() || x.Src == r.Src)
 		})
 		return nil
 	})
@@ -138,8 +139,9 @@ func (f *Fake) Rules(ns host.NS) ([]host.Rule, error) {
 	return slices.Clone(n.rules), nil
 }
 
-// normalRule masks prefixes, and derives the family from them.
+// normalRule masks prefixes, derives the family from them and names the main table 0.
 func normalRule(r host.Rule) host.Rule {
+	r.Table = mainTable(r.Table)
 	for _, p := range []*netip.Prefix{&r.From, &r.To} {
 		if p.IsValid() {
 			*p, r.IPv6 = p.Masked(), p.Addr().Is6()
@@ -193,7 +195,7 @@ func (f *Fake) DeleteRule(ns host.NS, r host.Rule) error {
 // AddNeighbor implements API.
 func (f *Fake) AddNeighbor(ns host.NS, nb host.Neighbor) error {
 	return f.change(ns, nb.Index, fmt.Sprintf("AddNeighbor %s at %s", nb.IP, nb.HardwareAddr), func(_ *namespace, l *link) error {
-		if want := len(l.HardwareAddr); want != 0 && len(nb.HardwareAddr) != want {
+		if want := len(l.HardwareAddr); len(nb.HardwareAddr) < want {
 			return fmt.Errorf("hardware address %s has %d octets, %s wants %d: %w", nb.HardwareAddr, len(nb.HardwareAddr), l.Name, want, syscall.EINVAL)
 		}
 		l.neighbors = slices.DeleteFunc(l.neighbors, func(x host.Neighbor) bool { return x.IP == nb.IP })

@@ -16,22 +16,14 @@ var _ API = (*Fake)(nil)
 
 const pod = host.NS("/var/run/netns/pod")
 
-// check stops the test at the first error.
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // withVFs is the guide's node with n bound VFs that have GUIDs, and an empty pod namespace.
 func withVFs(t *testing.T, o Options, n int) *Fake {
 	t.Helper()
 	f := GuideNodeWith(o)
-	check(t, f.SetNumVFs(GuidePF, n))
+	ok(t, f.SetNumVFs(GuidePF, n))
 	for i := range n {
-		check(t, f.SetVFGUID(GuidePF, i, ib.VFGUID(GuidePFGUID, i)))
-		check(t, f.BindVF(vfAddress(GuidePF, i)))
+		ok(t, f.SetVFGUID(GuidePF, i, ib.VFGUID(GuidePFGUID, i)))
+		ok(t, f.BindVF(vfAddress(GuidePF, i)))
 	}
 	f.AddNS(pod)
 	f.Revive()
@@ -42,36 +34,36 @@ func withVFs(t *testing.T, o Options, n int) *Fake {
 func toPod(t *testing.T, f *Fake, pci string) host.Link {
 	t.Helper()
 	vf, err := f.VF(pci)
-	check(t, err)
-	check(t, f.MoveRDMA(host.NodeNS, vf.RDMA.Name, pod))
+	ok(t, err)
+	ok(t, f.MoveRDMA(host.NodeNS, vf.RDMA.Name, pod))
 	l, err := f.LinkByPCI(host.NodeNS, pci)
-	check(t, err)
+	ok(t, err)
 	l, err = f.MoveLink(host.NodeNS, l.Index, pod, "eth0")
-	check(t, err)
+	ok(t, err)
 	return l
 }
 
 func TestFakeVFLifecycle(t *testing.T) {
 	f := GuideNode()
-	check(t, f.SetNumVFs(GuidePF, 12))
+	ok(t, f.SetNumVFs(GuidePF, 12))
 	pf, err := f.PF(GuidePF)
-	check(t, err)
+	ok(t, err)
 	if last := pf.VFs[11]; last.PCI != "0000:86:01.4" || last.Device != "1018" || last.Driver != "" || last.Link != nil || !last.NodeGUID.IsZero() {
 		t.Errorf("fresh VF 11 is %+v", last)
 	}
-	check(t, f.BindVF("0000:86:00.1"))
+	ok(t, f.BindVF("0000:86:00.1"))
 	vf, _ := f.VF("0000:86:00.1")
 	if vf.RDMA == nil || vf.RDMA.State != "INIT" || vf.Link.Name != "ibs5f0v0" {
 		t.Errorf("a VF bound without a GUID is %+v", vf)
 	}
 	guid := ib.VFGUID(GuidePFGUID, 0)
-	check(t, f.SetVFGUID(GuidePF, 0, guid))
+	ok(t, f.SetVFGUID(GuidePF, 0, guid))
 	vf, _ = f.VF("0000:86:00.1")
 	if vf.NodeGUID != guid || !vf.RDMA.NodeGUID.IsZero() {
 		t.Errorf("before the rebind the PF reports %s and the VF has %s", vf.NodeGUID, vf.RDMA.NodeGUID)
 	}
-	check(t, f.UnbindVF("0000:86:00.1"))
-	check(t, f.BindVF("0000:86:00.1"))
+	ok(t, f.UnbindVF("0000:86:00.1"))
+	ok(t, f.BindVF("0000:86:00.1"))
 	vf, _ = f.VF("0000:86:00.1")
 	if vf.RDMA.NodeGUID != guid || vf.RDMA.State != "ACTIVE" {
 		t.Errorf("after the rebind the VF's RDMA device is %+v", vf.RDMA)
@@ -93,7 +85,7 @@ func TestFakeMoveAndReturn(t *testing.T) {
 	if vf, _ := f.VF(pci); vf.Link != nil || vf.RDMA != nil || vf.Uverbs == "" {
 		t.Errorf("the node still sees %+v", vf)
 	}
-	check(t, f.MoveRDMA(pod, before.RDMA.Name, host.NodeNS))
+	ok(t, f.MoveRDMA(pod, before.RDMA.Name, host.NodeNS))
 	if diff := cmp.Diff(start, f.Snapshot()); diff != "" {
 		t.Errorf("moving the RDMA device home does not restore the node:\n%s", diff)
 	}
@@ -101,7 +93,7 @@ func TestFakeMoveAndReturn(t *testing.T) {
 
 func TestFakeFollowRDMA(t *testing.T) {
 	f := withVFs(t, Options{Naming: GuideNaming, FollowRDMA: true}, 1)
-	check(t, f.MoveRDMA(host.NodeNS, "mlx5_1", pod))
+	ok(t, f.MoveRDMA(host.NodeNS, "mlx5_1", pod))
 	if l, err := f.LinkByPCI(pod, "0000:86:00.1"); err != nil || l.Name != "ib0" {
 		t.Errorf("netdev in the pod: %+v, %v", l, err)
 	}
@@ -111,11 +103,11 @@ func TestFakeNamespaceDeath(t *testing.T) {
 	f := withVFs(t, Options{}, 2)
 	toPod(t, f, "0000:86:00.1")
 	parent, err := f.LinkByPCI(host.NodeNS, GuidePF)
-	check(t, err)
+	ok(t, err)
 	child, err := f.AddIPoIBChild(parent.Index, "c0", 0x8001)
-	check(t, err)
+	ok(t, err)
 	_, err = f.MoveLink(host.NodeNS, child.Index, pod, GuideEthName)
-	check(t, err)
+	ok(t, err)
 	f.DeleteNS(pod)
 	vf, _ := f.VF("0000:86:00.1")
 	if vf.Link == nil || vf.Link.Name != "ib0" || vf.RDMA == nil {
@@ -146,9 +138,9 @@ func TestFakeSharedMode(t *testing.T) {
 		t.Errorf("move in shared mode: %v", err)
 	}
 	l, err := f.LinkByPCI(host.NodeNS, "0000:86:00.1")
-	check(t, err)
+	ok(t, err)
 	_, err = f.MoveLink(host.NodeNS, l.Index, pod, GuideEthName)
-	check(t, err)
+	ok(t, err)
 	f.DeleteNS(pod)
 	if vf, _ := f.VF("0000:86:00.1"); vf.Link == nil || vf.Link.Name != fmt.Sprintf("dev%d", vf.Link.Index) {
 		t.Errorf("the VF's netdev came home as %+v", vf.Link)
@@ -161,7 +153,7 @@ func TestFakeAlternativeNames(t *testing.T) {
 	if err := f.RenameLink(host.NodeNS, l.Index, "ibp134s0f0v1"); !errors.Is(err, host.ErrExists) {
 		t.Errorf("a name that is another link's alternative: %v", err)
 	}
-	check(t, f.RenameLink(host.NodeNS, l.Index, "ibp134s0f0v0"))
+	ok(t, f.RenameLink(host.NodeNS, l.Index, "ibp134s0f0v0"))
 }
 
 func TestFakeCable(t *testing.T) {
@@ -180,9 +172,9 @@ func TestFakeRoutes(t *testing.T) {
 		t.Error("a gateway on no network was taken")
 	}
 	r.Gateway = netip.MustParseAddr("172.91.0.1")
-	check(t, f.AddRoute(host.NodeNS, r))
-	check(t, f.AddRoute(host.NodeNS, r))
-	check(t, f.SetLinkDown(host.NodeNS, pf.Link.Index))
+	ok(t, f.AddRoute(host.NodeNS, r))
+	ok(t, f.AddRoute(host.NodeNS, r))
+	ok(t, f.SetLinkDown(host.NodeNS, pf.Link.Index))
 	if routes, _ := f.Routes(host.NodeNS, 0); len(routes) != 2 {
 		t.Errorf("routes after the link went down: %v", routes)
 	}

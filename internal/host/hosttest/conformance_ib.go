@@ -1,0 +1,322 @@
+package hosttest
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// freshVFs destroys the PF's VFs and makes n with GUIDs, bound.
+func freshVFs(t *testing.T, h API, env Env, n int) host.PF {
+	t.Helper()
+	ok(t, h.SetNumVFs(env.IBPF, 0))
+	ok(t, h.SetNumVFs(env.IBPF, n))
+	t.Cleanup(func() {
+		if err := h.SetNumVFs(env.IBPF, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	pf, err := h.PF(env.IBPF)
+	ok(t, err)
+	for _, vf := range pf.VFs {
+		ok(t, h.SetVFGUID(env.IBPF, vf.Index, ib.VFGUID(pf.RDMA.PortGUID, vf.Index)))
+		ok(t, h.BindVF(vf.PCI))
+	}
+	pf, err = h.PF(env.IBPF)
+	ok(t, err)
+	return pf
+}
+
+func testPF(t *testing.T, h API, env Env) {
+	pf, err := h.PF(env.IBPF)
+	ok(t, err)
+	if pf.LinkLayer != host.InfiniBand || pf.TotalVFs < 3 || pf.Driver == "" || len(pf.Vendor) != 4 || len(pf.Device) != 4 {
+		t.Errorf("PF: %+v", pf)
+	}
+	if pf.Link == nil || pf.RDMA == nil {
+		t.Fatalf("PF without netdev or RDMA device: %+v", pf)
+	}
+	if l := pf.Link; l.Kind != "ipoib" || l.PCI != env.IBPF || l.LinkLayer != host.InfiniBand || l.Parent != 0 || l.Mode != "datagram" || l.PKey&0x7fff == 0 {
+		t.Errorf("netdev: %+v", l)
+	}
+	guid, err := ib.LinkAddrGUID(pf.Link.HardwareAddr)
+	ok(t, err)
+	if d := pf.RDMA; d.PCI != env.IBPF || d.State != "ACTIVE" || d.PhysState != "LINK_UP" || d.LID == 0 || d.SMLID == 0 || d.LinkLayer != host.InfiniBand || d.PortGUID != guid || !d.NodeGUID.Valid() {
+		t.Errorf("RDMA device: %+v; the netdev's GUID is %s", d, guid)
+	}
+	all, err := h.PFs()
+	ok(t, err)
+	if !slices.ContainsFunc(all, func(p host.PF) bool { return p.PCI == env.IBPF }) {
+		t.Errorf("PFs does not list %s: %+v", env.IBPF, all)
+	}
+	_, err = h.VF(env.IBPF)
+	is(t, "a PF as a VF", err, host.ErrNotFound)
+}
+
+func testNumVFs(t *testing.T, h API, env Env) {
+	ok(t, h.SetNumVFs(env.IBPF, 0))
+	ok(t, h.SetNumVFs(env.IBPF, 0))
+	ok(t, h.SetNumVFs(env.IBPF, 2))
+	ok(t, h.SetNumVFs(env.IBPF, 3))
+	ok(t, h.SetNumVFs(env.IBPF, 3))
+	pf, err := h.PF(env.IBPF)
+	ok(t, err)
+	if pf.NumVFs != 3 || len(pf.VFs) != 3 {
+		t.Fatalf("asked for 3 virtual functions: %+v", pf)
+	}
+	for i, vf := range pf.VFs {
+		if vf.Index != i || vf.PF != env.IBPF || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil || vf.Uverbs != "" || vf.Umad != "" || vf.State != host.VFAuto {
+			t.Errorf("fresh virtual function: %+v", vf)
+		}
+		if got, err := h.VF(vf.PCI); err != nil || got.Index != i || got.PF != env.IBPF {
+			t.Errorf("VF(%s) = %+v, %v", vf.PCI, got, err)
+		}
+		_, err := h.PF(vf.PCI)
+		is(t, "a VF as a PF", err, host.ErrNotFound)
+	}
+	is(t, "one VF too many", h.SetNumVFs(env.IBPF, pf.TotalVFs+1), host.ErrUnsupported)
+	is(t, "the GUID of a VF that is not there", h.SetVFGUID(env.IBPF, 3, GuidePFGUID), host.ErrNotFound)
+	is(t, "the state of a VF that is not there", h.SetVFState(env.IBPF, 3, host.VFEnable), host.ErrNotFound)
+	is(t, "a PF bound as a VF", h.BindVF(env.IBPF), host.ErrNotFound)
+	ok(t, h.SetNumVFs(env.IBPF, 0))
+	if pf, err = h.PF(env.IBPF); err != nil || pf.NumVFs != 0 || len(pf.VFs) != 0 {
+		t.Errorf("no virtual functions: %+v, %v", pf, err)
+	}
+}
+
+func testVFGUID(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 2)
+	first := ib.VFGUID(pf.RDMA.PortGUID, 0)
+	for _, vf := range pf.VFs {
+		want := ib.VFGUID(pf.RDMA.PortGUID, vf.Index)
+		if vf.NodeGUID != want || vf.PortGUID != want {
+			t.Errorf("the PF reports %s and %s of virtual function %d, want %s", vf.NodeGUID, vf.PortGUID, vf.Index, want)
+		}
+		if vf.Driver != pf.Driver || vf.Link == nil || vf.RDMA == nil || vf.Uverbs == "" {
+			t.Fatalf("bound virtual function: %+v", vf)
+		}
+		if vf.RDMA.NodeGUID != want || vf.RDMA.PortGUID != want || vf.RDMA.PCI != vf.PCI || vf.Link.PCI != vf.PCI {
+			t.Errorf("its devices: %+v, %+v", vf.RDMA, vf.Link)
+		}
+	}
+	other := ib.VFGUID(pf.RDMA.PortGUID, 77)
+	ok(t, h.SetVFGUID(env.IBPF, 0, other))
+	vf, err := h.VF(pf.VFs[0].PCI)
+	ok(t, err)
+	if vf.NodeGUID != other || vf.RDMA.NodeGUID != first {
+		t.Errorf("before the rebind the PF reports %s, the VF has %s; want %s and %s", vf.NodeGUID, vf.RDMA.NodeGUID, other, first)
+	}
+	for range 2 {
+		ok(t, h.UnbindVF(vf.PCI))
+	}
+	if vf, err = h.VF(vf.PCI); err != nil || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil || vf.Uverbs != "" {
+		t.Errorf("unbound: %+v, %v", vf, err)
+	}
+	for range 2 {
+		ok(t, h.BindVF(vf.PCI))
+	}
+	if vf, err = h.VF(vf.PCI); err != nil || vf.RDMA == nil || vf.RDMA.NodeGUID != other || vf.RDMA.PortGUID != other {
+		t.Errorf("after the rebind: %+v, %v", vf, err)
+	}
+}
+
+func testVFState(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 1)
+	pci := pf.VFs[0].PCI
+	for _, c := range []struct {
+		state host.VFState
+		port  string
+	}{{host.VFDisable, "DOWN"}, {host.VFEnable, "ACTIVE"}, {host.VFDisable, "DOWN"}, {host.VFAuto, "ACTIVE"}} {
+		ok(t, h.SetVFState(env.IBPF, 0, c.state))
+		eventually(t, "port state "+c.port, func() bool {
+			vf, err := h.VF(pci)
+			ok(t, err)
+			return vf.State == c.state && vf.RDMA != nil && vf.RDMA.State == c.port
+		})
+	}
+}
+
+// intoPod moves a VF as a pod's plugin does: RDMA device first, then the netdev wherever it is by then, as eth0.
+func intoPod(t *testing.T, h API, vf host.VF, ns host.NS) host.Link {
+	t.Helper()
+	ok(t, h.MoveRDMA(host.NodeNS, vf.RDMA.Name, ns))
+	l := findByPCI(t, h, vf.PCI, ns)
+	l, err := h.MoveLink(l.NS, l.Index, ns, "eth0")
+	ok(t, err)
+	return l
+}
+
+// findByPCI looks for a netdev in the namespace and on the node, as kernels differ.
+func findByPCI(t *testing.T, h API, pci string, ns host.NS) host.Link {
+	t.Helper()
+	l, err := h.LinkByPCI(ns, pci)
+	if errors.Is(err, host.ErrNotFound) {
+		l, err = h.LinkByPCI(host.NodeNS, pci)
+	}
+	ok(t, err)
+	return l
+}
+
+func testMoveVF(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 2)
+	ns := env.NewNS(t)
+	vf, other := pf.VFs[0], pf.VFs[1]
+	l := intoPod(t, h, vf, ns)
+	guid, err := ib.LinkAddrGUID(l.HardwareAddr)
+	if err != nil || l.Name != "eth0" || l.Kind != "ipoib" || l.PCI != vf.PCI || guid != vf.PortGUID {
+		t.Errorf("netdev in the pod: %+v, %v", l, err)
+	}
+	devices, err := h.RDMADevices(ns)
+	ok(t, err)
+	if len(devices) != 1 || devices[0].PCI != vf.PCI || devices[0].Name != vf.RDMA.Name || devices[0].PortGUID != vf.PortGUID || devices[0].NS != ns || devices[0].LinkLayer != host.InfiniBand {
+		t.Errorf("RDMA devices in the pod: %+v", devices)
+	}
+	now, err := h.VF(vf.PCI)
+	ok(t, err)
+	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" || now.PortGUID != vf.PortGUID {
+		t.Errorf("a virtual function in a pod, seen from the node: %+v", now)
+	}
+	if o, err := h.VF(other.PCI); err != nil || o.Link == nil || o.RDMA == nil || o.Uverbs == now.Uverbs {
+		t.Errorf("the other one: %+v, %v", o, err)
+	}
+	ok(t, h.AddAddress(ns, l.Index, prefix("172.91.0.100/16")))
+	ok(t, h.SetLinkUp(ns, l.Index))
+	ok(t, h.Announce(ns, l.Index, addr("172.91.0.100")))
+	ok(t, h.AddNeighbor(ns, host.Neighbor{Index: l.Index, IP: addr("172.91.0.1"), HardwareAddr: pf.Link.HardwareAddr}))
+	eventually(t, "carrier in the pod", func() bool {
+		l, err := h.LinkByIndex(ns, l.Index)
+		ok(t, err)
+		return l.Carrier
+	})
+	ok(t, h.MoveRDMA(ns, vf.RDMA.Name, host.NodeNS))
+	if l = findByPCI(t, h, vf.PCI, ns); l.NS != host.NodeNS {
+		_, err := h.MoveLink(l.NS, l.Index, host.NodeNS, "")
+		ok(t, err)
+	}
+	if now, err = h.VF(vf.PCI); err != nil || now.Link == nil || now.RDMA == nil || now.RDMA.Name != vf.RDMA.Name {
+		t.Errorf("home again: %+v, %v", now, err)
+	}
+}
+
+func testMoveRDMARefused(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 1)
+	ns := env.NewNS(t)
+	name := pf.VFs[0].RDMA.Name
+	is(t, "a device that is not there", h.MoveRDMA(ns, name, host.NodeNS), host.ErrNotFound)
+	ok(t, h.MoveRDMA(host.NodeNS, name, host.NodeNS))
+	env.DeleteNS(t, ns)
+	is(t, "a namespace that is gone", h.MoveRDMA(host.NodeNS, name, ns), host.ErrNSGone)
+}
+
+func testVFOfDeadNamespace(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 1)
+	ns := env.NewNS(t)
+	vf := pf.VFs[0]
+	intoPod(t, h, vf, ns)
+	env.DeleteNS(t, ns)
+	eventually(t, "the devices of a dead namespace come home", func() bool {
+		now, err := h.VF(vf.PCI)
+		ok(t, err)
+		return now.Link != nil && now.RDMA != nil && now.RDMA.Name == vf.RDMA.Name
+	})
+}
+
+func testIPoIBChild(t *testing.T, h API, env Env) {
+	pf, err := h.PF(env.IBPF)
+	ok(t, err)
+	ns := env.NewNS(t)
+	child, err := h.AddIPoIBChild(pf.Link.Index, "vchild0", 0)
+	ok(t, err)
+	if child.Kind != "ipoib" || child.Parent != pf.Link.Index || child.PKey != pf.Link.PKey || child.Mode != pf.Link.Mode || len(child.HardwareAddr) != 20 || child.PCI != "" {
+		t.Errorf("child: %+v", child)
+	}
+	_, err = h.AddIPoIBChild(pf.Link.Index, "vchild0", 0)
+	is(t, "a second child of that name", err, host.ErrExists)
+	_, err = h.AddIPoIBChild(child.Index, "vchild1", 0)
+	is(t, "a child of a child", err, host.ErrUnsupported)
+	if l, err := h.LinkByPCI(host.NodeNS, env.IBPF); err != nil || l.Index != pf.Link.Index {
+		t.Errorf("the PF's netdev is %+v, %v", l, err)
+	}
+	is(t, "deleting the parent", h.DeleteLink(host.NodeNS, pf.Link.Index), host.ErrUnsupported)
+	eth0, err := h.MoveLink(host.NodeNS, child.Index, ns, "eth0")
+	ok(t, err)
+	guid := ib.VFGUID(pf.RDMA.PortGUID, 200)
+	ok(t, h.SetIPv6LinkLocalGUID(ns, eth0.Index, guid))
+	ok(t, h.SetSysctl(ns, "net/ipv4/conf/eth0/proxy_arp", "1"))
+	ok(t, h.SetLinkMTU(ns, eth0.Index, 1500))
+	ok(t, h.AddAddress(ns, eth0.Index, prefix("172.91.0.101/16")))
+	ok(t, h.SetLinkUp(ns, eth0.Index))
+	ok(t, h.Announce(ns, eth0.Index, addr("172.91.0.101")))
+	have, err := h.Addresses(ns, eth0.Index)
+	ok(t, err)
+	want := []netip.Prefix{netip.PrefixFrom(guid.LinkLocal(), 64), prefix("172.91.0.101/16")}
+	for _, p := range append(have, want...) {
+		if !slices.Contains(have, p) || !slices.Contains(want, p) {
+			t.Errorf("addresses %v, want %v", have, want)
+		}
+	}
+	if _, err := h.LinkByPCI(ns, env.IBPF); !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("the child counts as the PF's netdev: %v", err)
+	}
+	for range 2 {
+		ok(t, h.DeleteLink(ns, eth0.Index))
+	}
+	orphan, err := h.AddIPoIBChild(pf.Link.Index, "vchild2", 0x8001)
+	ok(t, err)
+	if orphan.PKey != 0x8001 {
+		t.Errorf("child with P_Key 0x8001: %+v", orphan)
+	}
+	_, err = h.MoveLink(host.NodeNS, orphan.Index, ns, "lostchild0")
+	ok(t, err)
+	env.DeleteNS(t, ns)
+	eventually(t, "a child comes home from a dead namespace", func() bool {
+		l, err := h.LinkByName(host.NodeNS, "lostchild0")
+		if err == nil {
+			ok(t, h.DeleteLink(host.NodeNS, l.Index))
+		}
+		return err == nil
+	})
+}
+
+func testRDMAMode(t *testing.T, h API, env Env) {
+	mode, err := h.RDMAMode()
+	ok(t, err)
+	if mode != host.RDMAExclusive {
+		t.Fatalf("the node is in %s mode, the tests want exclusive", mode)
+	}
+	ns := env.NewNS(t)
+	is(t, "a mode change while another namespace exists", h.SetRDMAMode(host.RDMAShared), host.ErrBusy)
+	ok(t, h.SetRDMAMode(host.RDMAExclusive))
+	is(t, "a mode that is none", h.SetRDMAMode("both"), host.ErrUnsupported)
+	env.DeleteNS(t, ns)
+	set := func(m host.RDMAMode) {
+		t.Helper()
+		eventually(t, "mode "+string(m)+" once namespaces are gone", func() bool {
+			err := h.SetRDMAMode(m)
+			if err != nil && !errors.Is(err, host.ErrBusy) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+	}
+	set(host.RDMAShared)
+	defer set(host.RDMAExclusive)
+	pf := freshVFs(t, h, env, 1)
+	ns = env.NewNS(t)
+	err = h.MoveRDMA(host.NodeNS, pf.VFs[0].RDMA.Name, ns)
+	is(t, "moving in shared mode", err, host.ErrUnsupported)
+	if err != nil && !strings.Contains(err.Error(), "shared") {
+		t.Errorf("the refusal does not say why: %v", err)
+	}
+	seen, err := h.RDMADevices(ns)
+	ok(t, err)
+	if len(seen) != 2 {
+		t.Errorf("RDMA devices in a namespace, shared mode: %+v", seen)
+	}
+	env.DeleteNS(t, ns)
+}
