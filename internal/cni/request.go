@@ -39,6 +39,8 @@ type Request struct {
 	Pod  Pod
 	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when there is none.
 	NAD string
+	// Interfaces are the names of all interfaces of the pod, in order; nil when the caller cannot know.
+	Interfaces []string
 	// State keeps what the plugin needs to undo its work.
 	State State
 	// IPAM is the address management that the configuration names, nil when it names none.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/containernetworking/cni/libcni"
@@ -44,7 +45,10 @@ type Call struct {
 	// BinDirs are searched for plugins on disk; nil leaves it to the runner.
 	BinDirs []string
 	Pod     Pod
-	NAD     string
+	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when there is none.
+	NAD string
+	// Interfaces are the names of all interfaces of the pod, in order; nil when the caller cannot know.
+	Interfaces []string
 	// State gives each plugin of ours its durable memory of this attachment.
 	State  func(plugin string) State
 	Phases *Phases
@@ -81,7 +85,7 @@ func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call
 	s := r.session(c)
 	var prev types.Result
 	for _, p := range list.Plugins {
-		conf, err := s.inject(list, p, prev)
+		conf, err := s.inject(list, p, prev, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -109,7 +113,7 @@ func (r *Runner) Del(ctx context.Context, list *libcni.NetworkConfigList, c Call
 	s := r.session(c)
 	var errs []error
 	for _, p := range slices.Backward(list.Plugins) {
-		if err := s.without(ctx, "DEL", list, p, prev); err != nil {
+		if err := s.without(ctx, "DEL", list, p, prev, nil); err != nil {
 			errs = append(errs, fmt.Errorf("plugin %s: %w", p.Network.Type, err))
 		}
 	}
@@ -118,22 +122,27 @@ func (r *Runner) Del(ctx context.Context, list *libcni.NetworkConfigList, c Call
 
 // Check runs the list in order and stops at the first that finds something wrong.
 func (r *Runner) Check(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
-	return r.each(ctx, "CHECK", "0.4.0", list, c, prev)
+	return r.each(ctx, "CHECK", "0.4.0", list, c, prev, nil)
 }
 
 // Status asks each plugin whether it is ready.
 func (r *Runner) Status(ctx context.Context, list *libcni.NetworkConfigList, c Call) error {
-	return r.each(ctx, "STATUS", "1.1.0", list, c, nil)
+	return r.each(ctx, "STATUS", "1.1.0", list, c, nil, nil)
+}
+
+// GC tells each plugin which attachments are still valid.
+func (r *Runner) GC(ctx context.Context, list *libcni.NetworkConfigList, c Call, valid []types.GCAttachment) error {
+	return r.each(ctx, "GC", "1.1.0", list, c, nil, map[string]any{"cni.dev/valid-attachments": valid})
 }
 
 // each runs a verb that the specification has since a version.
-func (r *Runner) each(ctx context.Context, command, since string, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
+func (r *Runner) each(ctx context.Context, command, since string, list *libcni.NetworkConfigList, c Call, prev *types100.Result, extra map[string]any) error {
 	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, since); err != nil || !ok {
 		return err
 	}
 	s := r.session(c)
 	for _, p := range list.Plugins {
-		if err := s.without(ctx, command, list, p, prev); err != nil {
+		if err := s.without(ctx, command, list, p, prev, extra); err != nil {
 			return fmt.Errorf("plugin %s: %w", p.Network.Type, err)
 		}
 	}
@@ -148,8 +157,9 @@ func (r *Runner) Direct(ctx context.Context, plugin, command string, conf []byte
 
 // inject gives a plugin's configuration what libcni would: the list's name and version, the result so far, and the
 // capability arguments that the plugin declares.
-func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev types.Result) ([]byte, error) {
+func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev types.Result, extra map[string]any) ([]byte, error) {
 	values := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
+	maps.Copy(values, extra)
 	if prev != nil {
 		converted, err := prev.GetAsVersion(list.CNIVersion)
 		if err != nil {
@@ -173,12 +183,12 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	return out.Bytes, nil
 }
 
-func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev *types100.Result) error {
+func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev *types100.Result, extra map[string]any) error {
 	var before types.Result
 	if prev != nil {
 		before = prev
 	}
-	conf, err := s.inject(list, p, before)
+	conf, err := s.inject(list, p, before, extra)
 	if err != nil {
 		return err
 	}
@@ -189,8 +199,8 @@ func (s *session) without(ctx context.Context, command string, list *libcni.Netw
 	return invoke.ExecPluginWithoutResult(ctx, path, conf, s.args(command), s)
 }
 
-// encode prints a result in a configuration's version.
-func encode(res *types100.Result, cniVersion string) ([]byte, error) {
+// Encode prints a result in a configuration's version.
+func Encode(res *types100.Result, cniVersion string) ([]byte, error) {
 	if res.CNIVersion == "" {
 		res.CNIVersion = types100.ImplementedSpecVersion
 	}
@@ -220,6 +230,3 @@ func withoutNewer(res *types100.Result) *types100.Result {
 	}
 	return &out
 }
-
-// Encode prints a result in the version that the runtime asked for.
-func Encode(res *types100.Result, cniVersion string) ([]byte, error) { return encode(res, cniVersion) }

@@ -98,7 +98,7 @@ func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []
 			return nil, err
 		}
 		s.remember(res)
-		return encode(res, req.CNIVersion)
+		return Encode(res, req.CNIVersion)
 	case "DEL":
 		return nil, p.Del(ctx, req)
 	case "CHECK":
@@ -128,7 +128,7 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 		s.restore(prev)
 	}
 	req := &Request{ContainerID: env["CNI_CONTAINERID"], NetNS: host.NS(env["CNI_NETNS"]), IfName: env["CNI_IFNAME"], Args: args, Conf: stdin,
-		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD, Phases: s.call.Phases}
+		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD, Interfaces: s.call.Interfaces, Phases: s.call.Phases}
 	if s.call.State != nil {
 		req.State = s.call.State(name)
 	}

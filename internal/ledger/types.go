@@ -34,6 +34,8 @@ type Sandbox struct {
 	Pod   Pod    `json:"pod"`
 	// Created is the time of the first record.
 	Created time.Time `json:"created"`
+	// StatusPending: the pod's network-status has still to be written.
+	StatusPending bool `json:"statusPending,omitempty"`
 	// Attachments are in the order in which they were made; they are undone in reverse.
 	Attachments []Attachment `json:"attachments,omitempty"`
 }
@@ -45,8 +47,9 @@ type Attachment struct {
 	IfName  string `json:"ifname"`
 	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when the configuration came from elsewhere.
 	NAD string `json:"nad,omitempty"`
-	// Direct is set when a plugin was called by itself (by another meta plugin, or cnitool), not through our meta plugin.
-	Direct bool `json:"direct,omitempty"`
+	// Direct are the plugins of ours that were called by themselves (by another meta plugin, or cnitool), in order; Config is
+	// empty then.
+	Direct []DirectCall `json:"direct,omitempty"`
 	// Default marks the attachment whose result is the sandbox's.
 	Default bool `json:"default,omitempty"`
 	// Config is the CNI configuration list as it was run.
@@ -65,6 +68,14 @@ type Attachment struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	// Error is what the last failed attempt to undo said.
 	Error string `json:"error,omitempty"`
+}
+
+// DirectCall is a plugin that was called by itself.
+type DirectCall struct {
+	// Plugin is the name it was called by, which need not be the configuration's type: address management gets the
+	// configuration of the plugin that uses it.
+	Plugin string          `json:"plugin"`
+	Conf   json.RawMessage `json:"conf"`
 }
 
 // Attachment finds an attachment; nil when there is none.

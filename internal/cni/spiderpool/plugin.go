@@ -1,0 +1,109 @@
+// Package spiderpool is the IPAM plugin "spiderpool": it turns a CNI call into
+// an address request and an allocation into a CNI result. Which address that is,
+// and the API server, are the business of what it is given.
+package spiderpool
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/ipam"
+)
+
+// Type is the plugin's name in configurations.
+const Type = "spiderpool"
+
+// Addresses gives addresses. Allocate is idempotent for a pod's UID and interface.
+type Addresses interface {
+	Allocate(ctx context.Context, r ipam.Request) (ipam.Allocation, error)
+}
+
+// Plugin is the plugin.
+type Plugin struct {
+	Addresses Addresses
+	// Release has an address given back: durably noted when it returns, done soon after. So DEL neither waits for the API
+	// server nor fails without it. It succeeds when nothing is held.
+	Release func(podUID, sandbox, ifname string) error
+}
+
+// conf is the part of the configuration that is read.
+type conf struct {
+	IPAM struct {
+		IPv4              []string `json:"default_ipv4_ippool"`
+		IPv6              []string `json:"default_ipv6_ippool"`
+		CleanGateway      bool     `json:"clean_gateway"`
+		MatchMasterSubnet bool     `json:"match_master_subnet"`
+	} `json:"ipam"`
+}
+
+// state is what Del needs.
+type state struct {
+	PodUID string `json:"podUID"`
+}
+
+// Add implements cni.Plugin.
+func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
+	defer r.Phases.Start(cni.PhaseAddress)()
+	var c conf
+	if err := r.ParseConf(&c); err != nil {
+		return nil, err
+	}
+	if r.Pod.UID == "" {
+		return nil, cni.Errorf(cni.CodeInvalidEnv, "the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local without Kubernetes",
+			"network %q: ipam spiderpool gives addresses to pods, and CNI_ARGS names none", r.Network)
+	}
+	if err := r.State.Save(state{PodUID: r.Pod.UID}); err != nil {
+		return nil, fmt.Errorf("record the address request: %w", err)
+	}
+	got, err := p.Addresses.Allocate(ctx, ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID, Network: r.NAD,
+		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway, MatchMasterSubnet: c.IPAM.MatchMasterSubnet})
+	if err != nil {
+		return nil, fmt.Errorf("allocate an address for %s: %w", r.IfName, err)
+	}
+	return result(got), nil
+}
+
+func result(a ipam.Allocation) *types100.Result {
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+	for _, addr := range a.Addresses {
+		res.IPs = append(res.IPs, &types100.IPConfig{Address: ipNet(addr.IP), Gateway: ip(addr.Gateway)})
+	}
+	for _, route := range a.Routes {
+		res.Routes = append(res.Routes, &types.Route{Dst: ipNet(route.Dst), GW: ip(route.Gateway)})
+	}
+	return res
+}
+
+func ip(a netip.Addr) net.IP {
+	if !a.IsValid() {
+		return nil
+	}
+	return a.AsSlice()
+}
+
+func ipNet(p netip.Prefix) net.IPNet {
+	return net.IPNet{IP: ip(p.Addr()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// Del implements cni.Plugin.
+func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
+	defer r.Phases.Start(cni.PhaseAddress)()
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok {
+		return err
+	}
+	if err := p.Release(st.PodUID, r.ContainerID, r.IfName); err != nil {
+		return fmt.Errorf("note the release of the address of %s: %w", r.IfName, err)
+	}
+	return nil
+}
+
+// Check implements cni.Plugin: an address taken stays taken.
+func (p *Plugin) Check(context.Context, *cni.Request) error { return nil }
