@@ -1,0 +1,101 @@
+package initjob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+)
+
+// CleanOptions of Clean.
+type CleanOptions struct {
+	// Client reads and writes the API server directly.
+	Client client.Client
+	// Webhooks is the name of both webhook configurations.
+	Webhooks string
+	// Timeout bounds the whole run.
+	Timeout time.Duration
+	// Out takes one line for each thing done.
+	Out io.Writer
+}
+
+// Clean takes away what would block people once the controller is gone: first the webhooks, which nobody would answer,
+// then our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
+// installation finds them again. It goes on after a failure, and may be repeated.
+func Clean(ctx context.Context, o CleanOptions) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("gave up after %s", o.Timeout))
+	defer cancel()
+	errs := []error{
+		o.delete(ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Webhooks}}),
+		o.delete(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Webhooks}}),
+	}
+	for _, list := range []client.ObjectList{
+		&v2beta1.SpiderIPPoolList{}, &v2beta1.SpiderReservedIPList{}, &v2beta1.SpiderIPLeaseList{},
+		&v2beta1.SpiderEndpointList{}, &v2beta1.SpiderMultusConfigList{}, &v2beta1.SpiderCoordinatorList{},
+	} {
+		errs = append(errs, o.removeFinalizers(ctx, list))
+	}
+	return errors.Join(errs...)
+}
+
+func (o CleanOptions) delete(ctx context.Context, object client.Object) error {
+	err := o.Client.Delete(ctx, object)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("deleting %T %s: %w", object, object.GetName(), err)
+	}
+	fmt.Fprintf(o.Out, "deleted %T %s\n", object, object.GetName())
+	return nil
+}
+
+func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectList) error {
+	err := o.Client.List(ctx, list)
+	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		return nil // the CRD is gone, and its objects with it
+	}
+	if err != nil {
+		return fmt.Errorf("listing %T: %w", list, err)
+	}
+	var errs []error
+	err = meta.EachListItem(list, func(item runtime.Object) error {
+		errs = append(errs, o.removeFinalizer(ctx, item.(client.Object)))
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+func (o CleanOptions) removeFinalizer(ctx context.Context, object client.Object) error {
+	if !controllerutil.ContainsFinalizer(object, v2beta1.Finalizer) {
+		return nil
+	}
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		if err := o.Client.Get(ctx, client.ObjectKeyFromObject(object), object); err != nil {
+			return err
+		}
+		before := object.DeepCopyObject().(client.Object)
+		controllerutil.RemoveFinalizer(object, v2beta1.Finalizer)
+		return o.Client.Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing the finalizer of %T %s: %w", object, client.ObjectKeyFromObject(object), err)
+	}
+	fmt.Fprintf(o.Out, "removed the finalizer of %T %s\n", object, client.ObjectKeyFromObject(object))
+	return nil
+}

@@ -1,0 +1,73 @@
+// Package process assembles what every controller process has: a controller-runtime manager with the project's scheme,
+// health endpoints on one address, metrics on another, and leader election.
+//
+// It knows nothing of what the controllers do.
+package process
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"spidernet.io/spiderpool/internal/scheme"
+)
+
+// Options of a process.
+type Options struct {
+	// Name is the process's: its leader election lease and the agent it shows to the API server.
+	Name string
+	// Namespace holds the lease.
+	Namespace string
+	// HealthAddress is host:port.
+	HealthAddress string
+	// MetricsAddress is host:port; empty is no metrics.
+	MetricsAddress string
+	// Cache says which objects of a kind are kept.
+	Cache cache.Options
+	// Webhook is the webhook server; nil when there is none.
+	Webhook webhook.Server
+}
+
+// shutdownTimeout bounds how long controllers may take to end.
+const shutdownTimeout = 20 * time.Second
+
+// NewManager returns a manager that serves the health endpoints as soon as it starts.
+func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
+	config = rest.CopyConfig(config)
+	config.UserAgent = o.Name
+	// The API server's priority and fairness protects it better than a client can; the default of 20 a second starves a node's worth of pods.
+	config.QPS, config.Burst = 100, 200
+	if o.Cache.DefaultTransform == nil {
+		o.Cache.DefaultTransform = cache.TransformStripManagedFields()
+	}
+	metrics := metricsserver.Options{BindAddress: o.MetricsAddress}
+	if o.MetricsAddress == "" {
+		metrics.BindAddress = "0"
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme.New(), Cache: o.Cache, Metrics: metrics, WebhookServer: o.Webhook,
+		HealthProbeBindAddress: "0", // Health serves them
+		LeaderElection:         true, LeaderElectionID: o.Name, LeaderElectionNamespace: o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       ptr.To(shutdownTimeout),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the manager of %s: %w", o.Name, err)
+	}
+	health := &Health{}
+	if err := mgr.Add(health.server(o.HealthAddress)); err != nil {
+		return nil, nil, fmt.Errorf("adding the health endpoints of %s: %w", o.Name, err)
+	}
+	return mgr, health, nil
+}
+
+// Address joins a host, which may be empty for all addresses, and a port.
+func Address(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
