@@ -24,7 +24,7 @@ refuse() { # refuse NAME COMMAND...: the command fails
 	local name=$1
 	shift
 	! "$@" > /tmp/said 2>&1
-	report $? "$name"
+	report $? "refused: $name"
 }
 section() { echo "--- $1 ($(cut -d' ' -f1 /proc/uptime) s after boot)"; }
 end() {
