@@ -22,13 +22,11 @@ type rig struct {
 
 // guest describes one virtual machine.
 type guest struct {
-	script string   // file in guest/ that process 1 runs
-	node   int      // this machine's number, from 1
-	nodes  int      // machines on the fabric
-	share  string   // folder that all machines see as /host
-	port   int      // UDP port of the Ethernet segment between them; 0: none
-	cpus   int      // virtual processors
-	env    []string // NAME=VALUE for the script
+	script string // file in guest/ that process 1 runs
+	node   int    // this machine's number, from 1
+	share  string // folder that all machines see as /host
+	port   int    // UDP port of the Ethernet segment between them; 0: none
+	cpus   int    // virtual processors
 	limit  time.Duration
 }
 
@@ -68,8 +66,8 @@ func (r rig) boot(ctx context.Context, g guest, log io.Writer) ([]verdict, error
 
 func (r rig) args(g guest) []string {
 	// perftest refuses to report unless the guest's clock is the TSC.
-	cmdline := fmt.Sprintf("console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d check.nodes=%d",
-		g.script, g.node, g.nodes)
+	cmdline := fmt.Sprintf("console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d",
+		g.script, g.node)
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-smp", strconv.Itoa(g.cpus), "-m", "1024",
@@ -77,7 +75,7 @@ func (r rig) args(g guest) []string {
 		"-device", "isa-debug-exit,iobase=0xf4,iosize=4",
 		"-kernel", r.kernel.image, "-initrd", r.initramfs,
 		"-virtfs", "local,path=" + g.share + ",mount_tag=host,security_model=none",
-		"-append", strings.Join(append([]string{cmdline}, g.env...), " "),
+		"-append", cmdline,
 	}
 	if g.port != 0 {
 		// Multicast on the loopback interface: an Ethernet segment for any

@@ -5,10 +5,11 @@ package vhca
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,8 +50,8 @@ func runGuests(t *testing.T, guests ...guest) {
 	errs := make([]error, len(guests))
 	var wg sync.WaitGroup
 	for i, g := range guests {
-		g.node, g.nodes, g.share, g.port = i+1, len(guests), share, port
-		wg.Go(func() { verdicts[i], errs[i] = r.boot(context.Background(), g, &logs[i]) })
+		g.node, g.share, g.port = i+1, share, port
+		wg.Go(func() { verdicts[i], errs[i] = r.boot(t.Context(), g, &logs[i]) })
 	}
 	wg.Wait()
 	for i := range guests {
@@ -67,6 +68,39 @@ func runGuests(t *testing.T, guests ...guest) {
 		if t.Failed() || *console {
 			t.Logf("console of node %d:\n%s", i+1, &logs[i])
 		}
+	}
+}
+
+func TestReadConsole(t *testing.T) {
+	tests := []struct {
+		name, console string
+		want          []verdict
+		wantErr       string // part of it; empty: none
+	}{
+		{"all told", "kernel says\r\nPASS a b\r\nFAIL c :: d :: e\r\nEND 2\r\n",
+			[]verdict{{name: "a b", ok: true}, {name: "c", detail: "d :: e"}}, ""},
+		{"a line lost", "PASS a\nkernel saysPASS b\nEND 2\n", []verdict{{name: "a", ok: true}}, "console shows 1"},
+		{"died early", "PASS a\n", []verdict{{name: "a", ok: true}}, "did not reach its END"},
+		{"checked nothing", "END 0\n", nil, "console shows 0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := readConsole(strings.NewReader(tt.console))
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("verdicts %+v, want %+v", got, tt.want)
+			}
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("error %v, want one with %q", err, tt.wantErr)
+			}
+		})
+	}
+}
+
+func TestDropEarlier(t *testing.T) {
+	got := dropEarlier([]string{"ib_cm", "ib_core", "rdma_cm", "ib_cm", "ib_core"})
+	want := []string{"rdma_cm", "ib_cm", "ib_core"}
+	if !slices.Equal(got, want) {
+		t.Errorf("dropEarlier gives %v, want %v: a module must come after all that need it", got, want)
 	}
 }
 
