@@ -1,0 +1,159 @@
+// Package leases owns the taking and giving back of addresses over the API
+// server. An address is taken exactly when its SpiderIPLease exists; creating
+// that object is what decides between two nodes, and what this process
+// remembers of other leases only spares it useless attempts.
+//
+// The package asks package ipam which pools may serve. It knows nothing of
+// CNI, sandboxes' namespaces or the kernel.
+//
+// RBAC of the process that allocates:
+//
+// RBAC: spideripleases get, list, watch, create, update, delete; spiderippools, spiderreservedips get, list, watch;
+// RBAC: spiderendpoints get, create, update; namespaces, nodes, pods get, list, watch.
+package leases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/ipam"
+)
+
+// ErrNotReady means that the leases have not been read from the API server
+// yet. What was asked can be asked again later.
+var ErrNotReady = errors.New("the address leases have not been read from the API server yet; is it reachable from this node?")
+
+// Informers is the part of a cache.Cache that feeds an Allocator.
+type Informers interface {
+	GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error)
+}
+
+// Options are what an Allocator works with. All fields but Log are required.
+type Options struct {
+	// Client writes, and reads namespaces, nodes and pods from a cache.
+	Client client.Client
+	// Live reads from the API server itself.
+	Live client.Reader
+	// Informers of pools, reserved addresses and leases of the whole cluster.
+	Informers Informers
+	// Node is the name of this node.
+	Node     string
+	Families v2beta1.Families
+	// NetworkNamespace completes names in a pool's multusName that have no namespace.
+	NetworkNamespace string
+	Log              *slog.Logger
+}
+
+// Allocator takes and gives back the addresses of pods on one node.
+type Allocator struct {
+	Options
+	index     *index
+	catalogue *catalogue
+	endpoints *endpointWriter
+	pods      keyedLocks
+	doubts    doubts
+	synced    []toolscache.InformerSynced
+}
+
+// New returns an Allocator that follows the informers. Start must run for the
+// SpiderEndpoint objects to be written.
+func New(ctx context.Context, o Options) (*Allocator, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Allocator{Options: o, index: newIndex(), catalogue: newCatalogue(), endpoints: newEndpointWriter(o)}
+	for _, follow := range []struct {
+		object  client.Object
+		handler toolscache.ResourceEventHandler
+	}{
+		{&v2beta1.SpiderIPPool{}, handlerOf(a.catalogue.putPool, a.catalogue.removePool)},
+		{&v2beta1.SpiderReservedIP{}, handlerOf(a.catalogue.putReserved, a.catalogue.removeReserved)},
+		{&v2beta1.SpiderIPLease{}, handlerOf(a.index.saw, a.index.sawGone)},
+	} {
+		informer, err := o.Informers.GetInformer(ctx, follow.object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return nil, fmt.Errorf("watch %T: %w", follow.object, err)
+		}
+		registration, err := informer.AddEventHandler(follow.handler)
+		if err != nil {
+			return nil, fmt.Errorf("watch %T: %w", follow.object, err)
+		}
+		a.synced = append(a.synced, registration.HasSynced)
+	}
+	return a, nil
+}
+
+// handlerOf adapts two typed functions to an informer.
+func handlerOf[T client.Object](put, remove func(T)) toolscache.ResourceEventHandler {
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { put(obj.(T)) },
+		UpdateFunc: func(_, obj any) { put(obj.(T)) },
+		DeleteFunc: func(obj any) {
+			if unknown, ok := obj.(toolscache.DeletedFinalStateUnknown); ok {
+				obj = unknown.Obj
+			}
+			if typed, ok := obj.(T); ok {
+				remove(typed)
+			}
+		},
+	}
+}
+
+// Start writes SpiderEndpoint objects until the context ends. It is a
+// manager.Runnable of every replica, leader or not.
+func (a *Allocator) Start(ctx context.Context) error {
+	if err := a.waitSynced(ctx); err == nil {
+		a.repairEndpoints(ctx)
+	}
+	a.endpoints.run(ctx)
+	return nil
+}
+
+// NeedLeaderElection tells the manager to run Start everywhere.
+func (a *Allocator) NeedLeaderElection() bool { return false }
+
+func (a *Allocator) hasSynced() bool {
+	for _, synced := range a.synced {
+		if !synced() {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *Allocator) waitSynced(ctx context.Context) error {
+	if a.hasSynced() || toolscache.WaitForCacheSync(ctx.Done(), a.synced...) {
+		return nil
+	}
+	return ErrNotReady
+}
+
+// facts reads what the pure decision needs.
+func (a *Allocator) facts(ctx context.Context, r ipam.Request) (ipam.Facts, error) {
+	var namespace corev1.Namespace
+	if err := a.Client.Get(ctx, client.ObjectKey{Name: r.Pod.Namespace}, &namespace); err != nil {
+		return ipam.Facts{}, fmt.Errorf("read namespace %s: %w", r.Pod.Namespace, err)
+	}
+	var node corev1.Node
+	if err := a.Client.Get(ctx, client.ObjectKey{Name: a.Node}, &node); err != nil {
+		return ipam.Facts{}, fmt.Errorf("read node %s: %w", a.Node, err)
+	}
+	return ipam.Facts{
+		Pools: a.catalogue.snapshot(), Families: a.Families, NetworkNamespace: a.NetworkNamespace,
+		NamespaceLabels: namespace.Labels, NamespaceAnnotations: namespace.Annotations, NodeLabels: node.Labels,
+	}, nil
+}
+
+// address completes a leased address from its pool.
+func address(ip netip.Addr, pool *ipam.Pool) ipam.Address {
+	return ipam.Address{IP: netip.PrefixFrom(ip, pool.Subnet.Bits()), Gateway: pool.Gateway, Pool: pool.Name}
+}

@@ -1,0 +1,72 @@
+package leases
+
+import (
+	"slices"
+	"sync"
+)
+
+// keyedLocks is one lock for each key in use. The zero value is ready.
+type keyedLocks struct {
+	mu   sync.Mutex
+	held map[string]*keyedLock
+}
+
+type keyedLock struct {
+	sync.Mutex
+	users int
+}
+
+// lock waits for the key and returns what frees it.
+func (k *keyedLocks) lock(key string) (unlock func()) {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*keyedLock{}
+	}
+	l := k.held[key]
+	if l == nil {
+		l = &keyedLock{}
+		k.held[key] = l
+	}
+	l.users++
+	k.mu.Unlock()
+	l.Lock()
+	return func() {
+		l.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if l.users--; l.users == 0 {
+			delete(k.held, key)
+		}
+	}
+}
+
+// doubts are the leases, by pod UID, whose create ended without an answer:
+// they may exist. The zero value is ready.
+type doubts struct {
+	mu    sync.Mutex
+	names map[string][]string
+}
+
+func (d *doubts) add(podUID, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string][]string{}
+	}
+	d.names[podUID] = append(d.names[podUID], name)
+}
+
+func (d *doubts) of(podUID string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.names[podUID])
+}
+
+func (d *doubts) settle(podUID, name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rest := slices.DeleteFunc(d.names[podUID], func(n string) bool { return n == name })
+	if d.names[podUID] = rest; len(rest) == 0 {
+		delete(d.names, podUID)
+	}
+}
