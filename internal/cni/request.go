@@ -21,6 +21,12 @@ type Plugin interface {
 	Check(ctx context.Context, r *Request) error
 }
 
+// DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the
+// name of the RDMA device, "" when there is none.
+type DeviceReporter interface {
+	Device(s State) (pf, rdma string, err error)
+}
+
 // Request is one call of one plugin.
 type Request struct {
 	ContainerID string

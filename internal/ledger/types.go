@@ -56,8 +56,9 @@ type Attachment struct {
 	Config json.RawMessage `json:"config,omitempty"`
 	// RuntimeConfig holds the capability arguments it was run with.
 	RuntimeConfig json.RawMessage `json:"runtimeConfig,omitempty"`
-	// Args are the CNI_ARGS it was run with.
-	Args string `json:"args,omitempty"`
+	// Args and BinDirs are the CNI_ARGS and CNI_PATH it was run with.
+	Args    string   `json:"args,omitempty"`
+	BinDirs []string `json:"binDirs,omitempty"`
 	// Resource and DeviceID name the device given to it: an extended resource and, for a network card, a PCI address.
 	Resource string `json:"resource,omitempty"`
 	DeviceID string `json:"deviceID,omitempty"`
@@ -76,6 +77,9 @@ type DirectCall struct {
 	// configuration of the plugin that uses it.
 	Plugin string          `json:"plugin"`
 	Conf   json.RawMessage `json:"conf"`
+	// Done is set when it succeeded; Result is what it printed then.
+	Done   bool   `json:"done,omitempty"`
+	Result []byte `json:"result,omitempty"`
 }
 
 // Attachment finds an attachment; nil when there is none.

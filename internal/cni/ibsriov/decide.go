@@ -25,8 +25,9 @@ type state struct {
 	// HostName and HostUp are of the netdev on the node.
 	HostName string `json:"hostName"`
 	HostUp   bool   `json:"hostUp"`
-	// RDMA is the name of the RDMA device that goes along; "" when it stays.
-	RDMA string `json:"rdma,omitempty"`
+	// Device is the name of the VF's RDMA device, wherever it is; RDMA is the same when it goes along, "" when it stays.
+	Device string `json:"device,omitempty"`
+	RDMA   string `json:"rdma,omitempty"`
 	// VFState is the link state to restore; "" when it is not touched.
 	VFState host.VFState `json:"vfState,omitempty"`
 }
@@ -54,6 +55,9 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}}
 	if req.linkState != "" && req.linkState != o.vf.State {
 		p.setState, p.state.VFState = req.linkState, o.vf.State
+	}
+	if o.vf.RDMA != nil {
+		p.state.Device = o.vf.RDMA.Name
 	}
 	if isolate {
 		p.state.RDMA, p.uverbs = o.vf.RDMA.Name, o.given

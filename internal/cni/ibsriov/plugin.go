@@ -258,3 +258,12 @@ func (p *Plugin) rdmaIn(ns host.NS, pci string) (host.RDMADevice, bool, error) {
 	}
 	return host.RDMADevice{}, false, nil
 }
+
+// Device implements cni.DeviceReporter.
+func (p *Plugin) Device(s cni.State) (pf, rdma string, err error) {
+	var st state
+	if _, err := s.Load(&st); err != nil {
+		return "", "", err
+	}
+	return st.PF, st.Device, nil
+}

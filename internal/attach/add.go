@@ -1,0 +1,234 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	corev1 "k8s.io/api/core/v1"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ipam"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// Reasons of events at pods.
+const (
+	ReasonAdded  = "AddedInterface"
+	ReasonFailed = "FailedAttachNetwork"
+)
+
+// add attaches all networks of a sandbox or none.
+func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
+	unlock, err := s.locks.meta(ctx, c.containerID)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := c.checkNetNS(s.Kernel); err != nil {
+		return nil, err
+	}
+	if res, err := s.again(ctx, c); err != nil || res != nil {
+		return res, err
+	}
+	end := c.phases.Start(cni.PhaseGather)
+	g, err := s.gather(ctx, c)
+	if err == nil {
+		err = s.claimDevices(ctx, c, g)
+	}
+	end()
+	if err != nil {
+		return nil, s.failed(g.pod, err)
+	}
+	c.networkType = g.list[0].list.Plugins[0].Network.Type
+	results, err := s.attachAll(ctx, c, g)
+	if err != nil {
+		return nil, s.failed(g.pod, err)
+	}
+	s.added(c, g, results)
+	return cni.Encode(results[0], c.conf.CNIVersion)
+}
+
+// again answers a repeated ADD from the record, and clears away what an interrupted one left.
+func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
+	sb, ok, err := s.Ledger.Sandbox(c.containerID)
+	if err != nil || !ok {
+		return nil, err
+	}
+	var res types100.Result
+	whole := false
+	for _, a := range sb.Attachments {
+		if a.Phase != ledger.Done {
+			whole = false
+			break
+		}
+		if a.Default && a.IfName == c.ifname {
+			if err := json.Unmarshal(a.Result, &res); err != nil {
+				return nil, fmt.Errorf("read the recorded result of %s: %w", describe(a.Network, a.IfName), err)
+			}
+			whole = true
+		}
+	}
+	if whole {
+		return cni.Encode(&res, c.conf.CNIVersion)
+	}
+	if err := s.detachAll(context.WithoutCancel(ctx), c.containerID, c.phases); err != nil {
+		return nil, fmt.Errorf("clear away what an interrupted ADD left: %w", err)
+	}
+	return nil, nil
+}
+
+// attachAll records every attachment, then makes them in order. On failure it undoes all.
+func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types100.Result, error) {
+	end := c.phases.Start(cni.PhaseRecord)
+	err := s.record(c, g)
+	end()
+	if err != nil {
+		return nil, fmt.Errorf("record the attachments: %w", err)
+	}
+	results := make([]*types100.Result, 0, len(g.list))
+	for i := range g.list {
+		res, err := s.attach(ctx, c, g, &g.list[i])
+		if err != nil {
+			return nil, s.undo(ctx, c, err)
+		}
+		results = append(results, res)
+	}
+	return results, nil
+}
+
+func (s *Service) undo(ctx context.Context, c *call, cause error) error {
+	if err := s.detachAll(context.WithoutCancel(ctx), c.containerID, c.phases); err != nil {
+		return errors.Join(cause, fmt.Errorf("and undoing it failed, which the agent will try again: %w", err))
+	}
+	return cause
+}
+
+func (s *Service) record(c *call, g gathered) error {
+	attachments := make([]ledger.Attachment, 0, len(g.list))
+	for i := range g.list {
+		p := &g.list[i]
+		capabilities, err := json.Marshal(p.capabilities)
+		if err != nil {
+			return fmt.Errorf("network %s: encode the runtime configuration: %w", p.title(), err)
+		}
+		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad, Default: i == 0, Config: p.config,
+			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource, DeviceID: p.deviceID, Phase: ledger.Adding})
+	}
+	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+		sb.NetNS, sb.Pod, sb.StatusPending = string(c.netns), c.pod(), g.pod != nil
+		if g.pod != nil {
+			sb.Pod.UID = string(g.pod.UID)
+		}
+		sb.Attachments = append(sb.Attachments, attachments...)
+		return nil
+	})
+}
+
+// attach runs one network and records its result.
+func (s *Service) attach(ctx context.Context, c *call, g gathered, p *planned) (*types100.Result, error) {
+	call := s.callFor(c.containerID, c.netns, p.list.Name, p.ifname, c.phases)
+	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
+	if g.pod != nil {
+		call.Pod = ipam.PodFrom(g.pod)
+	}
+	for i := range g.list {
+		call.Interfaces = append(call.Interfaces, g.list[i].ifname)
+	}
+	res, err := s.runner.Add(ctx, p.list, call)
+	if err != nil {
+		return nil, fmt.Errorf("attach network %s as %s: %w", p.title(), p.ifname, err)
+	}
+	raw, err := json.Marshal(res)
+	if err != nil {
+		return nil, fmt.Errorf("attach network %s as %s: encode the result: %w", p.title(), p.ifname, err)
+	}
+	defer c.phases.Start(cni.PhaseRecord)()
+	err = s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+		a := sb.Attachment(p.list.Name, p.ifname)
+		if a == nil {
+			return errors.New("its record has gone")
+		}
+		a.Phase, a.Result = ledger.Done, raw
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("attach network %s as %s: record the result: %w", p.title(), p.ifname, err)
+	}
+	return res, nil
+}
+
+// callFor is what all of one attachment's plugins are called with.
+func (s *Service) callFor(containerID string, netns host.NS, network, ifname string, phases *cni.Phases) cni.Call {
+	return cni.Call{ContainerID: containerID, NetNS: netns, IfName: ifname, Phases: phases, State: func(plugin string) cni.State {
+		return state{ledger: s.Ledger, containerID: containerID, network: network, ifname: ifname, plugin: plugin}
+	}}
+}
+
+// claimDevices makes sure that no other sandbox has a device that this one is to get. The kubelet gives a device again as
+// soon as its pod's containers have ended, which may be before the network was taken down.
+func (s *Service) claimDevices(ctx context.Context, c *call, g gathered) error {
+	for i := range g.list {
+		p := &g.list[i]
+		if p.deviceID == "" {
+			continue
+		}
+		holder, ok, err := s.holder(c.containerID, p.deviceID)
+		if err != nil {
+			return err
+		}
+		if ok && !s.Kernel.NSExists(host.NS(holder.NetNS)) {
+			s.collectSandbox(ctx, holder.ContainerID)
+			if holder, ok, err = s.holder(c.containerID, p.deviceID); err != nil {
+				return err
+			}
+		}
+		if ok {
+			return cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again; see that pod if this stays",
+				"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID, holder.ContainerID, holder.Pod.Namespace, holder.Pod.Name)
+		}
+	}
+	return nil
+}
+
+func (s *Service) holder(but, device string) (ledger.Sandbox, bool, error) {
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return ledger.Sandbox{}, false, fmt.Errorf("read the ledger: %w", err)
+	}
+	for _, sb := range all {
+		for _, a := range sb.Attachments {
+			if sb.ContainerID != but && strings.EqualFold(a.DeviceID, device) {
+				return sb, true, nil
+			}
+		}
+	}
+	return ledger.Sandbox{}, false, nil
+}
+
+// failed tells the pod's owner and passes the error on to the runtime.
+func (s *Service) failed(pod *corev1.Pod, err error) error {
+	if pod != nil {
+		s.Events.Event(pod, corev1.EventTypeWarning, ReasonFailed, err.Error())
+	}
+	return err
+}
+
+// added tells the pod's owner and has the network-status written; nobody waits for either.
+func (s *Service) added(c *call, g gathered, results []*types100.Result) {
+	if g.pod == nil {
+		return
+	}
+	for i := range g.list {
+		var ips []string
+		for _, ip := range results[i].IPs {
+			ips = append(ips, ip.Address.String())
+		}
+		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname, strings.Join(ips, " "), g.list[i].title()))
+	}
+	s.status.enqueue(c.containerID)
+}

@@ -1,0 +1,132 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"spidernet.io/spiderpool/internal/cni/spiderpool"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// releaseTimeout bounds one address release.
+const releaseTimeout = 10 * time.Second
+
+// wake has the collector pass soon.
+func (s *Service) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Service) collectLoop(ctx context.Context) {
+	tick := time.NewTicker(s.CollectEvery)
+	defer tick.Stop()
+	for {
+		if err := s.Collect(ctx); err != nil && ctx.Err() == nil {
+			s.Log.Error("could not finish what earlier calls left", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.kick:
+		}
+	}
+}
+
+// Collect makes one pass: it finishes sandboxes whose namespace has gone or whose call was interrupted, gives noted
+// addresses back, and has missing network-status written. It leaves alone what a call is working on.
+func (s *Service) Collect(ctx context.Context) error {
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	var errs []error
+	for _, sb := range all {
+		if s.leftOver(sb) {
+			errs = append(errs, s.collectSandbox(ctx, sb.ContainerID))
+		} else if sb.StatusPending {
+			s.status.enqueue(sb.ContainerID)
+		}
+	}
+	return errors.Join(append(errs, s.release(ctx))...)
+}
+
+// leftOver: no working pod can have it.
+func (s *Service) leftOver(sb ledger.Sandbox) bool {
+	return !s.Kernel.NSExists(host.NS(sb.NetNS)) || slices.ContainsFunc(sb.Attachments, unfinished)
+}
+
+func unfinished(a ledger.Attachment) bool { return a.Phase != ledger.Done }
+
+// collectSandbox finishes one sandbox unless a call is at work on it.
+func (s *Service) collectSandbox(ctx context.Context, containerID string) error {
+	unlock, ok := s.locks.collector(containerID)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	sb, ok, err := s.Ledger.Sandbox(containerID) // again, now that nobody changes it
+	if err != nil || !ok || !s.leftOver(sb) {
+		return err
+	}
+	whole := !s.Kernel.NSExists(host.NS(sb.NetNS)) || slices.ContainsFunc(sb.Attachments, func(a ledger.Attachment) bool {
+		return unfinished(a) && len(a.Direct) == 0 // all networks of our meta plugin or none
+	})
+	s.Log.Info("taking down a sandbox that no call will", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "whole", whole)
+	if whole {
+		return s.detachAll(ctx, containerID, nil)
+	}
+	var errs []error
+	for _, a := range slices.Backward(sb.Attachments) {
+		if unfinished(a) {
+			errs = append(errs, s.detach(ctx, sb, a, nil))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// release gives noted addresses back.
+func (s *Service) release(ctx context.Context) error {
+	all, err := s.Ledger.Releases()
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	var errs []error
+	for _, r := range all {
+		errs = append(errs, s.releaseOne(ctx, r))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) releaseOne(ctx context.Context, r ledger.Release) error {
+	unlock, ok := s.locks.collector(r.Sandbox)
+	if !ok {
+		return nil // a call is at work on the sandbox and wakes the collector when it ends
+	}
+	defer unlock()
+	sb, _, err := s.Ledger.Sandbox(r.Sandbox)
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	for _, a := range sb.Attachments {
+		if a.State[spiderpool.Type] == nil || r.Interface != "" && a.IfName != r.Interface {
+			continue
+		}
+		if a.Phase == ledger.Done { // attached again since
+			return s.Ledger.DeleteRelease(r)
+		}
+		return nil // its detachment is not finished
+	}
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	if err := s.Addresses.Release(ctx, r.PodUID, r.Sandbox, r.Interface); err != nil {
+		return fmt.Errorf("give back the address of interface %q of sandbox %s: %w", r.Interface, r.Sandbox, err)
+	}
+	return s.Ledger.DeleteRelease(r)
+}

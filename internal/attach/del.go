@@ -1,0 +1,163 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/spiderpool"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// del takes a sandbox's networks down from the record alone.
+func (s *Service) del(ctx context.Context, c *call) error {
+	unlock, err := s.locks.meta(ctx, c.containerID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sb, ok, err := s.Ledger.Sandbox(c.containerID)
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	if !ok {
+		return s.delUnknown(ctx, c)
+	}
+	c.networkType = typeOf(sb)
+	return s.detachAll(ctx, c.containerID, c.phases)
+}
+
+// delUnknown is for a sandbox without a record: taken down already, or made before we were installed, on the cluster's
+// default network.
+func (s *Service) delUnknown(ctx context.Context, c *call) error {
+	if uid := c.args["K8S_POD_UID"]; uid != "" {
+		if err := s.Ledger.PutRelease(ledger.Release{PodUID: uid, Sandbox: c.containerID}); err != nil {
+			return fmt.Errorf("note the release of the sandbox's addresses: %w", err)
+		}
+	}
+	primary, err := s.primary(ctx, c)
+	if err != nil {
+		s.Log.Info("DEL of a sandbox without a record, and no default network to ask", "sandbox", c.containerID, "reason", err)
+		return nil
+	}
+	p := planned{network: primary, ifname: c.ifname, capabilities: c.conf.RuntimeConfig}
+	if err := p.parse(); err != nil {
+		s.Log.Info("DEL of a sandbox without a record, and a default network that does not parse", "sandbox", c.containerID, "reason", err)
+		return nil
+	}
+	call := s.callFor(c.containerID, c.netns, p.list.Name, c.ifname, c.phases)
+	call.Args, call.BinDirs, call.Capabilities = c.argsText, c.binDirs, p.capabilities
+	return s.runner.Del(ctx, p.list, call, nil)
+}
+
+// detachAll undoes all attachments of a sandbox in reverse; the record ends with the last. Whatever fails stays recorded.
+func (s *Service) detachAll(ctx context.Context, containerID string, phases *cni.Phases) error {
+	sb, ok, err := s.Ledger.Sandbox(containerID)
+	if err != nil || !ok {
+		return err
+	}
+	var errs []error
+	for _, a := range slices.Backward(sb.Attachments) {
+		errs = append(errs, s.detach(ctx, sb, a, phases))
+	}
+	return errors.Join(errs...)
+}
+
+// detach undoes one attachment and forgets it, or notes why it could not.
+func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
+	failure := s.runDel(ctx, sb, a, phases)
+	if failure == nil && a.State[spiderpool.Type] != nil {
+		// A plugin on disk that had its addresses from us may have gone without saying so.
+		failure = s.releaseLater(sb.Pod.UID, sb.ContainerID, a.IfName)
+	}
+	defer phases.Start(cni.PhaseRecord)()
+	err := s.Ledger.UpdateSandbox(sb.ContainerID, func(sb *ledger.Sandbox) error {
+		if failure == nil {
+			sb.Remove(a.Network, a.IfName)
+			return nil
+		}
+		if now := sb.Attachment(a.Network, a.IfName); now != nil {
+			now.Phase, now.Error = ledger.Deleting, failure.Error()
+		}
+		return nil
+	})
+	if failure != nil {
+		return fmt.Errorf("detach %s: %w", describe(a.Network, a.IfName), failure)
+	}
+	return err
+}
+
+func (s *Service) runDel(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
+	call, err := s.recordedCall(sb, a, phases)
+	if err != nil {
+		return err
+	}
+	if len(a.Direct) > 0 {
+		var errs []error
+		for _, d := range slices.Backward(a.Direct) {
+			_, err := s.runner.Direct(ctx, d.Plugin, "DEL", d.Conf, call)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	}
+	list, err := cni.Parse(a.Config)
+	if err != nil {
+		return fmt.Errorf("read the recorded configuration: %w", err)
+	}
+	prev, err := recordedResult(a)
+	if err != nil {
+		return err
+	}
+	return s.runner.Del(ctx, list, call, prev)
+}
+
+// recordedCall is the call that an attachment was made with, from the record.
+func (s *Service) recordedCall(sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) (cni.Call, error) {
+	call := s.callFor(sb.ContainerID, host.NS(sb.NetNS), a.Network, a.IfName, phases)
+	call.Args, call.BinDirs, call.NAD = a.Args, a.BinDirs, a.NAD
+	call.Pod = cni.Pod{Namespace: sb.Pod.Namespace, Name: sb.Pod.Name, UID: sb.Pod.UID}
+	for _, other := range sb.Attachments {
+		call.Interfaces = append(call.Interfaces, other.IfName)
+	}
+	if len(a.RuntimeConfig) > 0 {
+		if err := json.Unmarshal(a.RuntimeConfig, &call.Capabilities); err != nil {
+			return call, fmt.Errorf("read the recorded runtime configuration: %w", err)
+		}
+	}
+	return call, nil
+}
+
+func recordedResult(a ledger.Attachment) (*types100.Result, error) {
+	if len(a.Result) == 0 {
+		return nil, nil
+	}
+	var res types100.Result
+	if err := json.Unmarshal(a.Result, &res); err != nil {
+		return nil, fmt.Errorf("read the recorded result: %w", err)
+	}
+	return &res, nil
+}
+
+// releaseLater notes an address to be given back; the collector does it right after the call.
+func (s *Service) releaseLater(podUID, sandbox, ifname string) error {
+	return s.Ledger.PutRelease(ledger.Release{PodUID: podUID, Sandbox: sandbox, Interface: ifname})
+}
+
+// typeOf is the main plugin of a sandbox's default network.
+func typeOf(sb ledger.Sandbox) string {
+	for _, a := range sb.Attachments {
+		if !a.Default {
+			continue
+		}
+		if list, err := cni.Parse(a.Config); err == nil {
+			return list.Plugins[0].Network.Type
+		}
+	}
+	return ""
+}

@@ -1,0 +1,176 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/spiderpool"
+	"spidernet.io/spiderpool/internal/ipam"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// direct runs one plugin of ours that something else called by its name: another meta plugin, cnitool, or a plugin on disk
+// that has its addresses managed by us. The last may happen inside a call of our meta plugin for the same sandbox and
+// interface; then the attachment is recorded already and the plugin's state joins it.
+func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
+	if s.runner.Plugins[c.plugin] == nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "), "the agent has no plugin %q", c.plugin)
+	}
+	c.networkType = c.plugin
+	if c.command == "STATUS" || c.command == "GC" {
+		return nil, nil
+	}
+	unlock, err := s.locks.direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	switch c.command {
+	case "ADD":
+		return s.directAdd(ctx, c)
+	case "DEL":
+		return nil, s.directDel(context.WithoutCancel(ctx), c)
+	default:
+		return s.runner.Direct(ctx, c.plugin, c.command, c.stdin, s.directCall(c))
+	}
+}
+
+func (s *Service) pluginNames() []string {
+	return append([]string{MetaPlugin}, slices.Sorted(maps.Keys(s.runner.Plugins))...)
+}
+
+func (s *Service) directCall(c *call) cni.Call {
+	call := s.callFor(c.containerID, c.netns, c.conf.Name, c.ifname, c.phases)
+	call.Args, call.BinDirs = c.argsText, c.binDirs
+	call.Pod = cni.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
+	return call
+}
+
+func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
+	if err := c.checkNetNS(s.Kernel); err != nil {
+		return nil, err
+	}
+	call := s.directCall(c)
+	if call.Pod.Name != "" {
+		pod, err := s.findPod(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		call.Pod = ipam.PodFrom(pod)
+	}
+	sb, _, err := s.Ledger.Sandbox(c.containerID)
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	if a := sb.Attachment(c.conf.Name, c.ifname); a != nil {
+		call.NAD = a.NAD
+		for _, other := range sb.Attachments {
+			call.Interfaces = append(call.Interfaces, other.IfName)
+		}
+		if i := indexDirect(a, c.plugin); i >= 0 {
+			if a.Direct[i].Done {
+				return a.Direct[i].Result, nil
+			}
+			if err := s.directDel(context.WithoutCancel(ctx), c); err != nil {
+				return nil, fmt.Errorf("clear away what an interrupted ADD left: %w", err)
+			}
+		}
+	}
+	if err := s.recordDirect(c, call.Pod); err != nil {
+		return nil, fmt.Errorf("record the attachment: %w", err)
+	}
+	out, err := s.runner.Direct(ctx, c.plugin, "ADD", c.stdin, call)
+	if err == nil {
+		err = s.directDone(c, out)
+	}
+	if err != nil {
+		if undo := s.directDel(context.WithoutCancel(ctx), c); undo != nil {
+			return nil, errors.Join(err, fmt.Errorf("and undoing it failed, which the agent will try again: %w", undo))
+		}
+		return nil, err
+	}
+	return out, nil
+}
+
+func indexDirect(a *ledger.Attachment, plugin string) int {
+	return slices.IndexFunc(a.Direct, func(d ledger.DirectCall) bool { return d.Plugin == plugin })
+}
+
+// recordDirect notes the call before its first effect. Inside a call of our meta plugin the attachment is there.
+func (s *Service) recordDirect(c *call, pod cni.Pod) error {
+	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+		a := sb.Attachment(c.conf.Name, c.ifname)
+		if a != nil && len(a.Direct) == 0 {
+			return nil
+		}
+		if a == nil {
+			sb.NetNS, sb.Pod = string(c.netns), ledger.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
+			sb.Attachments = append(sb.Attachments, ledger.Attachment{Network: c.conf.Name, IfName: c.ifname, Args: c.argsText, BinDirs: c.binDirs})
+			a = &sb.Attachments[len(sb.Attachments)-1]
+		}
+		a.Phase = ledger.Adding
+		if c.conf.DeviceID != "" {
+			a.DeviceID = c.conf.DeviceID
+		}
+		a.Direct = append(a.Direct, ledger.DirectCall{Plugin: c.plugin, Conf: c.stdin})
+		return nil
+	})
+}
+
+func (s *Service) directDone(c *call, out []byte) error {
+	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+		a := sb.Attachment(c.conf.Name, c.ifname)
+		if a == nil {
+			return fmt.Errorf("the record of %s has gone", describe(c.conf.Name, c.ifname))
+		}
+		i := indexDirect(a, c.plugin)
+		if i < 0 {
+			return nil // inside a call of our meta plugin
+		}
+		a.Direct[i].Done, a.Direct[i].Result = true, out
+		if !slices.ContainsFunc(a.Direct, func(d ledger.DirectCall) bool { return !d.Done }) {
+			a.Phase = ledger.Done
+		}
+		return nil
+	})
+}
+
+func (s *Service) directDel(ctx context.Context, c *call) error {
+	if c.plugin == spiderpool.Type {
+		if err := s.releaseUnrecorded(c); err != nil {
+			return err
+		}
+	}
+	if _, err := s.runner.Direct(ctx, c.plugin, "DEL", c.stdin, s.directCall(c)); err != nil {
+		return err
+	}
+	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+		a := sb.Attachment(c.conf.Name, c.ifname)
+		if a == nil {
+			return nil
+		}
+		delete(a.State, c.plugin)
+		if i := indexDirect(a, c.plugin); i >= 0 {
+			a.Direct = slices.Delete(a.Direct, i, i+1)
+			if len(a.Direct) == 0 {
+				sb.Remove(c.conf.Name, c.ifname)
+			}
+		}
+		return nil
+	})
+}
+
+// releaseUnrecorded gives back what an address request without a record may hold: the ledger was lost, or the addresses
+// are of a time before it.
+func (s *Service) releaseUnrecorded(c *call) error {
+	ok, err := state{ledger: s.Ledger, containerID: c.containerID, network: c.conf.Name, ifname: c.ifname, plugin: c.plugin}.Load(&struct{}{})
+	if err != nil || ok || c.args["K8S_POD_UID"] == "" {
+		return err
+	}
+	return s.releaseLater(c.args["K8S_POD_UID"], c.containerID, c.ifname)
+}

@@ -1,0 +1,230 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/libcni"
+	corev1 "k8s.io/api/core/v1"
+
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/nad"
+)
+
+// mirrorAnnotation marks the API server's image of a static pod, whose UID is not the one that the kubelet passes.
+const mirrorAnnotation = corev1.MirrorPodAnnotationKey
+
+// planned is one attachment that is to be made.
+type planned struct {
+	network
+	selection    *cncfv1.NetworkSelectionElement // nil for the cluster's default network
+	ifname       string
+	list         *libcni.NetworkConfigList
+	capabilities map[string]any
+	deviceID     string
+}
+
+// title names the attachment in messages and in network-status.
+func (p *planned) title() string {
+	if p.nad != "" {
+		return p.nad
+	}
+	return p.name
+}
+
+// gathered is what an ADD works from.
+type gathered struct {
+	pod  *corev1.Pod // nil when the runtime named none
+	list []planned   // the default network first
+}
+
+// gather reads the pod, its networks and its devices. On error pod may still be set, for the event.
+func (s *Service) gather(ctx context.Context, c *call) (gathered, error) {
+	var g gathered
+	if c.args["K8S_POD_NAME"] == "" {
+		primary, err := s.primary(ctx, c)
+		if err != nil {
+			return g, err
+		}
+		g.list = []planned{{network: primary, ifname: c.ifname}}
+		return g, s.configure(c, g.list, nil)
+	}
+	var err error
+	if g.pod, err = s.findPod(ctx, c); err != nil {
+		return g, err
+	}
+	if g.list, err = s.selected(ctx, c, g.pod); err != nil {
+		return g, err
+	}
+	devices, err := s.devices(ctx, g.pod, g.list)
+	if err != nil {
+		return g, err
+	}
+	return g, s.configure(c, g.list, devices)
+}
+
+// findPod takes the pod that is known already unless it is another one of the same name.
+func (s *Service) findPod(ctx context.Context, c *call) (*corev1.Pod, error) {
+	want := c.pod()
+	pod, err := s.Pods.Cached(ctx, want.Namespace, want.Name)
+	if err == nil && sameUID(pod, want.UID) {
+		return pod, nil
+	}
+	pod, err = s.Pods.Live(ctx, want.Namespace, want.Name)
+	if errors.Is(err, ErrNotFound) {
+		return nil, cni.Errorf(cni.CodeFailed, "it was deleted while it started; nothing is to be done", "pod %s/%s does not exist any more", want.Namespace, want.Name)
+	}
+	if err != nil {
+		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "read pod %s/%s: %w", want.Namespace, want.Name, err)
+	}
+	if !sameUID(pod, want.UID) {
+		return nil, cni.Errorf(cni.CodeFailed, "the sandbox belongs to a pod of the same name that was deleted; nothing is to be done",
+			"pod %s/%s has UID %s, and the runtime asks for UID %s", want.Namespace, want.Name, pod.UID, want.UID)
+	}
+	return pod, nil
+}
+
+func sameUID(pod *corev1.Pod, uid string) bool {
+	_, static := pod.Annotations[mirrorAnnotation]
+	return uid == "" || static || string(pod.UID) == uid
+}
+
+// selected resolves the annotations of a pod to networks, in order of attachment.
+func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]planned, error) {
+	namespace := s.NetworkNamespace
+	if c.conf.Namespace != "" {
+		namespace = c.conf.Namespace
+	}
+	sel, err := nad.Selections(pod.Annotations, pod.Namespace, namespace)
+	if err == nil {
+		err = sel.NameInterfaces(c.ifname)
+	}
+	if err != nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "", "%w", err)
+	}
+	var list []planned
+	if sel.Default == nil {
+		primary, err := s.primary(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, planned{network: primary, ifname: c.ifname})
+	} else {
+		sel.Networks = append([]cncfv1.NetworkSelectionElement{*sel.Default}, sel.Networks...)
+	}
+	for i := range sel.Networks {
+		e := &sel.Networks[i]
+		n, err := s.selectedNetwork(ctx, c, pod, e)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, planned{network: n, selection: e, ifname: e.InterfaceRequest})
+	}
+	return list, nil
+}
+
+func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod, e *cncfv1.NetworkSelectionElement) (network, error) {
+	if len(e.GatewayRequest) > 0 {
+		return network{}, cni.Errorf(cni.CodeInvalidConfig, "leave default-route out; the default network keeps the default route",
+			"network %s asks for default-route, which is not supported yet", e.Key())
+	}
+	if s.NamespaceIsolation || c.conf.NamespaceIsolation {
+		global := append(slices.Clone(s.GlobalNamespaces), c.conf.GlobalNamespaces...)
+		if e.Namespace != pod.Namespace && !slices.Contains(global, e.Namespace) {
+			return network{}, cni.Errorf(cni.CodeInvalidConfig, "use a network of the pod's own namespace, or add its namespace to globalNamespaces",
+				"namespace isolation: pod %s/%s may not use network %s of another namespace", pod.Namespace, pod.Name, e.Key())
+		}
+	}
+	n, err := s.nad(ctx, e.Namespace, e.Name)
+	if errors.Is(err, ErrNotFound) {
+		return network{}, cni.Errorf(cni.CodeInvalidConfig, "create it, or write the network as namespace/name in the pod's annotation; "+
+			"see kubectl get network-attachment-definitions -A", "NetworkAttachmentDefinition %s does not exist (the pod is in namespace %s)", e.Key(), pod.Namespace)
+	}
+	return n, err
+}
+
+// nad reads a NetworkAttachmentDefinition; one without configuration names a file of the node.
+func (s *Service) nad(ctx context.Context, namespace, name string) (network, error) {
+	d, err := s.Networks.Network(ctx, namespace, name)
+	if err != nil {
+		if errors.Is(err, ErrNotFound) {
+			return network{}, err
+		}
+		return network{}, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "read NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
+	}
+	n := network{name: name, nad: namespace + "/" + name, resource: d.Annotations[cncfv1.AnnotationResourceName], config: []byte(d.Spec.Config)}
+	if d.Spec.Config != "" {
+		return n, nil
+	}
+	files, err := s.confFiles(s.ConfDir)
+	if err != nil {
+		return network{}, err
+	}
+	for _, f := range files {
+		if f.err == nil && f.name == name {
+			n.config = f.config
+			return n, nil
+		}
+	}
+	return network{}, cni.Errorf(cni.CodeInvalidConfig, "set spec.config, or put such a file on every node",
+		"NetworkAttachmentDefinition %s has no spec.config, and no file in %s has the name %q", n.nad, s.ConfDir, name)
+}
+
+// devices asks the kubelet only when a network needs a device.
+func (s *Service) devices(ctx context.Context, pod *corev1.Pod, list []planned) (map[string][]string, error) {
+	needed := slices.ContainsFunc(list, func(p planned) bool { return p.resource != "" || p.selection != nil && p.selection.DeviceID != "" })
+	if !needed {
+		return nil, nil
+	}
+	devices, err := s.Devices.Devices(ctx, pod.Namespace, pod.Name)
+	if err != nil {
+		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "ask the kubelet for the pod's devices: %w", err)
+	}
+	return devices, nil
+}
+
+// configure gives every network its device and makes the configuration that is run.
+func (s *Service) configure(c *call, list []planned, allocated map[string][]string) error {
+	wishes := make([]nad.DeviceWish, len(list))
+	for i, p := range list {
+		wishes[i] = nad.DeviceWish{Network: p.title(), Resource: p.resource}
+		if p.selection != nil {
+			wishes[i].DeviceID = p.selection.DeviceID
+		}
+	}
+	devices, err := nad.AssignDevices(wishes, allocated)
+	if err != nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "", "%w", err)
+	}
+	for i := range list {
+		p := &list[i]
+		p.deviceID = devices[i]
+		base := map[string]any(nil)
+		if i == 0 {
+			base = c.conf.RuntimeConfig
+		}
+		p.capabilities = nad.CapabilityArgs(base, p.selection, p.deviceID, "")
+		if err := p.parse(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *planned) parse() error {
+	config, err := nad.Configure(p.config, p.name, p.selection, p.deviceID)
+	if err == nil {
+		err = nad.CheckDeliverable(config, p.selection)
+	}
+	if err != nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "", "%w", err)
+	}
+	p.config = config
+	if p.list, err = cni.Parse(config); err != nil {
+		return fmt.Errorf("network %s: %w", p.title(), err)
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// locks orders the calls of one sandbox.
+//
+// Our meta plugin's calls exclude each other. A plugin of ours that is called by itself may be called from inside such a call
+// (a plugin on disk delegates its addresses to us), so it does not wait for it; it only excludes the collector. The
+// collector takes a sandbox only when nobody is at work on it, and everybody waits for it.
+type locks struct {
+	mu    sync.Mutex
+	cond  *sync.Cond
+	users map[string]*use // by container ID
+}
+
+type use struct {
+	meta, collector bool
+	direct          int
+	plugins         map[string]bool // direct calls by interface and plugin
+}
+
+func newLocks() *locks {
+	l := &locks{users: map[string]*use{}}
+	l.cond = sync.NewCond(&l.mu)
+	return l
+}
+
+// meta waits for the sandbox.
+func (l *locks) meta(ctx context.Context, id string) (unlock func(), err error) {
+	return l.wait(ctx, id, func(u *use) bool { return !u.meta && !u.collector }, func(u *use, on bool) { u.meta = on })
+}
+
+// direct waits for another call of the same plugin and interface and, for ADD, for the collector. DEL does not wait for that:
+// the collector may be the one who asked, through a plugin on disk.
+func (l *locks) direct(ctx context.Context, id, key string, add bool) (unlock func(), err error) {
+	return l.wait(ctx, id, func(u *use) bool { return !(add && u.collector) && !u.plugins[key] }, func(u *use, on bool) {
+		if on {
+			u.direct++
+			u.plugins[key] = true
+			return
+		}
+		u.direct--
+		delete(u.plugins, key)
+	})
+}
+
+// collector takes the sandbox if nobody is at work on it.
+func (l *locks) collector(id string) (unlock func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u := l.use(id)
+	if u.meta || u.collector || u.direct > 0 {
+		return nil, false
+	}
+	u.collector = true
+	return func() { l.change(id, func(u *use) { u.collector = false }) }, true
+}
+
+func (l *locks) wait(ctx context.Context, id string, free func(*use) bool, set func(*use, bool)) (func(), error) {
+	defer context.AfterFunc(ctx, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.cond.Broadcast()
+	})()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !free(l.use(id)) {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("wait for another call of sandbox %s: %w", id, ctx.Err())
+		}
+		l.cond.Wait()
+	}
+	set(l.use(id), true)
+	return func() { l.change(id, func(u *use) { set(u, false) }) }, nil
+}
+
+func (l *locks) use(id string) *use {
+	u := l.users[id]
+	if u == nil {
+		u = &use{plugins: map[string]bool{}}
+		l.users[id] = u
+	}
+	return u
+}
+
+func (l *locks) change(id string, fn func(*use)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u := l.use(id)
+	fn(u)
+	if !u.meta && !u.collector && u.direct == 0 {
+		delete(l.users, id)
+	}
+	l.cond.Broadcast()
+}

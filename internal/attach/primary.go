@@ -1,0 +1,141 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"spidernet.io/spiderpool/internal/cni"
+)
+
+// network is a CNI configuration with where it came from.
+type network struct {
+	name     string // of the NetworkAttachmentDefinition or file, for a configuration without one
+	nad      string // "namespace/name", "" for a file
+	resource string
+	config   []byte
+}
+
+// confFile is a configuration of the node.
+type confFile struct {
+	path, name string
+	config     []byte
+	meta       bool // calls other networks
+	err        error
+}
+
+// confFiles reads the node's configurations in the runtime's order.
+func (s *Service) confFiles(dir string) ([]confFile, error) {
+	paths, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
+	if err != nil {
+		return nil, fmt.Errorf("list the CNI configurations in %s: %w", dir, err)
+	}
+	slices.Sort(paths)
+	var out []confFile
+	for _, path := range paths {
+		out = append(out, readConf(path))
+	}
+	return out, nil
+}
+
+func readConf(path string) confFile {
+	f := confFile{path: path}
+	if f.config, f.err = os.ReadFile(path); f.err != nil {
+		return f
+	}
+	var c struct {
+		Name    string `json:"name"`
+		Type    string `json:"type"`
+		Plugins []struct {
+			Type string `json:"type"`
+		} `json:"plugins"`
+	}
+	f.err = json.Unmarshal(f.config, &c)
+	f.name = c.Name
+	f.meta = c.Type == MetaPlugin
+	for _, p := range c.Plugins {
+		f.meta = f.meta || p.Type == MetaPlugin
+	}
+	return f
+}
+
+// primary is the network of pods that ask for none. A file is preferred to a NetworkAttachmentDefinition of the same name:
+// the pods that need it include those that make the API server reachable.
+func (s *Service) primary(ctx context.Context, c *call) (network, error) {
+	want := c.conf.ClusterNetwork
+	if want == "" {
+		want = s.ClusterNetwork
+	}
+	files, err := s.confFiles(s.ConfDir)
+	if err != nil {
+		return network{}, err
+	}
+	for _, f := range files {
+		if f.err == nil && !f.meta && (want == "" || f.name == want) {
+			return network{name: f.name, config: f.config}, nil
+		}
+	}
+	if want == "" {
+		return network{}, noPrimary(s.ConfDir, "any name", files)
+	}
+	if strings.HasPrefix(want, "/") {
+		return s.primaryAt(want)
+	}
+	namespace, name, ok := strings.Cut(want, "/")
+	if !ok {
+		namespace, name = s.NetworkNamespace, want
+	}
+	n, err := s.nad(ctx, namespace, name)
+	if errors.Is(err, ErrNotFound) {
+		return network{}, noPrimary(s.ConfDir, fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
+	}
+	return n, err
+}
+
+func noPrimary(dir, wanted string, files []confFile) error {
+	var found []string
+	for _, f := range files {
+		switch {
+		case f.err != nil:
+			found = append(found, fmt.Sprintf("%s (%v)", filepath.Base(f.path), f.err))
+		case f.meta:
+			found = append(found, filepath.Base(f.path)+" (a meta plugin's)")
+		default:
+			found = append(found, fmt.Sprintf("%s (%q)", filepath.Base(f.path), f.name))
+		}
+	}
+	if len(found) == 0 {
+		found = []string{"nothing"}
+	}
+	return cni.Errorf(cni.CodeTryAgainLater, "install the cluster's primary CNI, or set multus.multusCNI.defaultCniCRName to its name",
+		"no cluster default network: %s holds no configuration of %s; found %s", dir, wanted, strings.Join(found, ", "))
+}
+
+// primaryAt reads a file, or the first usable file of a directory, below the node's root.
+func (s *Service) primaryAt(path string) (network, error) {
+	at := filepath.Join(s.Root, path)
+	if info, err := os.Stat(at); err == nil && !info.IsDir() {
+		f := readConf(at)
+		if f.err != nil || f.meta {
+			return network{}, noPrimary(path, "use", []confFile{f})
+		}
+		return network{name: f.name, config: f.config}, nil
+	}
+	files, err := s.confFiles(at)
+	if err != nil {
+		return network{}, err
+	}
+	for _, f := range files {
+		if f.err == nil && !f.meta {
+			return network{name: f.name, config: f.config}, nil
+		}
+	}
+	return network{}, noPrimary(path, "any name", files)
+}

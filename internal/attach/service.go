@@ -1,0 +1,201 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/spiderpool"
+	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// MetaPlugin is the name of our meta plugin.
+const MetaPlugin = "multus"
+
+// ErrNotFound is what the sources below return, wrapped, for an object that does not exist.
+var ErrNotFound = errors.New("does not exist")
+
+// PodSource finds pods.
+type PodSource interface {
+	// Cached looks among the pods of this node that are known already.
+	Cached(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+	// Live asks the API server.
+	Live(ctx context.Context, namespace, name string) (*corev1.Pod, error)
+}
+
+// NetworkSource finds NetworkAttachmentDefinitions.
+type NetworkSource interface {
+	Network(ctx context.Context, namespace, name string) (*cncfv1.NetworkAttachmentDefinition, error)
+}
+
+// DeviceSource tells which devices the kubelet gave to a pod: resource to device IDs, sorted.
+type DeviceSource interface {
+	Devices(ctx context.Context, namespace, name string) (map[string][]string, error)
+}
+
+// StatusWriter writes the network-status annotation of the pod with that UID; ErrNotFound when it is gone.
+type StatusWriter interface {
+	WriteStatus(ctx context.Context, pod ledger.Pod, status string) error
+}
+
+// Recorder makes events that people see at the pod.
+type Recorder interface {
+	Event(object runtime.Object, eventType, reason, message string)
+}
+
+// Addresses gives and takes back addresses. Both are idempotent.
+type Addresses interface {
+	spiderpool.Addresses
+	Release(ctx context.Context, podUID, sandbox, ifname string) error
+}
+
+// Kernel is what this package itself asks of the node.
+type Kernel interface {
+	NSExists(ns host.NS) bool
+}
+
+// Options are the parts that a Service works with. All but the last group are required.
+type Options struct {
+	Ledger    *ledger.Ledger
+	Kernel    Kernel
+	Plugins   map[string]cni.Plugin // of ours, by type, without the IPAM plugin
+	Addresses Addresses
+	Pods      PodSource
+	Networks  NetworkSource
+	Devices   DeviceSource
+	Status    StatusWriter
+	Events    Recorder
+	Log       *slog.Logger
+
+	// NetworkNamespace is where a default network without a namespace is looked up; "" is kube-system.
+	NetworkNamespace string
+	// ClusterNetwork names the network of pods that ask for none: a NetworkAttachmentDefinition in NetworkNamespace, a
+	// configuration in ConfDir by its name, or a file. "" is the first configuration in ConfDir that is not a meta plugin's.
+	// What the runtime's configuration says ("clusterNetwork") comes first.
+	ClusterNetwork string
+	// ConfDir holds the node's CNI configurations as this process sees it; "" is /etc/cni/net.d below Root.
+	ConfDir string
+	// Root is what plugins on disk see as "/", such as "/host".
+	Root string
+	// NamespaceIsolation refuses networks of other namespaces than the pod's, except those in GlobalNamespaces.
+	NamespaceIsolation bool
+	GlobalNamespaces   []string
+	// Metrics takes the histogram of phases; nil leaves it out.
+	Metrics prometheus.Registerer
+	// CollectEvery is the time between two passes of the collector; 0 is a minute.
+	CollectEvery time.Duration
+}
+
+// Service answers CNI calls. Make it with New, run Run beside it.
+type Service struct {
+	Options
+	runner  *cni.Runner
+	locks   *locks
+	timings *timings
+	kick    chan struct{} // wakes the collector
+	status  *statusQueue
+}
+
+// New checks the options and makes a Service.
+func New(o Options) (*Service, error) {
+	if o.Ledger == nil || o.Kernel == nil || o.Addresses == nil || o.Pods == nil || o.Networks == nil || o.Devices == nil || o.Status == nil || o.Events == nil || o.Log == nil {
+		return nil, errors.New("attach: an option is missing")
+	}
+	if o.NetworkNamespace == "" {
+		o.NetworkNamespace = "kube-system"
+	}
+	if o.ConfDir == "" {
+		o.ConfDir = o.Root + "/etc/cni/net.d"
+	}
+	if o.CollectEvery == 0 {
+		o.CollectEvery = time.Minute
+	}
+	t, err := newTimings(o.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("register the metrics of CNI calls: %w", err)
+	}
+	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1)}
+	s.status = newStatusQueue(s)
+	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater}}
+	for name, p := range o.Plugins {
+		plugins[name] = p
+	}
+	s.runner = &cni.Runner{Plugins: plugins, Root: o.Root}
+	return s, nil
+}
+
+// Run finishes what earlier calls, and agents, left undone, writes network-status, and goes on so until ctx ends.
+func (s *Service) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.status.run(ctx)
+	}()
+	s.collectLoop(ctx)
+	<-done
+	return nil
+}
+
+// Handle answers one request of the shim; it is a cnisock.Handler.
+func (s *Service) Handle(ctx context.Context, req cnisock.Request) cnisock.Response {
+	c, err := parseCall(req)
+	if err != nil {
+		return refuse(req.Stdin, err)
+	}
+	began := time.Now()
+	out, err := s.dispatch(ctx, c)
+	s.finish(c, began, err)
+	if c.command != "ADD" || err != nil {
+		s.wake() // after the call's lock is gone: addresses to give back, and what could not be undone
+	}
+	if err != nil {
+		return refuse(req.Stdin, err)
+	}
+	return cnisock.Response{Stdout: out}
+}
+
+func (s *Service) dispatch(ctx context.Context, c *call) ([]byte, error) {
+	if c.plugin != MetaPlugin {
+		return s.direct(ctx, c)
+	}
+	switch c.command {
+	case "ADD":
+		return s.add(ctx, c)
+	case "DEL":
+		// Once begun, DEL goes to its end: a runtime that gave up would only ask again.
+		return nil, s.del(context.WithoutCancel(ctx), c)
+	case "CHECK":
+		return nil, s.check(ctx, c)
+	case "STATUS":
+		return nil, s.statusVerb(ctx, c)
+	default: // GC; parseCall lets no other through
+		return nil, s.gc(context.WithoutCancel(ctx), c)
+	}
+}
+
+// finish keeps the durations of a call and logs it.
+func (s *Service) finish(c *call, began time.Time, err error) {
+	t := Timing{Verb: c.command, Plugin: c.plugin, NetworkType: c.networkType, Sandbox: c.containerID, Pod: c.podName(), IfName: c.ifname,
+		Began: began, Total: time.Since(began), Phases: c.phases.List()}
+	if err != nil {
+		t.Error = err.Error()
+	}
+	s.timings.add(t)
+	attrs := []any{"verb", t.Verb, "plugin", t.Plugin, "network_type", t.NetworkType, "sandbox", t.Sandbox, "pod", c.args["K8S_POD_NAME"],
+		"namespace", c.args["K8S_POD_NAMESPACE"], "ifname", t.IfName, "ms", t.Total.Milliseconds(), "phases", t.phaseText()}
+	if err != nil {
+		s.Log.Error("CNI call failed", append(attrs, "error", err)...)
+		return
+	}
+	s.Log.Info("CNI call", attrs...)
+}

@@ -1,0 +1,105 @@
+package attach
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// check looks at every attachment of a sandbox.
+func (s *Service) check(ctx context.Context, c *call) error {
+	unlock, err := s.locks.meta(ctx, c.containerID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sb, ok, err := s.Ledger.Sandbox(c.containerID)
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	if !ok {
+		return cni.Errorf(cni.CodeUnknownContainer, "the runtime makes a new sandbox", "sandbox %s is not known to this node's agent", c.containerID)
+	}
+	c.networkType = typeOf(sb)
+	for _, a := range sb.Attachments {
+		if err := s.checkOne(ctx, sb, a, c.phases); err != nil {
+			return fmt.Errorf("check %s: %w", describe(a.Network, a.IfName), err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkOne(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
+	if a.Phase != ledger.Done {
+		return cni.Errorf(cni.CodeFailed, "the runtime makes a new sandbox", "the attachment is not complete (%s)", a.Phase)
+	}
+	if len(a.Direct) > 0 {
+		return nil // its caller checks it
+	}
+	list, err := cni.Parse(a.Config)
+	if err != nil {
+		return err
+	}
+	call, err := s.recordedCall(sb, a, phases)
+	if err != nil {
+		return err
+	}
+	prev, err := recordedResult(a)
+	if err != nil || list.DisableCheck {
+		return err
+	}
+	return s.runner.Check(ctx, list, call, prev)
+}
+
+// statusVerb tells the runtime whether pods can be attached now: there is a default network and its plugins are ready.
+func (s *Service) statusVerb(ctx context.Context, c *call) error {
+	primary, err := s.primary(ctx, c)
+	if err != nil {
+		return &cni.Error{Code: types.ErrPluginNotAvailable, Msg: err.Error(), Err: err}
+	}
+	p := planned{network: primary}
+	if err := p.parse(); err != nil {
+		return &cni.Error{Code: types.ErrPluginNotAvailable, Msg: err.Error(), Err: err}
+	}
+	return s.runner.Status(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases})
+}
+
+// gc takes down every sandbox of ours that the runtime does not list, and passes the list on to the default network.
+func (s *Service) gc(ctx context.Context, c *call) error {
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	for _, sb := range all {
+		i := slices.IndexFunc(sb.Attachments, func(a ledger.Attachment) bool { return a.Default })
+		if i >= 0 && !slices.Contains(c.conf.ValidAttachments, types.GCAttachment{ContainerID: sb.ContainerID, IfName: sb.Attachments[i].IfName}) {
+			s.forget(ctx, sb.ContainerID)
+		}
+	}
+	primary, err := s.primary(ctx, c)
+	if err != nil {
+		return nil // no default network, nothing to pass on
+	}
+	p := planned{network: primary}
+	if err := p.parse(); err != nil || p.list.DisableGC {
+		return err
+	}
+	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, c.conf.ValidAttachments)
+}
+
+// forget takes a sandbox down unless a call is at work on it.
+func (s *Service) forget(ctx context.Context, containerID string) {
+	unlock, ok := s.locks.collector(containerID)
+	if !ok {
+		return
+	}
+	defer unlock()
+	if err := s.detachAll(ctx, containerID, nil); err != nil {
+		s.Log.Error("could not take down a sandbox that the runtime has forgotten", "sandbox", containerID, "error", err)
+	}
+}
