@@ -1,0 +1,73 @@
+// Package testchart gives tests the objects of the chart, as its golden files have them, and the identities that the
+// chart's service accounts have. It renders nothing: lab/chart keeps the golden files true. Product code never imports it.
+package testchart
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Namespace is the release's in the golden files.
+const Namespace = "kube-system"
+
+// Objects returns the objects of a golden file, such as "sriov.yaml", of the given kinds; all when none is given.
+func Objects(t testing.TB, golden string, kinds ...string) []*unstructured.Unstructured {
+	t.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(file), "../../charts/testdata", golden))
+	if err != nil {
+		t.Fatalf("testchart: %v", err)
+	}
+	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
+	var objects []*unstructured.Unstructured
+	for {
+		o := &unstructured.Unstructured{}
+		if err := decoder.Decode(o); errors.Is(err, io.EOF) {
+			return objects
+		} else if err != nil {
+			t.Fatalf("testchart: reading %s: %v", golden, err)
+		}
+		if len(o.Object) > 0 && (len(kinds) == 0 || slices.Contains(kinds, o.GetKind())) {
+			objects = append(objects, o)
+		}
+	}
+}
+
+// RBACKinds are what Install needs for the service accounts to have their rights.
+var RBACKinds = []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+
+// Install creates objects, or leaves those that exist as they are.
+func Install(t testing.TB, c client.Client, objects []*unstructured.Unstructured) {
+	t.Helper()
+	for _, o := range objects {
+		if err := c.Create(t.Context(), o.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatalf("testchart: installing %s %s: %v", o.GetKind(), o.GetName(), err)
+		}
+	}
+}
+
+// As returns a configuration that acts as a service account of the release, with a token that names a node unless that
+// is empty.
+func As(config *rest.Config, serviceAccount, node string) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + Namespace + ":" + serviceAccount,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + Namespace, "system:authenticated"},
+	}
+	if node != "" {
+		config.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {node}}
+	}
+	return config
+}
