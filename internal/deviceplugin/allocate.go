@@ -46,6 +46,7 @@ func (s *server) allocate(ctx context.Context, ids []string) (*pluginapi.Contain
 	out := &pluginapi.ContainerAllocateResponse{Envs: map[string]string{}}
 	infos := map[string]vfInfo{}
 	var nodes []string
+	s.plugin.give(ids) // before they are looked at: from here on they must not be reset
 	for _, id := range ids {
 		info, err := s.describe(ctx, id)
 		if err != nil {

@@ -47,6 +47,7 @@ const (
 	firstRetry   = 100 * time.Millisecond
 	lastRetry    = 5 * time.Second
 	callTimeout  = 5 * time.Second
+	recent       = 10 * time.Second
 	leaveTime    = time.Second // for the kubelet to read the last list of a resource
 	// returnWait bounds the wait for a VF that the pod before has not quite given back. The kubelet admits no
 	// other pod meanwhile.
@@ -62,6 +63,7 @@ type Plugin struct {
 	mu        sync.Mutex
 	published int                       // counts calls of Publish
 	wanted    map[string][]sriov.Device // by resource
+	given     map[string]time.Time      // by PCI address, when it was last given to a pod
 
 	// of Run's goroutine
 	servers  map[string]*server
@@ -82,7 +84,7 @@ func New(kernel Kernel, o Options) *Plugin {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	return &Plugin{opts: o, kernel: kernel, wake: make(chan struct{}, 1), servers: map[string]*server{}}
+	return &Plugin{opts: o, kernel: kernel, wake: make(chan struct{}, 1), servers: map[string]*server{}, given: map[string]time.Time{}}
 }
 
 // Publish replaces what is advertised. It returns at once; the kubelet hears of it by Run. A resource that was never
@@ -98,6 +100,30 @@ func (p *Plugin) Publish(pools []sriov.Pool) {
 	select {
 	case p.wake <- struct{}{}:
 	default:
+	}
+}
+
+// RecentlyGiven lists VFs that were given to a pod so short a time ago that the kubelet may not tell of it yet, with a word for
+// who has them. Nothing that is listed may be reset.
+func (p *Plugin) RecentlyGiven() map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]string{}
+	for pci, at := range p.given {
+		if time.Since(at) > recent {
+			delete(p.given, pci)
+			continue
+		}
+		out[pci] = "a pod that the kubelet is starting"
+	}
+	return out
+}
+
+func (p *Plugin) give(ids []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range ids {
+		p.given[id] = time.Now()
 	}
 }
 

@@ -310,6 +310,9 @@ func TestAllocate(t *testing.T) {
 	if diff := cmp.Diff(want, deviceNodes(r)); diff != "" {
 		t.Error(diff)
 	}
+	if given := p.RecentlyGiven(); len(given) != 2 || given["0000:86:00.1"] == "" || given["0000:86:00.2"] == "" {
+		t.Errorf("recently given: %v", given)
+	}
 	if got := r.Envs["PCIDEVICE_SPIDERNET_IO_MELLANOXIBSRIOV"]; got != "0000:86:00.2,0000:86:00.1" || len(r.Envs) != 2 {
 		t.Errorf("environment %v", r.Envs)
 	}

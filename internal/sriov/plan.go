@@ -36,6 +36,8 @@ type Change struct {
 	Text string
 	// Blocked says why the step cannot be taken yet and what would free it; "" when it can.
 	Blocked string
+	// InUse tells that it is blocked by pods alone, and goes on by itself when they are gone.
+	InUse bool
 }
 
 // Destroys tells whether the change takes VFs away from under whoever uses them.
@@ -182,6 +184,7 @@ func (p *planner) planNumVFs() (going bool) {
 		c.Blocked = fmt.Sprintf("the card supports at most %d (sriov_totalvfs): lower numVfs, or `mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and reboot", pf.TotalVFs, pf.PCI, w.NumVfs)
 	case pf.NumVFs > 0:
 		c.Blocked = p.inUse(pf.VFs, "the number changes by removing all VFs")
+		c.InUse = c.Blocked != ""
 	}
 	p.add(c)
 	return c.Blocked == ""
@@ -221,7 +224,7 @@ func (p *planner) planVF(v *VF, g *v1.VfGroup) {
 	case p.pf.LinkType == v1.LinkTypeIB:
 		p.planIBVF(v, g)
 	default:
-		p.planEthVF(v, g)
+		p.finish(v, g)
 	}
 }
 
@@ -233,22 +236,17 @@ func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 		p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": choose a GUID", Blocked: "every GUID derived from the PF's is taken on this node"})
 		return
 	}
-	// A VF that is held is never touched. It may have been unbound behind our back; that is its pod's to see.
-	fits := v.bears(id.GUID) && (v.Driver != "" || v.Pod != "")
 	switch {
-	case fits && !p.ids.recorded(p.pf, v):
-		p.add(Change{Kind: Record, VF: v.PCI, Identity: id})
-	case fits:
-	case v.Driver == "" && v.Pod == "":
+	case v.Driver == "":
+		// Nobody can use it, also if a pod is said to: that is what a reboot leaves.
 		if !v.reported(id.GUID) || !p.ids.recorded(p.pf, v) {
 			p.add(Change{Kind: SetGUID, VF: v.PCI, Number: v.Index, Identity: id})
 		}
-	default:
+	case !v.bears(id.GUID):
 		p.replaceGUID(v, id)
 		return
-	}
-	if v.holder() != "" {
-		return
+	case !p.ids.recorded(p.pf, v):
+		p.add(Change{Kind: Record, VF: v.PCI, Identity: id})
 	}
 	p.finish(v, g)
 }
@@ -256,7 +254,7 @@ func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 // replaceGUID is for a VF that is bound under another GUID than its own.
 func (p *planner) replaceGUID(v *VF, id Identity) {
 	blocked := p.inUse([]VF{*v}, "a VF takes another GUID only when its driver is bound anew")
-	p.add(Change{Kind: Unbind, VF: v.PCI, Blocked: blocked})
+	p.add(Change{Kind: Unbind, VF: v.PCI, Blocked: blocked, InUse: blocked != ""})
 	if blocked != "" {
 		return
 	}
@@ -265,14 +263,11 @@ func (p *planner) replaceGUID(v *VF, id Identity) {
 	p.add(Change{Kind: Bind, VF: v.PCI})
 }
 
-func (p *planner) planEthVF(v *VF, g *v1.VfGroup) {
-	if v.holder() == "" {
-		p.finish(v, g)
-	}
-}
-
-// finish brings a VF that nobody holds into service.
+// finish brings a VF into service that nobody uses.
 func (p *planner) finish(v *VF, g *v1.VfGroup) {
+	if v.Driver != "" && v.holder() != "" {
+		return
+	}
 	if v.State != "auto" && v.State != "" {
 		p.add(Change{Kind: SetState, VF: v.PCI, Number: v.Index})
 	}

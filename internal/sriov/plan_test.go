@@ -95,6 +95,11 @@ func TestPlan(t *testing.T) {
 			n.Identities = []Identity{{PFGUID: pfGUID, Index: 0, GUID: other}}
 			return n
 		}, []string{"0000:86:00.0: VF 0000:86:00.1: set GUID 02:00:00:00:00:00:00:09", "0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver"}},
+		{"also when its pod is coming back", guideSpec(1), func() Node {
+			n := Node{PFs: []PF{fresh(guidePF(), 1)}}
+			n.PFs[0].VFs[0].Pod = "default/a"
+			return n
+		}, []string{"0000:86:00.0: VF 0000:86:00.1: set GUID ea:eb:d3:03:01:93:ae:10", "0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver"}},
 		{"another card in the slot gets its own", guideSpec(1), func() Node {
 			n := Node{PFs: []PF{fresh(guidePF(), 1)}}
 			n.Identities = []Identity{{PCI: "0000:86:00.1", PF: "0000:86:00.0", PFGUID: other, Index: 0, GUID: other}}

@@ -78,7 +78,7 @@ func notReady(w *v1.Interface, g *v1.VfGroup, p *PF, v *VF, ids *identities) str
 	planner := planner{want: w, pf: p, ids: ids}
 	_, blocked := planner.requirement()
 	switch {
-	case v.Pod != "":
+	case v.Pod != "" && v.Driver != "":
 		return ""
 	case blocked != "":
 		return blocked
