@@ -3,25 +3,43 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
-	"spidernet.io/spiderpool/lab/internal/cache"
-	"spidernet.io/spiderpool/lab/internal/gobuild"
-	"spidernet.io/spiderpool/lab/internal/progress"
+	"spidernet.io/spiderpool/lab/internal/guest"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		os.Exit(1)
+	err := root().ExecuteContext(ctx)
+	if err == nil {
+		return
 	}
+	status, quiet := exitStatus(err)
+	if !quiet {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+	}
+	os.Exit(status)
+}
+
+// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1.
+func exitStatus(err error) (status int, quiet bool) {
+	var local *exec.ExitError
+	var remote guest.Exit
+	switch {
+	case errors.As(err, &local):
+		return local.ExitCode(), true
+	case errors.As(err, &remote):
+		return remote.Status, true
+	}
+	return 1, false
 }
 
 func root() *cobra.Command {
@@ -31,50 +49,17 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(kubeBin())
+	c.AddGroup(
+		&cobra.Group{ID: "life", Title: "Its life:"},
+		&cobra.Group{ID: "use", Title: "Using it:"},
+		&cobra.Group{ID: "trouble", Title: "Making trouble:"},
+		&cobra.Group{ID: "parts", Title: "Parts of it:"},
+	)
+	c.AddCommand(
+		upCommand(), statusCommand(), downCommand(), cleanCommand(),
+		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(),
+		cableCommand(), rebootCommand(), restartKubeletCommand(),
+		kubeBinCommand(), cellCommand(),
+	)
 	return c
-}
-
-// workplace is what building needs: where the sources are, where results are kept, where to say what is going on.
-type workplace struct {
-	source gobuild.Source
-	cache  cache.Dir
-	say    *progress.Printer
-}
-
-func openWorkplace() (workplace, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return workplace{}, fmt.Errorf("finding the current directory: %w", err)
-	}
-	source, err := gobuild.FindSource(dir)
-	if err != nil {
-		return workplace{}, err
-	}
-	c, err := cache.Default()
-	if err != nil {
-		return workplace{}, err
-	}
-	return workplace{source: source, cache: c, say: progress.New(os.Stderr)}, nil
-}
-
-func kubeBin() *cobra.Command {
-	return &cobra.Command{
-		Use:   "kube-bin",
-		Short: "Print the directory of the Kubernetes programs (etcd, kube-apiserver, kubectl ...), building them first if need be",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			w, err := openWorkplace()
-			if err != nil {
-				return err
-			}
-			return w.say.Step("compiling the Kubernetes programs (once per machine)", func() error {
-				dir, err := gobuild.Kube(c.Context(), w.cache, w.source)
-				if err == nil {
-					fmt.Println(dir + "/bin")
-				}
-				return err
-			})
-		},
-	}
 }

@@ -20,7 +20,7 @@ type Apt struct{ dir string }
 // Open returns the private apt state in dir, with current package lists. It downloads them: some seconds.
 func Open(ctx context.Context, dir string) (*Apt, error) {
 	a := &Apt{dir: dir}
-	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {
+	for _, d := range []string{"state/lists/partial", "cache/archives/partial", "empty/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("making apt's private state: %w", err)
 		}
@@ -74,11 +74,13 @@ func parseKernel(depends []byte) (string, error) {
 
 // Download fetches packages and, if withDependencies, all they depend on. It returns the files' paths.
 func (a *Apt) Download(ctx context.Context, withDependencies bool, packages ...string) ([]string, error) {
-	args := append([]string{"--print-uris", "-qq", "-y", "install"}, packages...)
-	if !withDependencies {
-		args = append([]string{"--print-uris", "-qq", "download"}, packages...)
+	verb := "download"
+	if withDependencies {
+		verb = "install"
 	}
-	plan, err := a.run(ctx, "apt-get", args...)
+	// The plan leaves out what was downloaded before, so it is made with an empty place for downloads.
+	ask := []string{"-o", "Dir::Cache::archives=" + a.dir + "/empty", "--print-uris", "-qq", "-y", verb}
+	plan, err := a.run(ctx, "apt-get", append(ask, packages...)...)
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s: %w", strings.Join(packages, " "), err)
 	}

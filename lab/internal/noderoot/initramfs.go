@@ -30,9 +30,6 @@ func writeInitramfs(file string, p Parts) error {
 	a.copy("bin/busybox", filepath.Join(p.Packages.Node(), "bin/busybox"))
 	var order strings.Builder
 	for _, m := range modules {
-		if strings.Contains(m, "crc32c-intel") { // chosen at build time by Debian's tools, not by need
-			continue
-		}
 		a.copy("modules/"+path.Base(m), filepath.Join(p.Packages.modules(), m))
 		fmt.Fprintln(&order, path.Base(m))
 	}
@@ -62,7 +59,9 @@ func (a *archive) copy(name, from string) {
 	a.file(name, 0o755, b)
 }
 
-func (a *archive) file(name string, mode cpio.FileMode, b []byte) { a.entry(name, cpio.TypeReg|mode, b) }
+func (a *archive) file(name string, mode cpio.FileMode, b []byte) {
+	a.entry(name, cpio.TypeReg|mode, b)
+}
 
 func (a *archive) entry(name string, mode cpio.FileMode, b []byte) {
 	if a.err != nil {

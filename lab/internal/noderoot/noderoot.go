@@ -45,7 +45,7 @@ func FetchPackages(ctx context.Context, c cache.Dir) (Packages, error) {
 	if err != nil {
 		return Packages{}, fmt.Errorf("asking for the distribution: %w", err)
 	}
-	key := cache.NewKey("3", string(osRelease)).Words(nodePackages...).Words("test").Words(testPackages...)
+	key := cache.NewKey("4", string(osRelease)).Words(nodePackages...).Words("test").Words(testPackages...)
 	dir, err := c.Get("debian", key, func(dir string) error { return fetch(ctx, dir) })
 	if err != nil {
 		return Packages{}, err

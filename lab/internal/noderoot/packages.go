@@ -23,8 +23,8 @@ var nodePrunes = []string{
 	"etc/init.d", "etc/cron.*", "usr/lib/systemd/system", "usr/bin/ctr-*",
 }
 
-// bootModules are loaded by the initramfs, in order of need, to find the root.
-var bootModules = []string{"virtio_pci", "virtio_blk", "ext4"}
+// bootModules are loaded by the initramfs, in this order, to find the root. ext4 asks for crc32c by its function, not by a module's name.
+var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4"}
 
 // nodeModules are patterns of modules that a machine may load later; what they depend on comes with them.
 var nodeModules = []string{

@@ -153,4 +153,6 @@ func (a *Authority) write(name string, b []byte) error {
 	return nil
 }
 
-func encode(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}

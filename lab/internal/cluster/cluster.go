@@ -1,0 +1,250 @@
+// Package cluster brings up the lab's Kubernetes cluster, says how it is, and takes it down.
+//
+// The control plane runs on the host inside a cell (package cell), the nodes are virtual machines on the cell's bridge (packages vm,
+// noderoot). What all of them are told is decided here, in pure functions of the topology and the options.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"spidernet.io/spiderpool/lab/internal/cache"
+	"spidernet.io/spiderpool/lab/internal/cell"
+	"spidernet.io/spiderpool/lab/internal/gobuild"
+	"spidernet.io/spiderpool/lab/internal/guest"
+	"spidernet.io/spiderpool/lab/internal/noderoot"
+	"spidernet.io/spiderpool/lab/internal/preflight"
+	"spidernet.io/spiderpool/lab/internal/progress"
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+// Options are what a person may choose about a lab.
+type Options struct {
+	Cards     int // InfiniBand cards per machine, 1 or 2
+	MemoryMiB int // of each machine
+	CPUs      int // of each machine
+	APIPort   int // on the host's loopback address
+}
+
+// Lab is a lab, up or not.
+type Lab struct {
+	Layout Layout
+	Source gobuild.Source
+	Cache  cache.Dir
+	Say    *progress.Printer
+}
+
+// ready limits how long a cluster may take from its start until its nodes are ready.
+const readyLimit = 5 * time.Minute
+
+// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with InfiniBand and images. command is the
+// program and arguments that run cell.Main with a file's path added.
+func (l Lab) Up(ctx context.Context, o Options, command []string) error {
+	if _, up, err := l.Layout.Load(); err != nil || up {
+		return errors.Join(err, whenUp(up))
+	}
+	host, err := preflight.Look(preflight.Place{State: l.Layout.Dir, Cache: string(l.Cache), Port: o.APIPort})
+	if err != nil {
+		return err
+	}
+	if err := preflight.Check(host, preflight.Need{MemoryMiB: 2*o.MemoryMiB + 1024, Port: o.APIPort}); err != nil {
+		return err
+	}
+	if err := l.Layout.fresh(); err != nil {
+		return err
+	}
+	parts, err := l.build(ctx)
+	if err != nil {
+		return err
+	}
+	if err := makeIdentities(l.Layout, o); err != nil {
+		return err
+	}
+	state, err := l.start(o, parts, host.KVM, command)
+	if err != nil {
+		return err
+	}
+	if err := l.Layout.save(state); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyLimit)
+	defer cancel()
+	return l.waitReady(ctx)
+}
+
+func whenUp(up bool) error {
+	if up {
+		return errors.New(`a lab is already up: "lab status" shows it, "lab down" ends it`)
+	}
+	return nil
+}
+
+// parts are what build made.
+type parts struct {
+	kube    string
+	machine noderoot.Machine
+	product bool
+}
+
+// build makes everything that does not depend on this life of the lab, side by side where possible, and lays out the images.
+func (l Lab) build(ctx context.Context) (parts, error) {
+	var out parts
+	var packages noderoot.Packages
+	var module string
+	err := together(ctx,
+		func(ctx context.Context) error {
+			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)", func() (err error) {
+				out.kube, err = gobuild.Kube(ctx, l.Cache, l.Source)
+				return err
+			})
+		},
+		func(ctx context.Context) (err error) {
+			if packages, module, err = l.debian(ctx); err != nil {
+				return err
+			}
+			return l.baseImages(ctx, packages)
+		})
+	if err != nil {
+		return out, err
+	}
+	err = together(ctx,
+		func(ctx context.Context) error {
+			return l.Say.Step("making the machines' disk", func() (err error) {
+				p := noderoot.Parts{Packages: packages, CardModule: module, Kube: out.kube, Guest: filepath.Join(l.Source.Lab, "guest")}
+				out.machine, err = noderoot.Build(ctx, l.Cache, p)
+				return err
+			})
+		},
+		func(ctx context.Context) (err error) {
+			out.product, err = l.productImage(ctx)
+			return err
+		})
+	if err != nil {
+		return out, err
+	}
+	return out, l.publish(out)
+}
+
+// together runs all side by side; the first failure cancels the others.
+func together(ctx context.Context, all ...func(context.Context) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, do := range all {
+		g.Go(func() error { return do(ctx) })
+	}
+	return g.Wait()
+}
+
+func (l Lab) debian(ctx context.Context) (p noderoot.Packages, module string, err error) {
+	err = l.Say.Step("fetching Debian's packages (once)", func() (err error) {
+		p, err = noderoot.FetchPackages(ctx, l.Cache)
+		return err
+	})
+	if err != nil {
+		return p, "", err
+	}
+	err = l.Say.Step("compiling the virtual InfiniBand card", func() (err error) {
+		module, err = noderoot.CardModule(ctx, l.Cache, l.Source.Lab, p)
+		return err
+	})
+	return p, module, err
+}
+
+// baseImages puts the images that do not depend on the product among those served.
+func (l Lab) baseImages(ctx context.Context, p noderoot.Packages) error {
+	return l.Say.Step("making the test image", func() error {
+		pause, err := pauseImage(ctx, l.Cache, l.Source)
+		if err != nil {
+			return err
+		}
+		test, err := testImage(l.Cache, p, l.Source.Lab)
+		if err != nil {
+			return err
+		}
+		return errors.Join(
+			os.Symlink(pause, l.imageFile(pauseFile)),
+			os.Symlink(test, l.imageFile(testFile)))
+	})
+}
+
+func (l Lab) imageFile(name string) string { return filepath.Join(l.Layout.images(), name+".tar") }
+
+// productImage builds the product's image if its sources are there.
+func (l Lab) productImage(ctx context.Context) (bool, error) {
+	if missing := productSources(l.Source); missing != "" {
+		l.Say.Say("%s is not there: the cluster comes up without the product's image", missing)
+		return false, nil
+	}
+	return true, l.Say.Step("compiling the product", func() error {
+		return buildProduct(ctx, l.Source, l.imageFile(productFile))
+	})
+}
+
+// publish writes the list of images for the machines, in the order in which they are wanted, and links the control plane's programs.
+func (l Lab) publish(p parts) error {
+	names := []string{pauseFile, testFile}
+	if p.product {
+		names = []string{pauseFile, productFile, testFile}
+	}
+	list := filepath.Join(l.Layout.images(), "list")
+	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("listing the images: %w", err)
+	}
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"} {
+		if err := os.Symlink(filepath.Join(p.kube, "bin", name), l.Layout.program(name)); err != nil {
+			return fmt.Errorf("linking the control plane's programs: %w", err)
+		}
+	}
+	return nil
+}
+
+// start opens the API server's port on the host and makes the cell.
+func (l Lab) start(o Options, p parts, kvm bool, command []string) (State, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.APIPort)))
+	if err != nil {
+		return State{}, fmt.Errorf("opening the API server's port on this host: %w", err)
+	}
+	defer listener.Close()
+	file, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		return State{}, fmt.Errorf("handing the API server's port to the control plane: %w", err)
+	}
+	defer file.Close()
+	specFile := filepath.Join(l.Layout.Dir, "cell.json")
+	h, err := cell.Start(plan(l.Layout, o, p.machine, kvm), specFile, l.Layout.log("cell"), file, append(command, specFile)...)
+	return State{Cell: h, Options: o, Product: p.product}, err
+}
+
+// Down ends the lab and removes what belonged to it. No lab is no error.
+func (l Lab) Down(ctx context.Context) error {
+	s, _, err := l.Layout.Load()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := s.Cell.Stop(ctx); err != nil {
+		return err
+	}
+	return l.Layout.remove()
+}
+
+// Dial connects to a node.
+func (l Lab) Dial(ctx context.Context, node string) (*guest.Machine, error) {
+	if _, err := topology.Find(node); err != nil {
+		return nil, err
+	}
+	m, err := guest.Dial(ctx, l.Layout.ssh(node), l.Layout.key())
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", node, err)
+	}
+	return m, nil
+}

@@ -1,0 +1,170 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"spidernet.io/spiderpool/lab/internal/cache"
+	"spidernet.io/spiderpool/lab/internal/gobuild"
+	"spidernet.io/spiderpool/lab/internal/image"
+	"spidernet.io/spiderpool/lab/internal/noderoot"
+	"spidernet.io/spiderpool/lab/internal/topology"
+	"spidernet.io/spiderpool/lab/internal/tree"
+)
+
+// productPrograms are the product's commands that its image holds, in /usr/bin; the first is the image's entrypoint.
+var productPrograms = []string{"spiderpool", "spiderpool-cni"}
+
+// Names under which images are served to the machines.
+const (
+	pauseFile   = "pause"
+	testFile    = "rping-test"
+	productFile = "spiderpool"
+)
+
+// pauseImage returns the path of the image of every pod's sandbox.
+func pauseImage(ctx context.Context, c cache.Dir, s gobuild.Source) (string, error) {
+	key := cache.NewKey("1").Tree(filepath.Join(s.Lab, "cmd/pause"))
+	dir, err := c.Get("image-pause", key, func(dir string) error {
+		root := filepath.Join(dir, "root")
+		if err := gobuild.Build(ctx, s.Lab, "./cmd/pause", filepath.Join(root, "pause"), ""); err != nil {
+			return err
+		}
+		return image.Pack(root, topology.PauseImage, image.Config{Entrypoint: []string{"/pause"}}, filepath.Join(dir, "image.tar"))
+	})
+	return filepath.Join(dir, "image.tar"), err
+}
+
+// testImage returns the path of the image that the guide's pods run.
+func testImage(c cache.Dir, p noderoot.Packages, lab string) (string, error) {
+	key := cache.NewKey("1", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
+	dir, err := c.Get("image-test", key, func(dir string) error {
+		root := filepath.Join(dir, "root")
+		if err := assembleTestImage(root, p.Test(), filepath.Join(lab, "guest/test-image")); err != nil {
+			return err
+		}
+		out := filepath.Join(dir, "image.tar")
+		return image.Pack(root, topology.TestImage, image.Config{Cmd: []string{"/bin/bash"}}, out)
+	})
+	return filepath.Join(dir, "image.tar"), err
+}
+
+// testPrograms are the programs of the test image: what the guide types in a pod, and what one wants beside it.
+var testPrograms = []string{
+	"bash", "busybox", "cat", "chmod", "cp", "cut", "date", "echo", "env", "false", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "printf", "ps", "rm",
+	"seq", "sleep", "sort", "stat", "tail", "tee", "test", "timeout", "touch", "tr", "true", "uname", "wc", "curl", "ip", "rdma", "ping",
+	"ib_read_lat", "ib_read_bw", "ib_write_lat", "ib_write_bw", "ib_send_lat", "ib_send_bw",
+	"ibstat", "ibv_devices", "ibv_devinfo", "ibv_rc_pingpong", "ibv_ud_pingpong", "rping", "ucmatose",
+}
+
+// testFiles are loaded by name at run time, so that no program's list of libraries has them: the verbs provider that speaks the virtual
+// card's user ABI (rdmavt's, which is hfi1's), and what glibc loads at a thread's end.
+var testFiles = []string{
+	"/usr/lib/x86_64-linux-gnu/libibverbs/libhfi1verbs-rdmav34.so", "/lib/x86_64-linux-gnu/libgcc_s.so.1",
+}
+
+func assembleTestImage(root, packages, extra string) error {
+	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
+		if err := os.MkdirAll(filepath.Join(root, "usr", d), 0o755); err != nil {
+			return fmt.Errorf("making the test image: %w", err)
+		}
+		if err := tree.Symlink("usr/"+d, filepath.Join(root, d)); err != nil {
+			return fmt.Errorf("making the test image: %w", err)
+		}
+	}
+	programs, err := findPrograms(packages, testPrograms)
+	if err != nil {
+		return err
+	}
+	if err := tree.CopyPrograms(packages, root, append(programs, testFiles...)...); err != nil {
+		return err
+	}
+	if err := tree.CopyFile(filepath.Join(packages, "etc/libibverbs.d/hfi1verbs.driver"), filepath.Join(root, "etc/libibverbs.d/hfi1verbs.driver")); err != nil {
+		return err
+	}
+	if err := wrapPerftest(root); err != nil {
+		return err
+	}
+	return tree.Copy(extra, root)
+}
+
+func findPrograms(root string, names []string) ([]string, error) {
+	var paths []string
+	for _, n := range names {
+		found := ""
+		for _, d := range []string{"/usr/bin/", "/usr/sbin/"} {
+			if _, err := os.Lstat(filepath.Join(root, d, n)); err == nil {
+				found = d + n
+				break
+			}
+		}
+		if found == "" {
+			return nil, fmt.Errorf("no package of the test image has a program %s", n)
+		}
+		paths = append(paths, found)
+	}
+	return paths, nil
+}
+
+// wrapPerftest makes perftest's programs use the older way to post work, which the virtual card's verbs provider knows, and keeps quiet a
+// library's remark that another provider does not fit.
+func wrapPerftest(root string) error {
+	programs, err := filepath.Glob(filepath.Join(root, "usr/bin/ib_*"))
+	if err != nil {
+		return fmt.Errorf("listing perftest's programs: %w", err)
+	}
+	for _, p := range programs {
+		real := filepath.Join(root, "usr/libexec", filepath.Base(p))
+		if err := tree.CopyFile(p, real); err != nil {
+			return err
+		}
+		script := fmt.Sprintf("#!/bin/bash\nexec /usr/libexec/%s --use_old_post_send \"$@\" 2> >(grep -v 'does not support the kernel ABI' >&2)\n", filepath.Base(p))
+		if err := tree.Write(p, 0o755, strings.NewReader(script)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// productSources tells whether the product's commands are there to be built, and if not, what is missing.
+func productSources(s gobuild.Source) (missing string) {
+	for _, p := range productPrograms {
+		dir := filepath.Join("cmd", p)
+		if _, err := os.Stat(filepath.Join(s.Product(), dir, "main.go")); err != nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+// buildProduct compiles the product and packs its image into the file out. Compiled packages come from the go command's cache, so it takes
+// about as long as linking.
+func buildProduct(ctx context.Context, s gobuild.Source, out string) error {
+	root, err := os.MkdirTemp(filepath.Dir(out), "product-")
+	if err != nil {
+		return fmt.Errorf("making a place for the product's image: %w", err)
+	}
+	defer os.RemoveAll(root)
+	if err := os.Chmod(root, 0o755); err != nil {
+		return fmt.Errorf("making a place for the product's image: %w", err)
+	}
+	for _, p := range productPrograms {
+		if err := gobuild.Build(ctx, s.Product(), "./cmd/"+p, filepath.Join(root, "usr/bin", p), ""); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o755); err != nil {
+		return fmt.Errorf("making the product's image: %w", err)
+	}
+	partial := out + ".partial"
+	if err := image.Pack(root, topology.ProductImage, image.Config{Entrypoint: []string{"/usr/bin/" + productPrograms[0]}}, partial); err != nil {
+		return err
+	}
+	if err := os.Rename(partial, out); err != nil {
+		return fmt.Errorf("putting the product's image in its place: %w", err)
+	}
+	return nil
+}
