@@ -17,6 +17,7 @@ import (
 type Health struct {
 	mu     sync.Mutex
 	checks map[string]func() error
+	views  http.Handler // answers all other paths
 }
 
 // Require makes readiness depend on a check.
@@ -37,7 +38,11 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/v1/runtime/startup", "/v1/runtime/readiness":
 		h.serveReadiness(w)
 	default:
-		http.NotFound(w, r)
+		if h.views == nil {
+			http.NotFound(w, r)
+			return
+		}
+		h.views.ServeHTTP(w, r)
 	}
 }
 

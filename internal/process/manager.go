@@ -6,10 +6,13 @@ package process
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
+	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -22,6 +25,7 @@ import (
 
 // Options of a process.
 type Options struct {
+	Log *slog.Logger
 	// Name is the process's: its leader election lease and the agent it shows to the API server.
 	Name string
 	// Namespace holds the lease.
@@ -34,6 +38,10 @@ type Options struct {
 	Cache cache.Options
 	// Webhook is the webhook server; nil when there is none.
 	Webhook webhook.Server
+	// EveryReplica runs all parts in every replica: there is no leader.
+	EveryReplica bool
+	// Views answers further paths on the health address; nil answers none.
+	Views http.Handler
 }
 
 // shutdownTimeout bounds how long controllers may take to end.
@@ -53,16 +61,17 @@ func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
 		metrics.BindAddress = "0"
 	}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Logger: logr.FromSlogHandler(o.Log.Handler()),
 		Scheme: scheme.New(), Cache: o.Cache, Metrics: metrics, WebhookServer: o.Webhook,
 		HealthProbeBindAddress: "0", // Health serves them
-		LeaderElection:         true, LeaderElectionID: o.Name, LeaderElectionNamespace: o.Namespace,
+		LeaderElection:         !o.EveryReplica, LeaderElectionID: o.Name, LeaderElectionNamespace: o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout:       ptr.To(shutdownTimeout),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the manager of %s: %w", o.Name, err)
 	}
-	health := &Health{}
+	health := &Health{views: o.Views}
 	if err := mgr.Add(health.server(o.HealthAddress)); err != nil {
 		return nil, nil, fmt.Errorf("adding the health endpoints of %s: %w", o.Name, err)
 	}

@@ -1,0 +1,230 @@
+// Package agent is the node's process: it answers the container runtime's
+// calls, keeps the node's virtual functions as the policies want them,
+// advertises them to the kubelet, and puts on the node what makes the runtime
+// call us.
+//
+// It owns how the parts are put together and in which order they start. What
+// each of them does is the business of packages attach, nodestate,
+// deviceplugin, leases and cniinstall.
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/attach"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/ibsriov"
+	"spidernet.io/spiderpool/internal/cni/ipoib"
+	"spidernet.io/spiderpool/internal/cni/rdma"
+	"spidernet.io/spiderpool/internal/cniinstall"
+	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/leases"
+	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/podresources"
+	"spidernet.io/spiderpool/internal/process"
+	"spidernet.io/spiderpool/internal/settings"
+)
+
+// Options of the process.
+type Options struct {
+	// Config reaches the API server.
+	Config *rest.Config
+	Log    *slog.Logger
+	// Node is the name of this node; Namespace is the product's.
+	Node, Namespace string
+	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
+	HealthAddress, MetricsAddress string
+	// Ledger is the file of the node's records.
+	Ledger string
+	// Root is where the node's own root directory is seen, such as "/host".
+	Root string
+	// ClusterNetwork is the network of pods that name none; empty takes the first CNI configuration of the node.
+	ClusterNetwork string
+	// ResourcePrefix of the node's resources, such as "spidernet.io".
+	ResourcePrefix string
+	// SRIOV makes, configures and advertises virtual functions.
+	SRIOV bool
+	// KubeletDir holds the kubelet's device-plugins and pod-resources directories.
+	KubeletDir string
+	Install    Install
+	// Settings are those of conf.yml.
+	Settings settings.Settings
+}
+
+// Run runs the process until ctx ends; then it returns nil. Running pods are not touched by its end.
+func Run(ctx context.Context, o Options) error {
+	book, damage, err := ledger.Open(o.Ledger)
+	if err != nil {
+		return fmt.Errorf("opening the node's records: %w", err)
+	}
+	defer book.Close()
+	if damage != nil {
+		o.Log.Error("records of this node were damaged and set aside", "reason", damage.String())
+	}
+	kernel, err := host.New(host.Options{})
+	if err != nil {
+		return err
+	}
+	a := &agent{Options: o, book: book, kernel: kernel}
+	if err := a.assemble(ctx); err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// run lets the socket answer before the manager's caches are filled: a call that needs none, such as DEL, need not wait for the API server.
+func (a *agent) run(ctx context.Context) error {
+	listener, err := cnisock.Listen(a.Settings.IPAMUnixSocketPath)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	server := &cnisock.Server{Handler: a.service.Handle, Log: a.Log}
+	g.Go(func() error { return server.Serve(ctx, listener) })
+	g.Go(func() error { return a.service.Run(ctx) })
+	g.Go(func() error {
+		if err := a.mgr.Start(ctx); err != nil {
+			return fmt.Errorf("running the agent: %w", err)
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// agent holds the parts while they are put together.
+type agent struct {
+	Options
+	book    *ledger.Ledger
+	kernel  *host.Host
+	mgr     ctrl.Manager
+	health  *process.Health
+	service *attach.Service
+	views   *http.ServeMux
+}
+
+func (a *agent) assemble(ctx context.Context) error {
+	a.views = http.NewServeMux()
+	var err error
+	a.mgr, a.health, err = process.NewManager(a.Config, process.Options{
+		Name: "spiderpool-agent", Namespace: a.Namespace, HealthAddress: a.HealthAddress, MetricsAddress: a.MetricsAddress,
+		Cache: cacheOptions(a.Node, a.Namespace), EveryReplica: true, Views: a.views,
+	})
+	if err != nil {
+		return err
+	}
+	steps := []func(context.Context) error{a.addService, a.addInstaller, a.addCards}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	a.view("sandboxes", func() (any, error) { return a.book.Sandboxes() })
+	a.view("vfs", func() (any, error) { return a.book.VFs() })
+	a.view("releases", func() (any, error) { return a.book.Releases() })
+	a.view("timings", func() (any, error) { return a.service.Timings(), nil })
+	return nil
+}
+
+// addService adds what answers CNI calls.
+func (a *agent) addService(ctx context.Context) error {
+	addresses, err := leases.New(ctx, leases.Options{
+		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Informers: a.mgr.GetCache(),
+		Node: a.Node, Families: v2beta1.Families{IPv4: a.Settings.EnableIPv4, IPv6: a.Settings.EnableIPv6}, NetworkNamespace: a.Namespace, Log: a.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing the address leases: %w", err)
+	}
+	sources := &cluster{client: a.mgr.GetClient(), live: a.mgr.GetAPIReader()}
+	a.service, err = attach.New(attach.Options{
+		Ledger: a.book, Kernel: a.kernel, Plugins: a.plugins(), Addresses: addresses,
+		Pods: sources, Networks: sources, Status: sources, Devices: podresources.New(a.KubeletDir + "/pod-resources/kubelet.sock"),
+		Events: recorder{a.mgr.GetEventRecorder("spiderpool-agent")}, Log: a.Log,
+		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
+		Metrics: metrics.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	return addAll(a.mgr, addresses)
+}
+
+func (a *agent) plugins() map[string]cni.Plugin {
+	return map[string]cni.Plugin{
+		ibsriov.Type: &ibsriov.Plugin{Kernel: a.kernel},
+		ipoib.Type:   &ipoib.Plugin{Kernel: a.kernel},
+		rdma.Type:    &rdma.Plugin{Kernel: a.kernel},
+	}
+}
+
+// addInstaller adds what puts the shim and the CNI configuration on the node.
+func (a *agent) addInstaller(context.Context) error {
+	in := newInstaller(a.Install, cniinstall.ConfOptions{
+		Dir: a.Install.ConfDir, ClusterNetwork: a.ClusterNetwork, Namespace: a.Namespace, Socket: a.Settings.IPAMUnixSocketPath,
+	}, a.Log)
+	a.health.Require("CNI configuration", in.ready)
+	return addAll(a.mgr, in)
+}
+
+// addCards adds the node half of the SR-IOV operator and the device plugin.
+func (a *agent) addCards(context.Context) error {
+	if !a.SRIOV {
+		return nil
+	}
+	return nil
+}
+
+// view serves something of the node's state on the health address below /v1/node/, for people, the doctor and benchmarks.
+func (a *agent) view(name string, content func() (any, error)) {
+	a.views.HandleFunc("GET /v1/node/"+name, func(w http.ResponseWriter, _ *http.Request) {
+		v, err := content()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(v) // the reader has gone; there is nobody to tell
+	})
+}
+
+// cacheOptions keep the agent to its own node: of pods, nodes and node states it reads no others.
+func cacheOptions(node, namespace string) cache.Options {
+	return cache.Options{
+		SyncPeriod: new(10 * time.Hour),
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}:  {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
+			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", node)},
+			&sriovv1.SriovNetworkNodeState{}: {Namespaces: map[string]cache.Config{
+				namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", node)},
+			}},
+		},
+	}
+}
+
+func addAll(mgr ctrl.Manager, parts ...manager.Runnable) error {
+	for _, p := range parts {
+		if err := mgr.Add(p); err != nil {
+			return fmt.Errorf("adding a part of the agent: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// cluster answers what package attach asks of the cluster: from the caches of
+// this node's pods and of all networks, else from the API server.
+type cluster struct {
+	client client.Client // reads from caches
+	live   client.Reader
+}
+
+// Cached implements attach.PodSource.
+func (c *cluster) Cached(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	return getPod(ctx, c.client, namespace, name)
+}
+
+// Live implements attach.PodSource.
+func (c *cluster) Live(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	return getPod(ctx, c.live, namespace, name)
+}
+
+func getPod(ctx context.Context, r client.Reader, namespace, name string) (*corev1.Pod, error) {
+	pod := &corev1.Pod{}
+	if err := get(ctx, r, namespace, name, pod); err != nil {
+		return nil, fmt.Errorf("reading pod %s/%s: %w", namespace, name, err)
+	}
+	return pod, nil
+}
+
+// Network implements attach.NetworkSource. A network that the cache lacks may be a moment old.
+func (c *cluster) Network(ctx context.Context, namespace, name string) (*cncfv1.NetworkAttachmentDefinition, error) {
+	nad := &cncfv1.NetworkAttachmentDefinition{}
+	err := get(ctx, c.client, namespace, name, nad)
+	if err != nil {
+		err = get(ctx, c.live, namespace, name, nad)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
+	}
+	return nad, nil
+}
+
+func get(ctx context.Context, r client.Reader, namespace, name string, into client.Object) error {
+	err := r.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, into)
+	if apierrors.IsNotFound(err) {
+		return attach.ErrNotFound
+	}
+	return err
+}
+
+// WriteStatus implements attach.StatusWriter. The UID in the patch makes the
+// API server refuse it for another pod of the same name.
+func (c *cluster) WriteStatus(ctx context.Context, pod ledger.Pod, status string) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": pod.UID, "annotations": map[string]string{cncfv1.AnnotationNetworkStatus: status},
+	}})
+	if err != nil {
+		return fmt.Errorf("encoding the network status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+	err = c.client.Status().Patch(ctx, object, client.RawPatch(types.MergePatchType, patch))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return fmt.Errorf("pod %s/%s with UID %s: %w", pod.Namespace, pod.Name, pod.UID, attach.ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the network status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// recorder writes events about the attachment of a pod's networks.
+type recorder struct{ events.EventRecorder }
+
+// Event implements attach.Recorder.
+func (r recorder) Event(object runtime.Object, eventType, reason, message string) {
+	r.Eventf(object, nil, eventType, reason, "Attach", "%s", message)
+}
