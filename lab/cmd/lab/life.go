@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"spidernet.io/spiderpool/lab/internal/cache"
 	"spidernet.io/spiderpool/lab/internal/cell"
@@ -52,6 +53,17 @@ func openRunning() (cluster.Lab, error) {
 	return l, err
 }
 
+// cellProgram is this program as the cell's first process.
+var cellProgram = []string{"/proc/self/exe", "cell"}
+
+// addOptions adds the flags of what a person may choose about a lab.
+func addOptions(flags *pflag.FlagSet, o *cluster.Options) {
+	flags.IntVar(&o.Cards, "cards", 1, "InfiniBand cards per machine: 1 or 2")
+	flags.IntVar(&o.MemoryMiB, "memory", 1024, "memory of each machine, in MiB")
+	flags.IntVar(&o.CPUs, "cpus", 1, "processors of each machine")
+	flags.IntVar(&o.APIPort, "api-port", 16443, "port of this host's loopback address for the API server")
+}
+
 func upCommand() *cobra.Command {
 	var o cluster.Options
 	c := &cobra.Command{
@@ -67,17 +79,14 @@ func upCommand() *cobra.Command {
 			if o.Cards < 1 || o.Cards > 2 {
 				return fmt.Errorf("--cards is %d; a machine has 1 or 2", o.Cards)
 			}
-			if err := l.Up(c.Context(), o, []string{"/proc/self/exe", "cell"}); err != nil {
+			if err := l.Up(c.Context(), o, cellProgram); err != nil {
 				return err
 			}
 			l.Say.Say("the lab is up: \"lab status\", \"lab kubectl get nodes\", \"lab shell %s\"", topology.Nodes()[0].Name)
 			return nil
 		},
 	}
-	c.Flags().IntVar(&o.Cards, "cards", 1, "InfiniBand cards per machine: 1 or 2")
-	c.Flags().IntVar(&o.MemoryMiB, "memory", 1024, "memory of each machine, in MiB")
-	c.Flags().IntVar(&o.CPUs, "cpus", 1, "processors of each machine")
-	c.Flags().IntVar(&o.APIPort, "api-port", 16443, "port of this host's loopback address for the API server")
+	addOptions(c.Flags(), &o)
 	return c
 }
 

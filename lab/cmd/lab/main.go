@@ -56,7 +56,7 @@ func root() *cobra.Command {
 		&cobra.Group{ID: "parts", Title: "Parts of it:"},
 	)
 	c.AddCommand(
-		upCommand(), statusCommand(), downCommand(), cleanCommand(),
+		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
 		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(),
 		cableCommand(), rebootCommand(), restartKubeletCommand(),
 		kubeBinCommand(), cellCommand(),

@@ -47,16 +47,23 @@ func Nodes() []Node {
 	}
 }
 
+// Names are the names of Nodes.
+func Names() []string {
+	var names []string
+	for _, n := range Nodes() {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
 // Find returns the node of that name, or an error that lists the names.
 func Find(name string) (Node, error) {
-	var names []string
 	for _, n := range Nodes() {
 		if n.Name == name {
 			return n, nil
 		}
-		names = append(names, n.Name)
 	}
-	return Node{}, fmt.Errorf("no node %q; the lab has %q", name, names)
+	return Node{}, fmt.Errorf("no node %q; the lab has %q", name, Names())
 }
 
 // MAC returns the Ethernet address of the node's network interface: 0 on the node network, 1 on the fabric's segment.
