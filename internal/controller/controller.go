@@ -87,7 +87,7 @@ func newManager(o Options) (ctrl.Manager, error) {
 		}},
 	})
 	mgr, health, err := process.NewManager(o.Config, process.Options{
-		Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
+		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
 		Cache: cacheOptions(o), Webhook: server,
 	})
 	if err != nil {

@@ -77,6 +77,7 @@ type Policy struct {
 // NewPolicy returns the policy for a server that is reached by a Service: an authority for ten years, a certificate for one.
 func NewPolicy(service, namespace string) Policy {
 	name := fmt.Sprintf("%s.%s.svc", service, namespace)
+	// API servers use the first name; localhost is for webhooks that are given by a URL on the same machine.
 	return Policy{
 		DNSNames: []string{name, name + ".cluster.local", "localhost"},
 		CALife:   10 * 365 * 24 * time.Hour, CertLife: 365 * 24 * time.Hour,

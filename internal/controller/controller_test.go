@@ -1,0 +1,268 @@
+package controller
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/process"
+	"spidernet.io/spiderpool/internal/scheme"
+	"spidernet.io/spiderpool/internal/settings"
+	"spidernet.io/spiderpool/internal/testapi"
+	"spidernet.io/spiderpool/internal/testchart"
+)
+
+func TestMain(m *testing.M) { testapi.Main(m) }
+
+// logs keeps what a process logs.
+type logs struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// eventually repeats a check until it returns nil; it fails the test with the last error.
+func eventually(t *testing.T, what string, check func(context.Context) error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		last = check(ctx)
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v: %v", what, err, last)
+	}
+}
+
+// installChart installs what the controller needs of the chart; API servers reach its webhooks on a local port.
+func installChart(t *testing.T, c client.Client, port int) {
+	t.Helper()
+	testchart.Install(t, c, testchart.Objects(t, "sriov.yaml", append(testchart.RBACKinds, "Secret")...))
+	configurations := testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
+	for _, o := range configurations {
+		useURL(t, o, port)
+		t.Cleanup(func() {
+			// The test's own context has ended by now.
+			if err := c.Delete(context.Background(), o); client.IgnoreNotFound(err) != nil {
+				t.Error(err)
+			}
+		})
+	}
+	testchart.Install(t, c, configurations)
+}
+
+func useURL(t *testing.T, configuration *unstructured.Unstructured, port int) {
+	t.Helper()
+	hooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range hooks {
+		hook := h.(map[string]any)
+		path, _, _ := unstructured.NestedString(hook, "clientConfig", "service", "path")
+		hook["clientConfig"] = map[string]any{"url": fmt.Sprintf("https://localhost:%d%s", port, path)}
+	}
+	if err := unstructured.SetNestedSlice(configuration.Object, hooks, "webhooks"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// get asks one of the process's health endpoints.
+func get(ctx context.Context, address, endpoint string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/v1/runtime/"+endpoint, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err
+	}
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", answer.Status, body)
+	}
+	return nil
+}
+
+// run starts the process under the rights that the chart gives it, and waits until it is ready. When the test ends it
+// is asked to end, and must have been refused nothing.
+func run(t *testing.T) client.Client {
+	t.Helper()
+	api := testapi.Start(t)
+	admin, err := client.New(api.Config, client.Options{Scheme: scheme.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	webhookPort := freePort(t)
+	installChart(t, admin, webhookPort)
+
+	output := &logs{}
+	log := slog.New(slog.NewTextHandler(output, nil))
+	klog.SetSlogLogger(log)
+	o := Options{
+		Config: testchart.As(api.Config, "spiderpool-controller", ""), Log: log,
+		Name: "spiderpool-controller", Namespace: testchart.Namespace, CertificateSecret: "spiderpool-controller-server-certs", AgentName: "spiderpool-agent",
+		HealthAddress: process.Address("127.0.0.1", freePort(t)), WebhookHost: "localhost", WebhookPort: webhookPort,
+		SRIOV: true, ResourcePrefix: "spidernet.io", Settings: settings.Default(),
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, o) }()
+	t.Cleanup(func() {
+		stop()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("the process ended with: %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the process did not end when it was asked to")
+		}
+		for line := range strings.Lines(output.String()) {
+			if strings.Contains(line, "forbidden") {
+				t.Errorf("a right is missing in the chart: %s", line)
+			}
+		}
+		if t.Failed() {
+			t.Logf("log of the process:\n%s", output)
+		}
+	})
+	eventually(t, "readiness", func(ctx context.Context) error {
+		select {
+		case err := <-done:
+			done <- err
+			t.Fatalf("the process ended: %v", err)
+		default:
+		}
+		return get(ctx, o.HealthAddress, "readiness")
+	})
+	return admin
+}
+
+func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
+	admin := run(t)
+
+	refused := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "two-stanzas", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
+		IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
+		IpoibConfig:   &v2beta1.SpiderIPoIBCniConfig{Master: "ib0"},
+	}}
+	if err := admin.Create(t.Context(), refused); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
+		t.Errorf("a SpiderMultusConfig with two stanzas: %v, want a refusal by the webhook", err)
+	}
+
+	// A helm upgrade may write the configurations anew, and somebody may delete the certificates.
+	t.Run("trust comes back", func(t *testing.T) {
+		configuration := &admissionv1.ValidatingWebhookConfiguration{}
+		key := client.ObjectKey{Name: "spiderpool-controller"}
+		if err := admin.Get(t.Context(), key, configuration); err != nil {
+			t.Fatal(err)
+		}
+		before := configuration.DeepCopy()
+		for i := range configuration.Webhooks {
+			configuration.Webhooks[i].ClientConfig.CABundle = nil
+		}
+		if err := admin.Patch(t.Context(), configuration, client.MergeFrom(before)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "trust", func(ctx context.Context) error { return trusted(ctx, admin) })
+	})
+	t.Run("certificates are made anew", func(t *testing.T) {
+		secret := &corev1.Secret{}
+		key := client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"}
+		if err := admin.Get(t.Context(), key, secret); err != nil {
+			t.Fatal(err)
+		}
+		old := secret.DeepCopy()
+		secret.Data = nil
+		if err := admin.Patch(t.Context(), secret, client.MergeFrom(old)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "new certificates", func(ctx context.Context) error {
+			if err := admin.Get(ctx, key, secret); err != nil {
+				return err
+			}
+			if len(secret.Data["tls.crt"]) == 0 || bytes.Equal(secret.Data["tls.crt"], old.Data["tls.crt"]) {
+				return fmt.Errorf("the Secret has no new certificate")
+			}
+			return trusted(ctx, admin)
+		})
+		eventually(t, "webhook", func(ctx context.Context) error {
+			probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
+			return admin.Create(ctx, probe, client.DryRunAll)
+		})
+	})
+}
+
+// trusted says whether both configurations trust what the Secret holds and go with the namespace.
+func trusted(ctx context.Context, c client.Client) error {
+	secret := &corev1.Secret{}
+	if err := c.Get(ctx, client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"}, secret); err != nil {
+		return err
+	}
+	validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
+	bundles := map[string][]byte{}
+	for _, o := range []client.Object{validating, mutating} {
+		if err := c.Get(ctx, client.ObjectKey{Name: "spiderpool-controller"}, o); err != nil {
+			return err
+		}
+		if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "Namespace" {
+			return fmt.Errorf("%T: owners %v, want the namespace", o, owners)
+		}
+	}
+	for _, h := range validating.Webhooks {
+		bundles["validating "+h.Name] = h.ClientConfig.CABundle
+	}
+	for _, h := range mutating.Webhooks {
+		bundles["mutating "+h.Name] = h.ClientConfig.CABundle
+	}
+	for name, bundle := range bundles {
+		if !bytes.HasPrefix(bundle, secret.Data["ca.crt"]) || len(bundle) == 0 {
+			return fmt.Errorf("%s does not trust the authority of the Secret", name)
+		}
+	}
+	return nil
+}
