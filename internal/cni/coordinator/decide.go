@@ -1,0 +1,336 @@
+package coordinator
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// Names and numbers that others see in a pod or on a node.
+const (
+	podVeth   = "veth0"
+	replyMark = 0x1
+	// replyTable leads through veth0, for what is marked.
+	replyTable = 100
+	// tableBase and the interface's index make the number of an interface's own table: indexes are unique within a
+	// namespace, so no two interfaces share one, and the kernel's tables (253 to 255) are never hit.
+	tableBase = 1000
+	// Priorities of rules; the kernel's main table is at 32766. A reply's mark comes before a source address.
+	nodeRulePriority   = 1000
+	markRulePriority   = 1000
+	sourceRulePriority = 2000
+)
+
+// nic is an interface in the pod with its addresses, link-local ones left out.
+type nic struct {
+	host.Link
+	addrs []netip.Addr
+}
+
+// facts is all that decide looks at.
+type facts struct {
+	set    settings
+	mode   string
+	pod    host.NS
+	ifname string
+	// nics are the pod's interfaces without lo and veth0.
+	nics []nic
+	// podRoutes are the main table of the pod, nodeRoutes the settings' hostTable of the node.
+	podRoutes, nodeRoutes []host.Route
+	// gateways are those that the plugins before us reported for this interface.
+	gateways []netip.Addr
+	// nodeAddrs are the node's addresses, best first.
+	nodeAddrs []netip.Addr
+	// podEnd and nodeEnd are the pair; nil in an overlay pod.
+	podEnd, nodeEnd *host.Link
+}
+
+// sysctl is one kernel setting.
+type sysctl struct {
+	ns         host.NS
+	key, value string
+}
+
+// plan is what apply does, in the order of the fields.
+type plan struct {
+	sysctls       []sysctl
+	vethAddress   netip.Addr // for veth0; invalid: none
+	podNeighbors  []host.Neighbor
+	nodeNeighbors []host.Neighbor
+	nodeRules     []host.Rule
+	nodeDrop      []host.Route
+	nodeRoutes    []host.Route
+	podRoutes     []host.Route
+	markReplies   bool
+	podRules      []host.Rule
+	// podDrop takes the default route off an interface, podReplace puts it on another.
+	podDrop, podReplace []host.Route
+	// remarks are for the log: what was left out, and why.
+	remarks []string
+}
+
+// decide plans what one interface needs.
+func decide(f facts) (plan, error) {
+	this, err := f.this()
+	if err != nil {
+		return plan{}, err
+	}
+	var p plan
+	p.tuneFilters(f, this)
+	for _, v6 := range []bool{false, true} {
+		src := firstOf(this.addrs, v6)
+		if !src.IsValid() {
+			continue
+		}
+		switch f.mode {
+		case modeFirst:
+			p.onNode(f, this, v6)
+			p.throughPair(f, src, 0)
+			p.answerThroughPair(f, v6)
+			p.policyRoutes(f, this, v6, 0)
+		case modeUnderlay:
+			p.onNode(f, this, v6)
+			if f.set.tunePodRoutes {
+				p.throughPair(f, src, tableOf(this))
+			}
+			p.ownTable(f, this, v6)
+		case modeOverlay:
+			p.ownTable(f, this, v6)
+		}
+	}
+	if f.mode == modeFirst {
+		p.vethAddress = f.set.vethAddress
+	}
+	p.checkDefaultNIC(f)
+	return p, nil
+}
+
+func (f facts) this() (nic, error) {
+	for _, n := range f.nics {
+		if n.Name != f.ifname {
+			continue
+		}
+		if len(n.addrs) == 0 {
+			return nic{}, fmt.Errorf("%s has no address: the coordinator needs one; set enableCoordinator to false for a network without addresses", f.ifname)
+		}
+		return n, nil
+	}
+	return nic{}, fmt.Errorf("interface %s in the pod: %w", f.ifname, host.ErrNotFound)
+}
+
+func tableOf(n nic) int { return tableBase + n.Index }
+
+func firstOf(addrs []netip.Addr, v6 bool) netip.Addr {
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == v6 })
+	if i < 0 {
+		return netip.Addr{}
+	}
+	return addrs[i]
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+func everything(v6 bool) netip.Prefix {
+	if v6 {
+		return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+}
+
+// tuneFilters sets the reverse-path filter, which would drop what comes over veth0 from senders that the main table has
+// elsewhere. The kernel applies the greater of "all" and the interface's own value (ip-sysctl: rp_filter).
+func (p *plan) tuneFilters(f facts, this nic) {
+	if f.set.rpFilter < 0 {
+		return
+	}
+	names := []string{"all", this.Name}
+	if f.mode == modeFirst {
+		names = append(names, podVeth)
+	}
+	for _, n := range names {
+		p.sysctls = append(p.sysctls, sysctl{f.pod, "net/ipv4/conf/" + n + "/rp_filter", strconv.Itoa(f.set.rpFilter)})
+	}
+}
+
+// throughPair leads the pod to the node and to what is reached through it, for the family of src. The routes go to a
+// table of the pod: main (0) for the first interface, its own for others.
+func (p *plan) throughPair(f facts, src netip.Addr, table int) {
+	v6 := src.Is6()
+	nodeAddrs := slices.DeleteFunc(slices.Clone(f.nodeAddrs), func(a netip.Addr) bool { return a.Is6() != v6 })
+	if len(nodeAddrs) == 0 {
+		p.remarks = append(p.remarks, fmt.Sprintf("the node has no address of the family of %s: no routes through it", src))
+		return
+	}
+	if v6 {
+		// A new link comes without IPv6 where the runtime turned it off by default.
+		p.sysctls = append(p.sysctls, sysctl{f.pod, "net/ipv6/conf/" + podVeth + "/disable_ipv6", "0"})
+	}
+	for _, a := range nodeAddrs {
+		p.podNeighbors = append(p.podNeighbors, host.Neighbor{Index: f.podEnd.Index, IP: a, HardwareAddr: f.nodeEnd.HardwareAddr})
+		p.podRoutes = append(p.podRoutes, host.Route{Dst: single(a), Src: src, Index: f.podEnd.Index, Table: table})
+	}
+	for _, network := range f.set.viaNode {
+		if network.Addr().Is6() != v6 {
+			continue
+		}
+		if taken := f.routeElsewhere(network); taken && table == 0 {
+			p.remarks = append(p.remarks, fmt.Sprintf("the pod has a route to %s already: it does not go through the node", network))
+			continue
+		}
+		p.podRoutes = append(p.podRoutes, host.Route{Dst: network, Gateway: nodeAddrs[0], Src: src, Index: f.podEnd.Index, Table: table})
+	}
+}
+
+// routeElsewhere tells whether the pod's main table has the destination on another interface than veth0.
+func (f facts) routeElsewhere(dst netip.Prefix) bool {
+	return slices.ContainsFunc(f.podRoutes, func(r host.Route) bool { return r.Dst == dst && r.Index != f.podEnd.Index })
+}
+
+// onNode leads the node to the interface's addresses. A route of an address's earlier pod would win, so it goes first.
+func (p *plan) onNode(f facts, this nic, v6 bool) {
+	if v6 {
+		p.sysctls = append(p.sysctls, sysctl{host.NodeNS, "net/ipv6/conf/" + f.nodeEnd.Name + "/disable_ipv6", "0"})
+	}
+	p.nodeRules = append(p.nodeRules, host.Rule{Priority: nodeRulePriority, Table: f.set.hostTable, IPv6: v6})
+	for _, a := range this.addrs {
+		if a.Is6() != v6 {
+			continue
+		}
+		for _, old := range f.nodeRoutes {
+			if old.Dst == single(a) && old.Index != f.nodeEnd.Index {
+				p.nodeDrop = append(p.nodeDrop, old)
+			}
+		}
+		p.nodeNeighbors = append(p.nodeNeighbors, host.Neighbor{Index: f.nodeEnd.Index, IP: a, HardwareAddr: f.podEnd.HardwareAddr})
+		p.nodeRoutes = append(p.nodeRoutes, host.Route{Dst: single(a), Index: f.nodeEnd.Index, Table: f.set.hostTable})
+	}
+}
+
+// answerThroughPair sends marked replies to the node. Their table needs a gateway that throughPair made reachable.
+func (p *plan) answerThroughPair(f facts, v6 bool) {
+	gateway := firstOf(f.nodeAddrs, v6)
+	if !gateway.IsValid() {
+		return
+	}
+	p.markReplies = true
+	p.podRoutes = append(p.podRoutes, host.Route{Dst: everything(v6), Gateway: gateway, Index: f.podEnd.Index, Table: replyTable})
+	p.podRules = append(p.podRules, host.Rule{Priority: markRulePriority, Mark: replyMark, Table: replyTable, IPv6: v6})
+}
+
+func (p *plan) policyRoutes(f facts, this nic, v6 bool, table int) {
+	for _, r := range f.set.policyRoutes {
+		if r.Dst.Addr().Is6() == v6 {
+			p.podRoutes = append(p.podRoutes, host.Route{Dst: r.Dst, Gateway: r.Gateway, Index: this.Index, Table: table})
+		}
+	}
+}
+
+// ownTable gives a later interface a table of its own for what is sent from its addresses, so that it leaves where its
+// address is known; and settles who keeps the pod's default route. The interface's networks stay in the main table too,
+// since what is sent from no particular address must still find them.
+func (p *plan) ownTable(f facts, this nic, v6 bool) {
+	if !f.set.tunePodRoutes {
+		return
+	}
+	p.sourceTable(f, this, v6)
+	p.policyRoutes(f, this, v6, tableOf(this))
+	holder, ok := f.defaultHolder(this, v6)
+	if !ok {
+		return
+	}
+	if f.set.defaultNIC == this.Name {
+		p.takeDefault(f, this, holder, v6)
+		return
+	}
+	if r, ok := f.defaultOn(this.Index, v6); ok {
+		p.podDrop = append(p.podDrop, r)
+	}
+}
+
+// sourceTable is the rules for an interface's addresses and the table that they lead to.
+func (p *plan) sourceTable(f facts, n nic, v6 bool) {
+	hasDefault := false
+	var links, gateways []host.Route
+	for _, r := range f.podRoutes {
+		if r.Index != n.Index || r.Dst.Addr().Is6() != v6 || kernelsOwn(r) {
+			continue
+		}
+		r.Table = tableOf(n)
+		if !r.Gateway.IsValid() {
+			links = append(links, r)
+			continue
+		}
+		hasDefault = hasDefault || r.Dst.Bits() == 0
+		gateways = append(gateways, r)
+	}
+	if gw := firstOf(f.gateways, v6); !hasDefault && gw.IsValid() && n.Name == f.ifname {
+		gateways = append(gateways, host.Route{Dst: everything(v6), Gateway: gw, Index: n.Index, Table: tableOf(n)})
+	}
+	p.podRoutes = append(p.podRoutes, slices.Concat(links, gateways)...)
+	for _, a := range n.addrs {
+		if a.Is6() == v6 {
+			p.podRules = append(p.podRules, host.Rule{Priority: sourceRulePriority, From: single(a), Table: tableOf(n)})
+		}
+	}
+}
+
+// kernelsOwn tells the routes that every IPv6 link has.
+func kernelsOwn(r host.Route) bool {
+	a := r.Dst.Addr()
+	return a.Is6() && (a.IsLinkLocalUnicast() || a.IsMulticast())
+}
+
+// defaultOn is an interface's default route in the main table.
+func (f facts) defaultOn(index int, v6 bool) (host.Route, bool) {
+	i := slices.IndexFunc(f.podRoutes, func(r host.Route) bool { return r.Dst == everything(v6) && r.Index == index })
+	if i < 0 {
+		return host.Route{}, false
+	}
+	return f.podRoutes[i], true
+}
+
+// defaultHolder is the other interface that has the default route of a family now.
+func (f facts) defaultHolder(this nic, v6 bool) (nic, bool) {
+	for _, n := range f.nics {
+		if _, ok := f.defaultOn(n.Index, v6); ok && n.Index != this.Index {
+			return n, true
+		}
+	}
+	return nic{}, false
+}
+
+// takeDefault moves the pod's default route to this interface. What is sent from the old holder's addresses keeps its
+// ways, those through the node among them.
+func (p *plan) takeDefault(f facts, this, holder nic, v6 bool) {
+	gateway := firstOf(f.gateways, v6)
+	if r, ok := f.defaultOn(this.Index, v6); ok {
+		gateway = r.Gateway
+	}
+	if !gateway.IsValid() {
+		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route but has no gateway: the default route stays on %s", this.Name, holder.Name))
+		return
+	}
+	p.sourceTable(f, holder, v6)
+	if f.podEnd != nil {
+		for _, r := range f.podRoutes {
+			if r.Index == f.podEnd.Index && r.Dst.Addr().Is6() == v6 && !kernelsOwn(r) {
+				r.Table = tableOf(holder)
+				p.podRoutes = append(p.podRoutes, r)
+			}
+		}
+	}
+	old, _ := f.defaultOn(holder.Index, v6)
+	p.podDrop = append(p.podDrop, old)
+	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
+}
+
+// checkDefaultNIC remarks on a wanted interface that is not there; a network attached later may still bring it.
+func (p *plan) checkDefaultNIC(f facts) {
+	wanted := f.set.defaultNIC
+	if wanted != "" && !slices.ContainsFunc(f.nics, func(n nic) bool { return n.Name == wanted }) {
+		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route and is not in the pod yet", wanted))
+	}
+}

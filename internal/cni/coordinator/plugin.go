@@ -1,0 +1,426 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// Type is the plugin's name in configurations.
+const Type = "coordinator"
+
+// Kernel is what the plugin needs of the node.
+type Kernel interface {
+	Links(ns host.NS) ([]host.Link, error)
+	LinkByName(ns host.NS, name string) (host.Link, error)
+	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
+	DeleteLink(ns host.NS, index int) error
+	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
+	AddAddress(ns host.NS, index int, p netip.Prefix) error
+	Routes(ns host.NS, table int) ([]host.Route, error)
+	AddRoute(ns host.NS, r host.Route) error
+	DeleteRoute(ns host.NS, r host.Route) error
+	AddRule(ns host.NS, r host.Rule) error
+	AddNeighbor(ns host.NS, n host.Neighbor) error
+	SetSysctl(ns host.NS, key, value string) error
+	MarkReplies(ns host.NS, link string, mark uint32) error
+}
+
+// Plugin is the plugin. The attachments of one pod must come to it one after another: each looks at what is in the pod.
+type Plugin struct {
+	Kernel  Kernel
+	Cluster Cluster
+}
+
+// state is what Del and Check need; it is recorded before the first change.
+type state struct {
+	Mode string `json:"mode"`
+	// HostTable and Addresses are the routes on the node.
+	HostTable int          `json:"hostTable"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+}
+
+// hostVeth names the node's end of the pair after the sandbox, so that it is found without any record.
+func hostVeth(containerID string) string { return "veth" + containerID[:min(len(containerID), 11)] }
+
+// Add implements cni.Plugin. Its result is that of the plugin before it.
+func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
+	if r.Prev == nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "network %q: the coordinator is first in the chain", r.Network)
+	}
+	set, err := p.readSettings(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	podEnd, err := p.find(r.NetNS, podVeth)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := resolveMode(set.mode, r.IfName, podEnd != nil)
+	if err != nil || mode == modeDisabled {
+		return r.Prev, err
+	}
+	f := facts{set: set, mode: mode, pod: r.NetNS, ifname: r.IfName, gateways: gateways(r.Prev)}
+	if err := p.gather(&f); err != nil {
+		return nil, err
+	}
+	if err := p.checkTuning(f); err != nil {
+		return nil, err
+	}
+	if err := p.record(r, f); err != nil {
+		return nil, err
+	}
+	if err := p.pair(r, &f); err != nil {
+		return nil, err
+	}
+	if err := p.gatherRoutes(&f); err != nil {
+		return nil, err
+	}
+	plan, err := decide(f)
+	if err != nil {
+		return nil, err
+	}
+	for _, remark := range plan.remarks {
+		slog.WarnContext(ctx, "coordinator: "+remark, "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname", r.IfName, "sandbox", r.ContainerID)
+	}
+	if err := p.apply(ctx, f, plan); err != nil {
+		return nil, err
+	}
+	return r.Prev, nil
+}
+
+// find is a link or nil.
+func (p *Plugin) find(ns host.NS, name string) (*host.Link, error) {
+	l, err := p.Kernel.LinkByName(ns, name)
+	if errors.Is(err, host.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for link %s: %w", name, err)
+	}
+	return &l, nil
+}
+
+func gateways(prev *types100.Result) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range prev.IPs {
+		if gw, ok := netip.AddrFromSlice(ip.Gateway); ok && !slices.Contains(out, gw.Unmap()) {
+			out = append(out, gw.Unmap())
+		}
+	}
+	return out
+}
+
+// checkTuning refuses what cannot be done, rather than to leave it undone in silence.
+func (p *Plugin) checkTuning(f facts) error {
+	this, err := f.this()
+	if err != nil {
+		return err
+	}
+	if f.set.macPrefix != "" && this.LinkLayer != host.InfiniBand {
+		return cni.Errorf(cni.CodeInvalidConfig, "clear podMACPrefix", "podMACPrefix is %q: hardware addresses of %s interfaces are not set here", f.set.macPrefix, this.LinkLayer)
+	}
+	if f.set.txQueueLen > 0 {
+		return cni.Errorf(cni.CodeInvalidConfig, "set txQueueLen to 0", "txQueueLen is %d: queue lengths are not set here", f.set.txQueueLen)
+	}
+	return nil
+}
+
+func (p *Plugin) record(r *cni.Request, f facts) error {
+	defer r.Phases.Start(cni.PhaseRecord)()
+	this, err := f.this()
+	if err != nil {
+		return err
+	}
+	st := state{Mode: f.mode, HostTable: f.set.hostTable}
+	if f.mode != modeOverlay {
+		st.Addresses = this.addrs
+	}
+	if err := r.State.Save(st); err != nil {
+		return fmt.Errorf("record the coordinator's work: %w", err)
+	}
+	return nil
+}
+
+// gather reads the interfaces of pod and node.
+func (p *Plugin) gather(f *facts) error {
+	var err error
+	if f.nics, err = p.nics(f.pod); err != nil || f.mode == modeOverlay {
+		return err
+	}
+	f.nodeAddrs, err = p.nodeAddresses()
+	return err
+}
+
+// gatherRoutes reads the routes, after the pair: a pair of an earlier attempt has taken its routes along.
+func (p *Plugin) gatherRoutes(f *facts) error {
+	var err error
+	if f.podRoutes, err = p.Kernel.Routes(f.pod, 0); err != nil {
+		return fmt.Errorf("list the pod's routes: %w", err)
+	}
+	if f.mode == modeOverlay {
+		return nil
+	}
+	if f.nodeRoutes, err = p.Kernel.Routes(host.NodeNS, f.set.hostTable); err != nil {
+		return fmt.Errorf("list the node's routes of table %d: %w", f.set.hostTable, err)
+	}
+	return nil
+}
+
+// nics are the pod's interfaces with their addresses as the kernel has them, self-configured ones too.
+func (p *Plugin) nics(ns host.NS) ([]nic, error) {
+	links, err := p.Kernel.Links(ns)
+	if err != nil {
+		return nil, fmt.Errorf("list the pod's links: %w", err)
+	}
+	var out []nic
+	for _, l := range links {
+		if l.Name == "lo" || l.Name == podVeth {
+			continue
+		}
+		addrs, err := p.global(ns, l)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, nic{l, addrs})
+	}
+	return out, nil
+}
+
+func (p *Plugin) global(ns host.NS, l host.Link) ([]netip.Addr, error) {
+	prefixes, err := p.Kernel.Addresses(ns, l.Index)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", l.Name, err)
+	}
+	var out []netip.Addr
+	for _, x := range prefixes {
+		if a := x.Addr(); a.IsGlobalUnicast() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
+
+// notTheNodes are beginnings of names of interfaces whose addresses are not the node's own: they belong to bridges and
+// tunnels of pods, virtual machines and service proxies.
+var notTheNodes = []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "lo", "cali", "flannel", "kube-ipvs", "cni", "vx-submariner", "cilium"}
+
+// nodeAddresses are the node's addresses, those of the interface with the default route first: the first of a family
+// becomes the pod's gateway.
+func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
+	links, err := p.Kernel.Links(host.NodeNS)
+	if err != nil {
+		return nil, fmt.Errorf("list the node's links: %w", err)
+	}
+	routes, err := p.Kernel.Routes(host.NodeNS, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list the node's routes: %w", err)
+	}
+	var best, rest []netip.Addr
+	for _, l := range links {
+		if !l.Up || slices.ContainsFunc(notTheNodes, func(prefix string) bool { return strings.HasPrefix(l.Name, prefix) }) {
+			continue
+		}
+		addrs, err := p.global(host.NodeNS, l)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(routes, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) {
+			best = append(best, addrs...)
+		} else {
+			rest = append(rest, addrs...)
+		}
+	}
+	return append(best, rest...), nil
+}
+
+// pair makes the pair for the first interface, anew when a broken attempt left one, and finds it for later ones.
+func (p *Plugin) pair(r *cni.Request, f *facts) error {
+	if f.mode == modeOverlay {
+		return nil
+	}
+	name := hostVeth(r.ContainerID)
+	nodeEnd, err := p.find(host.NodeNS, name)
+	if err != nil {
+		return err
+	}
+	if f.mode == modeUnderlay {
+		if nodeEnd == nil {
+			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the pod has %s, but its other end %s is not on the node", podVeth, name)
+		}
+		podEnd, err := p.Kernel.LinkByName(f.pod, podVeth)
+		if err != nil {
+			return fmt.Errorf("look for %s in the pod: %w", podVeth, err)
+		}
+		f.podEnd, f.nodeEnd = &podEnd, nodeEnd
+		return nil
+	}
+	if nodeEnd != nil {
+		if err := p.Kernel.DeleteLink(host.NodeNS, nodeEnd.Index); err != nil {
+			return fmt.Errorf("delete %s of an earlier attempt: %w", name, err)
+		}
+	}
+	a, b, err := p.Kernel.AddVeth(host.NodeNS, name, f.pod, podVeth, f.set.vethMTU)
+	if err != nil {
+		return fmt.Errorf("join pod and node by %s and %s: %w", podVeth, name, err)
+	}
+	f.nodeEnd, f.podEnd = &a, &b
+	return nil
+}
+
+func (p *Plugin) apply(ctx context.Context, f facts, plan plan) error {
+	for _, s := range plan.sysctls {
+		if err := p.Kernel.SetSysctl(s.ns, s.key, s.value); err != nil {
+			return fmt.Errorf("set %s to %s: %w", s.key, s.value, err)
+		}
+	}
+	if plan.vethAddress.IsValid() {
+		if err := p.Kernel.AddAddress(f.pod, f.podEnd.Index, single(plan.vethAddress)); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", podVeth, plan.vethAddress, err)
+		}
+	}
+	if err := p.applyNode(plan); err != nil {
+		return err
+	}
+	return p.applyPod(ctx, f, plan)
+}
+
+func (p *Plugin) applyNode(plan plan) error {
+	for _, n := range plan.nodeNeighbors {
+		if err := p.Kernel.AddNeighbor(host.NodeNS, n); err != nil {
+			return fmt.Errorf("tell the node where %s is: %w", n.IP, err)
+		}
+	}
+	for _, r := range plan.nodeRules {
+		if err := p.Kernel.AddRule(host.NodeNS, r); err != nil {
+			return fmt.Errorf("add the node's rule for table %d: %w", r.Table, err)
+		}
+	}
+	for _, r := range plan.nodeDrop {
+		if err := p.Kernel.DeleteRoute(host.NodeNS, r); err != nil {
+			return fmt.Errorf("delete the node's old route to %s: %w", r.Dst, err)
+		}
+	}
+	for _, r := range plan.nodeRoutes {
+		if err := p.Kernel.AddRoute(host.NodeNS, r); err != nil {
+			return fmt.Errorf("add the node's route to %s: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
+func (p *Plugin) applyPod(ctx context.Context, f facts, plan plan) error {
+	for _, n := range plan.podNeighbors {
+		if err := p.Kernel.AddNeighbor(f.pod, n); err != nil {
+			return fmt.Errorf("tell the pod where %s is: %w", n.IP, err)
+		}
+	}
+	if err := p.addPodRoutes(f, plan.podRoutes); err != nil {
+		return err
+	}
+	if plan.markReplies {
+		if err := p.markReplies(ctx, f); err != nil {
+			return err
+		}
+	}
+	for _, r := range plan.podRules {
+		if err := p.Kernel.AddRule(f.pod, r); err != nil {
+			return fmt.Errorf("add the pod's rule for table %d: %w", r.Table, err)
+		}
+	}
+	for _, r := range plan.podDrop {
+		if err := p.Kernel.DeleteRoute(f.pod, r); err != nil {
+			return fmt.Errorf("take the default route off: %w", err)
+		}
+	}
+	return p.addPodRoutes(f, plan.podReplace)
+}
+
+func (p *Plugin) addPodRoutes(f facts, routes []host.Route) error {
+	for _, r := range routes {
+		if err := p.Kernel.AddRoute(f.pod, r); err != nil {
+			return fmt.Errorf("add the pod's route to %s: %w", r.Dst, err)
+		}
+	}
+	return nil
+}
+
+// markReplies goes on without marks where the kernel cannot do them: the node's own connections are answered all the
+// same, by their routes.
+func (p *Plugin) markReplies(ctx context.Context, f facts) error {
+	err := p.Kernel.MarkReplies(f.pod, podVeth, replyMark)
+	if errors.Is(err, host.ErrUnsupported) {
+		slog.WarnContext(ctx, "coordinator: connections that the node passes on for others may be answered over the wrong interface; load nf_tables and nft_ct", "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("have replies leave through %s: %w", podVeth, err)
+	}
+	return nil
+}
+
+// Del implements cni.Plugin. What is in the pod goes with its namespace; the node's end of the pair takes its routes and
+// neighbours along. The node's rule stays, it is the node's and not a pod's.
+func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil {
+		return fmt.Errorf("read the coordinator's record: %w", err)
+	}
+	nodeEnd, err := p.find(host.NodeNS, hostVeth(r.ContainerID))
+	if err != nil || nodeEnd == nil {
+		return err
+	}
+	if r.IfName == firstNIC {
+		if err := p.Kernel.DeleteLink(host.NodeNS, nodeEnd.Index); err != nil {
+			return fmt.Errorf("delete %s: %w", nodeEnd.Name, err)
+		}
+		return nil
+	}
+	if !ok {
+		return nil
+	}
+	var errs []error
+	for _, a := range st.Addresses {
+		// The interface is named, since the address may be another pod's by now.
+		if err := p.Kernel.DeleteRoute(host.NodeNS, host.Route{Dst: single(a), Index: nodeEnd.Index, Table: st.HostTable}); err != nil {
+			errs = append(errs, fmt.Errorf("delete the node's route to %s: %w", a, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Check implements cni.Plugin.
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
+	var st state
+	ok, err := r.State.Load(&st)
+	if err != nil || !ok || len(st.Addresses) == 0 {
+		return err // nothing was made on the node
+	}
+	nodeEnd, err := p.Kernel.LinkByName(host.NodeNS, hostVeth(r.ContainerID))
+	if err != nil {
+		return fmt.Errorf("look for the node's end of the pair: %w", err)
+	}
+	if _, err := p.Kernel.LinkByName(r.NetNS, podVeth); err != nil {
+		return fmt.Errorf("look for the pod's end of the pair: %w", err)
+	}
+	routes, err := p.Kernel.Routes(host.NodeNS, st.HostTable)
+	if err != nil {
+		return fmt.Errorf("list the node's routes of table %d: %w", st.HostTable, err)
+	}
+	for _, a := range st.Addresses {
+		if !slices.ContainsFunc(routes, func(x host.Route) bool { return x.Dst == single(a) && x.Index == nodeEnd.Index }) {
+			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the node's table %d has no route to %s through %s", st.HostTable, a, nodeEnd.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,402 @@
+package coordinator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/hosttest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// pod is the network namespace of the pod under test.
+const pod = host.NS("/run/netns/cni-1")
+
+const container = "0123456789abcdef0123"
+
+// memory is a State that survives its plugin.
+type memory struct {
+	raw []byte
+	err error
+}
+
+func (m *memory) Load(into any) (bool, error) {
+	if m.err != nil || m.raw == nil {
+		return false, m.err
+	}
+	return true, json.Unmarshal(m.raw, into)
+}
+
+func (m *memory) Save(v any) (err error) {
+	m.raw, err = json.Marshal(v)
+	return err
+}
+
+// cluster is a SpiderCoordinator.
+type cluster struct {
+	spec   v2beta1.CoordinatorSpec
+	status v2beta1.CoordinatorStatus
+	err    error
+}
+
+func (c cluster) Coordinator(context.Context) (v2beta1.CoordinatorSpec, v2beta1.CoordinatorStatus, error) {
+	return c.spec, c.status, c.err
+}
+
+var labCluster = cluster{status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"}, OverlayPodCIDR: []string{"10.244.0.0/24", "10.244.1.0/24"}}}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// node is the guide's node with an empty pod namespace.
+func node(t *testing.T) *hosttest.Fake {
+	t.Helper()
+	f := hosttest.GuideNode()
+	f.AddNS(pod)
+	return f
+}
+
+// attach puts an IPoIB child into the pod, as the plugin before the coordinator does.
+func attach(t *testing.T, f *hosttest.Fake, ifname, gateway string, addresses ...string) *types100.Result {
+	t.Helper()
+	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
+	check(t, err)
+	l, err := f.AddIPoIBChild(master.Index, "tmp", 0)
+	check(t, err)
+	l, err = f.MoveLink(host.NodeNS, l.Index, pod, ifname)
+	check(t, err)
+	check(t, f.SetLinkUp(pod, l.Index))
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: []*types100.Interface{{Name: ifname, Sandbox: string(pod)}}}
+	for _, a := range addresses {
+		p := netip.MustParsePrefix(a)
+		check(t, f.AddAddress(pod, l.Index, p))
+		ip := &types100.IPConfig{Address: net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Interface: types100.Int(0)}
+		if gateway != "" && p.Addr().Is4() {
+			gw := netip.MustParseAddr(gateway)
+			ip.Gateway = gw.AsSlice()
+			err := f.AddRoute(pod, host.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gw, Index: l.Index})
+			if err != nil && !errors.Is(err, host.ErrExists) {
+				t.Fatal(err)
+			}
+		}
+		res.IPs = append(res.IPs, ip)
+	}
+	f.Revive()
+	return res
+}
+
+func request(ifname string, prev *types100.Result, conf string) *cni.Request {
+	return &cni.Request{ContainerID: container, NetNS: pod, IfName: ifname, Conf: []byte(conf), Network: "kube-system/ib-sriov", Prev: prev, State: &memory{}}
+}
+
+// golden compares what is in the namespaces with testdata/name, or writes it with -update.
+func golden(t *testing.T, f *hosttest.Fake, name string) {
+	t.Helper()
+	s := f.Snapshot()
+	text, err := json.MarshalIndent(map[string]hosttest.NamespaceState{"node": s.Namespaces[host.NodeNS], "pod": s.Namespaces[pod]}, "", "  ")
+	check(t, err)
+	text = append(text, '\n')
+	path := filepath.Join("testdata", name+".json")
+	if *update {
+		check(t, os.MkdirAll("testdata", 0o755))
+		check(t, os.WriteFile(path, text, 0o644))
+	}
+	want, err := os.ReadFile(path)
+	check(t, err)
+	if diff := cmp.Diff(string(want), string(text)); diff != "" {
+		t.Errorf("%s (-golden +got):\n%s", path, diff)
+	}
+}
+
+func TestFirstInterface(t *testing.T) {
+	f := node(t)
+	prev := attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16")
+	before := f.Snapshot()
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	r := request("eth0", prev, `{"type":"coordinator"}`)
+	got, err := p.Add(t.Context(), r)
+	check(t, err)
+	if got != prev {
+		t.Error("the result is not the one of the plugin before")
+	}
+	golden(t, f, "first")
+	check(t, p.Check(t.Context(), r))
+
+	// Once more, as after a crash: the same again.
+	_, err = p.Add(t.Context(), r)
+	check(t, err)
+	check(t, p.Check(t.Context(), r))
+
+	check(t, p.Del(t.Context(), r))
+	if err := p.Check(t.Context(), r); !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("check after delete: %v, want ErrNotFound", err)
+	}
+	check(t, p.Del(t.Context(), r))
+	sameNode(t, before, f)
+}
+
+// sameNode wants the node as it was, but for the rule, which is the node's.
+func sameNode(t *testing.T, before hosttest.Snapshot, f *hosttest.Fake) {
+	t.Helper()
+	was, is := before.Namespaces[host.NodeNS], f.Snapshot().Namespaces[host.NodeNS]
+	is.Rules = was.Rules
+	if diff := cmp.Diff(was, is); diff != "" {
+		t.Errorf("the node is not as before (-before +after):\n%s", diff)
+	}
+}
+
+func TestBothFamilies(t *testing.T) {
+	f := node(t)
+	eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+	check(t, err)
+	check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fd20::10/64")))
+	check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fe80::1/64")))
+	prev := attach(t, f, "eth0", "", "172.91.0.100/16", "fd00:91::100/64", "fe80::2/64")
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, err = p.Add(t.Context(), request("eth0", prev, `{"vethMTU":1400,"vethLinkAddress":"169.254.9.9","podRPFilter":2,"hostRuleTable":600,"hijackCIDR":["172.91.0.0/16","10.0.0.0/8"],"policyRoutes":[{"dst":"192.0.2.0/24","gw":"172.91.0.9"}]}`))
+	check(t, err)
+	golden(t, f, "both-families")
+}
+
+func TestLaterInterfaces(t *testing.T) {
+	for _, tt := range []struct{ name, conf string }{
+		{"later", `{}`},
+		{"later-default", `{"podDefaultRouteNic":"net1"}`},
+		{"later-untuned", `{"tunePodRoutes":false}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := node(t)
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			first := request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), tt.conf)
+			_, err := p.Add(t.Context(), first)
+			check(t, err)
+			before := f.Snapshot()
+			second := request("net1", attach(t, f, "net1", "172.92.0.1", "172.92.0.100/16"), tt.conf)
+			_, err = p.Add(t.Context(), second)
+			check(t, err)
+			golden(t, f, tt.name)
+			check(t, p.Check(t.Context(), second))
+			once := f.Snapshot()
+			_, err = p.Add(t.Context(), second)
+			check(t, err)
+			if diff := cmp.Diff(once, f.Snapshot()); diff != "" {
+				t.Errorf("a second ADD changes things:\n%s", diff)
+			}
+			check(t, p.Del(t.Context(), second))
+			after := f.Snapshot()
+			if diff := cmp.Diff(before.Namespaces[host.NodeNS].Routes, after.Namespaces[host.NodeNS].Routes); diff != "" {
+				t.Errorf("routes of the node:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestOverlay(t *testing.T) {
+	f := node(t)
+	// eth0 is another plugin's, without a coordinator.
+	attach(t, f, "eth0", "10.244.0.1", "10.244.0.7/24")
+	before := f.Snapshot()
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	r := request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), `{}`)
+	_, err := p.Add(t.Context(), r)
+	check(t, err)
+	golden(t, f, "overlay")
+	check(t, p.Check(t.Context(), r))
+	check(t, p.Del(t.Context(), r))
+	sameNode(t, before, f)
+}
+
+// TestDefaultRouteAnnotation wants the pod's own word before all others'.
+func TestDefaultRouteAnnotation(t *testing.T) {
+	f := node(t)
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, err := p.Add(t.Context(), request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{}`))
+	check(t, err)
+	r := request("net1", attach(t, f, "net1", "172.92.0.1", "172.92.0.100/16"), `{"podDefaultRouteNic":"eth0"}`)
+	r.Pod.Annotations = map[string]string{AnnotationDefaultRouteNIC: "net1"}
+	_, err = p.Add(t.Context(), r)
+	check(t, err)
+	net1, err := f.LinkByName(pod, "net1")
+	check(t, err)
+	routes, err := f.Routes(pod, 0)
+	check(t, err)
+	for _, route := range routes {
+		if route.Dst.Bits() == 0 && route.Index != net1.Index {
+			t.Errorf("default route on link %d, want net1", route.Index)
+		}
+	}
+}
+
+func TestStaleRoute(t *testing.T) {
+	f := node(t)
+	eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+	check(t, err)
+	stale := host.Route{Dst: netip.MustParsePrefix("172.91.0.100/32"), Index: eno.Index, Table: 500}
+	check(t, f.AddRoute(host.NodeNS, stale))
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, err = p.Add(t.Context(), request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{}`))
+	check(t, err)
+	routes, err := f.Routes(host.NodeNS, 500)
+	check(t, err)
+	if len(routes) != 1 || routes[0].Index == eno.Index {
+		t.Errorf("routes of table 500: %+v, want the new pod's alone", routes)
+	}
+}
+
+// TestFaults fails at every step and wants Del to bring the node back.
+func TestFaults(t *testing.T) {
+	for _, after := range []bool{false, true} {
+		steps := 1000
+		for k := 1; k <= steps; k++ {
+			f := node(t)
+			prev := attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16")
+			before := f.Snapshot()
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			r := request("eth0", prev, `{}`)
+			if after {
+				f.FailAfter(k, errors.New("injected"))
+			} else {
+				f.FailAt(k, errors.New("injected"))
+			}
+			_, err := p.Add(t.Context(), r)
+			if err == nil {
+				steps = k // there are no more steps
+				continue
+			}
+			f.Revive()
+			if err := p.Del(t.Context(), r); err != nil {
+				t.Errorf("step %d: delete: %v", k, err)
+			}
+			sameNode(t, before, f)
+		}
+		if steps < 10 || steps == 1000 {
+			t.Errorf("%d steps were tried", steps)
+		}
+	}
+}
+
+// TestDelWithoutRecord has nothing but the container ID, and a namespace that is gone.
+func TestDelWithoutRecord(t *testing.T) {
+	f := node(t)
+	before := f.Snapshot()
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, _, err := f.AddVeth(host.NodeNS, hostVeth(container), pod, podVeth, 1500)
+	check(t, err)
+	check(t, p.Del(t.Context(), &cni.Request{ContainerID: container, IfName: "eth0", NetNS: "/run/netns/gone", State: &memory{}}))
+	sameNode(t, before, f)
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		name, ifname, conf string
+		cluster            cluster
+		noPrev, veth       bool
+		want               string
+		code               uint
+	}{
+		{name: "first in the chain", ifname: "eth0", conf: `{}`, noPrev: true, want: "the coordinator is first in the chain; put it behind", code: cni.CodeInvalidConfig},
+		{name: "conf", ifname: "eth0", conf: `{"mode":7}`, want: "the configuration does not parse", code: cni.CodeDecode},
+		{name: "mode", ifname: "eth0", conf: `{"mode":"bridge"}`, want: `coordinator.mode: Unsupported value: "bridge"`, code: cni.CodeInvalidConfig},
+		{name: "prefix", ifname: "eth0", conf: `{"podMACPrefix":"01:00"}`, want: "coordinator.podMACPrefix", code: cni.CodeInvalidConfig},
+		{name: "underlay without veth0", ifname: "net1", conf: `{"mode":"underlay"}`, want: "the pod's first interface is another plugin's: veth0 is not there beside net1", code: cni.CodeInvalidConfig},
+		{name: "overlay on eth0", ifname: "eth0", conf: `{"mode":"overlay"}`, want: "eth0 belongs to an underlay pod", code: cni.CodeInvalidConfig},
+		{name: "overlay with veth0", ifname: "net1", conf: `{"mode":"overlay"}`, veth: true, want: "net1 belongs to an underlay pod", code: cni.CodeInvalidConfig},
+		{name: "pair broken", ifname: "net1", conf: `{}`, veth: true, want: "the pod has veth0, but its other end veth0123456789a is not on the node", code: cni.CodeFailed},
+		{name: "cluster", ifname: "eth0", conf: `{}`, cluster: cluster{err: errors.New("not synced")}, want: "read the SpiderCoordinator: not synced", code: cni.CodeTryAgainLater},
+		{name: "queue", ifname: "eth0", conf: `{"txQueueLen":5}`, want: "txQueueLen is 5", code: cni.CodeInvalidConfig},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := node(t)
+			prev := attach(t, f, tt.ifname, "", "172.91.0.100/16")
+			if tt.veth {
+				_, _, err := f.AddVeth(host.NodeNS, "other", pod, podVeth, 1500)
+				check(t, err)
+			}
+			before := f.Snapshot()
+			r := request(tt.ifname, prev, tt.conf)
+			if tt.noPrev {
+				r.Prev = nil
+			}
+			p := &Plugin{Kernel: f, Cluster: tt.cluster}
+			_, err := p.Add(t.Context(), r)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("error %v\nwant  %s", err, tt.want)
+			}
+			if got := cni.Wire(err).Code; got != tt.code {
+				t.Errorf("code %d, want %d", got, tt.code)
+			}
+			if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+				t.Errorf("something was changed:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDisabled(t *testing.T) {
+	for _, mode := range []string{"disabled", "disable"} {
+		f := node(t)
+		prev := attach(t, f, "eth0", "", "172.91.0.100/16")
+		before := f.Snapshot()
+		r := request("eth0", prev, fmt.Sprintf(`{"mode":%q}`, mode))
+		p := &Plugin{Kernel: f, Cluster: labCluster}
+		_, err := p.Add(t.Context(), r)
+		check(t, err)
+		check(t, p.Check(t.Context(), r))
+		check(t, p.Del(t.Context(), r))
+		if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+			t.Errorf("%s changes something:\n%s", mode, diff)
+		}
+	}
+}
+
+// TestNoMarks has a kernel without connection tracking in nf_tables.
+func TestNoMarks(t *testing.T) {
+	f := node(t)
+	prev := attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16")
+	p := &Plugin{Kernel: noMarks{f}, Cluster: labCluster}
+	_, err := p.Add(t.Context(), request("eth0", prev, `{}`))
+	check(t, err)
+}
+
+type noMarks struct{ *hosttest.Fake }
+
+func (noMarks) MarkReplies(host.NS, string, uint32) error {
+	return fmt.Errorf("nft_ct: %w", host.ErrUnsupported)
+}
+
+func TestPodMACPrefixSkipsInfiniBand(t *testing.T) {
+	f := node(t)
+	prev := attach(t, f, "eth0", "", "172.91.0.100/16")
+	c := labCluster
+	c.spec.PodMACPrefix = new("0a:1b")
+	p := &Plugin{Kernel: f, Cluster: c}
+	_, err := p.Add(t.Context(), request("eth0", prev, `{}`))
+	check(t, err)
+}
+
+func TestHostVeth(t *testing.T) {
+	for id, want := range map[string]string{container: "veth0123456789a", "short": "vethshort"} {
+		if got := hostVeth(id); got != want || len(got) > 15 {
+			t.Errorf("hostVeth(%q) = %q, want %q", id, got, want)
+		}
+	}
+}
