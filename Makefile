@@ -42,6 +42,10 @@ generate: ## deep copies, CRDs, the chart's copy of them
 	@cd api && go generate ./...
 	@cp config/crd/*.yaml charts/spiderpool/crds/
 
+.PHONY: kube
+kube: ## compile the Kubernetes programs into the cache (once per machine)
+	@echo $(KUBE_BIN)
+
 .PHONY: test-unit
 test-unit: ## the fast tests, with a real API server
 	@echo "== unit tests of the product"
