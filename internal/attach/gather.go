@@ -210,6 +210,9 @@ func (s *Service) configure(c *call, list []planned, allocated map[string][]stri
 		if err := p.parse(); err != nil {
 			return err
 		}
+		if err := s.runner.Installed(p.list, c.binDirs); err != nil {
+			return err
+		}
 	}
 	return nil
 }

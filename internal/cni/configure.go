@@ -2,6 +2,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -41,7 +42,8 @@ func Configure(ctx context.Context, k AddressKernel, ns host.NS, index int, res 
 		if err != nil {
 			return err
 		}
-		if err := k.AddRoute(ns, route); err != nil {
+		// A route that is there already is an earlier interface's, such as the default route: the first keeps it.
+		if err := k.AddRoute(ns, route); err != nil && !errors.Is(err, host.ErrExists) {
 			return fmt.Errorf("add route to %s via %s: %w", route.Dst, route.Gateway, err)
 		}
 	}

@@ -80,6 +80,17 @@ func check(list *libcni.NetworkConfigList) error {
 	return nil
 }
 
+// Installed tells which plugin of a list is neither ours nor on disk, before anything is run.
+func (r *Runner) Installed(list *libcni.NetworkConfigList, binDirs []string) error {
+	s := r.session(Call{BinDirs: binDirs})
+	for _, p := range list.Plugins {
+		if _, err := s.FindInPath(p.Network.Type, s.dirs()); err != nil {
+			return fmt.Errorf("network %q: %w", list.Name, err)
+		}
+	}
+	return nil
+}
+
 // Add runs the list in order. On failure nothing is undone: that is Del's, with the same call.
 func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call) (*types100.Result, error) {
 	s := r.session(c)

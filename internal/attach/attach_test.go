@@ -1,0 +1,694 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/hosttest"
+)
+
+var errInjected = errors.New("injected")
+
+func annotations(network string) map[string]string {
+	return map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/" + network}
+}
+
+// guidePods are the two pods of the guide, on both kinds of kernel, in both modes where that matters.
+var guidePods = []struct {
+	name, network string
+	options       hosttest.Options
+}{
+	{"ib-sriov, netdev made anew on the node", "ib-sriov", hosttest.Options{}},
+	{"ib-sriov, netdev following its RDMA device", "ib-sriov", hosttest.Options{FollowRDMA: true}},
+	{"ipoib", "ipoib", hosttest.Options{}},
+}
+
+func TestGuidePods(t *testing.T) {
+	for _, test := range guidePods {
+		t.Run(test.name, func(t *testing.T) {
+			n := newNode(t, test.options)
+			n.pod("p", annotations(test.network))
+			before := n.snapshot()
+			out := n.mustCall("ADD", "p")
+			if again := n.mustCall("ADD", "p"); string(again) != string(out) {
+				t.Errorf("ADD again: %s, first %s", again, out)
+			}
+			n.checkPod(test.network, out)
+			n.mustCall("CHECK", "p")
+			n.mustCall("DEL", "p")
+			n.collect()
+			n.same(before, "after DEL")
+			n.mustCall("DEL", "p")
+			n.collect()
+			n.same(before, "after DEL twice")
+		})
+	}
+}
+
+// checkPod looks at what the pod has and what the runtime was told.
+func (n *node) checkPod(network string, out []byte) {
+	t := n.t
+	t.Helper()
+	link, err := n.fake.LinkByName(podNS, "eth0")
+	must(t, err)
+	if !link.Up || len(link.HardwareAddr) != 20 {
+		t.Errorf("eth0 = %+v", link)
+	}
+	addrs, err := n.fake.Addresses(podNS, link.Index)
+	must(t, err)
+	if !strings.Contains(fmt.Sprint(addrs), "172.91.0.100/16") {
+		t.Errorf("addresses %v", addrs)
+	}
+	routes, err := n.fake.Routes(podNS, 0)
+	must(t, err)
+	if !strings.Contains(fmt.Sprint(routes), "0.0.0.0/0 172.91.0.1") {
+		t.Errorf("routes %v", routes)
+	}
+	devices, err := n.fake.RDMADevices(podNS)
+	must(t, err)
+	if want := map[string]int{"ib-sriov": 1, "ipoib": 0}[network]; len(devices) != want {
+		t.Errorf("%d RDMA devices in the pod, want %d", len(devices), want)
+	}
+	var res struct {
+		CNIVersion string `json:"cniVersion"`
+		Interfaces []struct{ Name, Mac, Sandbox string }
+		IPs        []struct {
+			Version, Address, Gateway string
+			Interface                 int
+		}
+	}
+	must(t, json.Unmarshal(out, &res))
+	if res.CNIVersion != "0.3.1" || len(res.Interfaces) != 1 || len(res.IPs) != 1 || res.Interfaces[0].Mac != link.HardwareAddr.String() ||
+		res.Interfaces[0].Sandbox != string(podNS) || res.IPs[0].Address != "172.91.0.100/16" || res.IPs[0].Gateway != "172.91.0.1" {
+		t.Errorf("result %s", out)
+	}
+	if len(n.events) != 1 || n.events[0] != "Normal AddedInterface Add eth0 [172.91.0.100/16] from kube-system/"+network {
+		t.Errorf("events %q", n.events)
+	}
+	must(t, n.service.writeStatus(context.Background(), "sandbox-p"))
+	var status []cncfv1.NetworkStatus
+	must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
+	want := []cncfv1.NetworkStatus{{Name: "kube-system/" + network, Interface: "eth0", IPs: []string{"172.91.0.100"}, Mac: link.HardwareAddr.String(),
+		Mtu: link.MTU, Default: true, Gateway: []string{"172.91.0.1"}}}
+	if network == "ib-sriov" {
+		want[0].DeviceInfo = &cncfv1.DeviceInfo{Type: "pci", Version: "1.1.0", Pci: &cncfv1.PciDevice{PciAddress: vf0, PfPciAddress: hosttest.GuidePF, RdmaDevice: "mlx5_1"}}
+	}
+	if diff := cmp.Diff(want, status); diff != "" {
+		t.Errorf("network-status: %s", diff)
+	}
+}
+
+// steps counts the effectful kernel calls of an ADD and of a DEL.
+func steps(t *testing.T, network string, o hosttest.Options) (add, del int) {
+	n := newNode(t, o)
+	n.pod("p", annotations(network))
+	n.fake.Revive()
+	n.mustCall("ADD", "p")
+	add = n.fake.Steps()
+	n.fake.Revive()
+	n.mustCall("DEL", "p")
+	return add, n.fake.Steps()
+}
+
+// A kernel call that fails, before or after its effect, at every step of ADD: the host is as it was and nothing is recorded.
+func TestFaultInAdd(t *testing.T) {
+	for _, test := range guidePods {
+		add, _ := steps(t, test.network, test.options)
+		for k := 1; k <= add; k++ {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/step %d after=%t", test.name, k, after), func(t *testing.T) {
+					n := newNode(t, test.options)
+					n.pod("p", annotations(test.network))
+					before := n.snapshot()
+					inject := n.fake.FailAt
+					if after {
+						inject = n.fake.FailAfter
+					}
+					inject(k, errInjected)
+					resp := n.call("ADD", "p")
+					n.fake.Revive()
+					if resp.Error == nil { // the announcement may fail
+						n.mustCall("DEL", "p")
+					} else if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Warning FailedAttachNetwork attach network kube-system/"+test.network+" as eth0: plugin "+test.network+": ") {
+						t.Errorf("events %q", n.events)
+					}
+					n.collect()
+					n.same(before, "after the fault")
+					n.mustCall("ADD", "p")
+				})
+			}
+		}
+	}
+}
+
+// A kernel call that fails at every step of DEL: DEL says so, and the next one finishes.
+func TestFaultInDel(t *testing.T) {
+	for _, test := range guidePods {
+		_, del := steps(t, test.network, test.options)
+		for k := 1; k <= del; k++ {
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/step %d after=%t", test.name, k, after), func(t *testing.T) {
+					n := newNode(t, test.options)
+					n.pod("p", annotations(test.network))
+					before := n.snapshot()
+					n.mustCall("ADD", "p")
+					if after {
+						n.fake.FailAfter(k, errInjected)
+					} else {
+						n.fake.FailAt(k, errInjected)
+					}
+					if resp := n.call("DEL", "p"); resp.Error == nil {
+						t.Error("DEL hid a fault")
+					}
+					n.fake.Revive()
+					n.mustCall("DEL", "p")
+					n.collect()
+					n.same(before, "after DEL again")
+				})
+			}
+		}
+	}
+}
+
+// The agent dies at every step of ADD or DEL; the next agent finishes from the record, with or without the pod's namespace.
+func TestCrash(t *testing.T) {
+	for _, test := range guidePods {
+		add, del := steps(t, test.network, test.options)
+		for k := 1; k <= add+del; k++ {
+			for _, dead := range []bool{false, true} {
+				for _, after := range []bool{false, true} {
+					t.Run(fmt.Sprintf("%s/step %d after=%t dead=%t", test.name, k, after, dead), func(t *testing.T) {
+						n := newNode(t, test.options)
+						n.pod("p", annotations(test.network))
+						before := n.snapshot()
+						n.fake.CrashAt(k, after)
+						if resp := n.call("ADD", "p"); resp.Error == nil {
+							n.call("DEL", "p")
+						}
+						n.fake.Revive()
+						if dead {
+							n.fake.DeleteNS(podNS)
+						}
+						n.start()
+						n.collect()
+						if !dead && recorded(n) { // the crash was in the announcement: the pod works
+							n.mustCall("DEL", "p")
+							n.collect()
+						}
+						n.same(before, "after the next agent's first pass")
+					})
+				}
+			}
+		}
+	}
+}
+
+func recorded(n *node) bool {
+	all, err := n.ledger.Sandboxes()
+	must(n.t, err)
+	return len(all) > 0
+}
+
+// The pod's namespace dies just before any step of DEL, or before DEL at all.
+func TestNamespaceDies(t *testing.T) {
+	for _, test := range guidePods {
+		_, del := steps(t, test.network, test.options)
+		for k := 0; k <= del; k++ {
+			t.Run(fmt.Sprintf("%s/step %d", test.name, k), func(t *testing.T) {
+				n := newNode(t, test.options)
+				n.pod("p", annotations(test.network))
+				before := n.snapshot()
+				n.mustCall("ADD", "p")
+				n.fake.Revive()
+				if k == 0 {
+					n.fake.DeleteNS(podNS)
+				} else {
+					n.fake.Before(k, func() { n.fake.DeleteNS(podNS) })
+				}
+				if resp := n.call("DEL", "p"); resp.Error != nil {
+					n.mustCall("DEL", "p")
+				}
+				n.collect()
+				n.same(before, "after DEL")
+			})
+		}
+	}
+}
+
+// The namespace of a pod dies and no DEL comes: the collector finishes. Its VF is given to the next pod at once.
+func TestForgottenSandbox(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ib-sriov"))
+	n.pod("q", annotations("ib-sriov"))
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	other := host.NS("/var/run/netns/cni-2")
+	n.fake.AddNS(other)
+	if resp := n.service.Handle(context.Background(), request("ADD", "q", "sandbox-q", other)); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater ||
+		!strings.Contains(resp.Error.Msg, "still attached to sandbox sandbox-p of pod default/p") {
+		t.Errorf("the VF of a living pod was given away: %+v", resp.Error)
+	}
+	n.fake.DeleteNS(podNS)
+	if resp := n.service.Handle(context.Background(), request("ADD", "q", "sandbox-q", other)); resp.Error != nil {
+		t.Fatal(resp.Error)
+	}
+	if resp := n.service.Handle(context.Background(), request("DEL", "q", "sandbox-q", other)); resp.Error != nil {
+		t.Fatal(resp.Error)
+	}
+	n.fake.DeleteNS(other)
+	n.collect()
+	n.same(before, "after all")
+}
+
+// An API server that is away keeps no pod from stopping; addresses go back later.
+func TestDelWithoutAPIServer(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ipoib"))
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	n.mu.Lock()
+	n.apiDown = true
+	delete(n.pods, "default/p")
+	n.mu.Unlock()
+	n.mustCall("DEL", "p")
+	if err := n.service.Collect(context.Background()); !errors.Is(err, errAPIDown) {
+		t.Errorf("Collect: %v", err)
+	}
+	n.mu.Lock()
+	n.apiDown = false
+	n.mu.Unlock()
+	n.start()
+	n.collect()
+	n.same(before, "after the API server came back")
+}
+
+func TestSeveralNetworks(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ib-sriov, kube-system/ipoib@ib9"})
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	for name, pci := range map[string]string{"eth0": vf0, "net1": vf1, "ib9": ""} {
+		if l, err := n.fake.LinkByName(podNS, name); err != nil || l.PCI != pci {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+	}
+	n.mustCall("DEL", "p")
+	n.collect()
+	n.same(before, "after DEL")
+
+	// The last of three fails: all go.
+	n.pod("q", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ipoib, kube-system/bad"})
+	n.network("kube-system", "bad", `{"cniVersion":"1.0.0","name":"bad","type":"ipoib","master":"ib77"}`, "")
+	resp := n.call("ADD", "q")
+	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Msg, "attach network kube-system/bad as net2") ||
+		!strings.Contains(resp.Error.Details, "ibs5f0=ibp134s0f0") {
+		t.Errorf("error %+v", resp.Error)
+	}
+	n.collect()
+	n.same(before, "after the failed ADD")
+}
+
+// Every refusal says what was found, what was wanted and what to do, where people look: in the pod's event.
+func TestRefusals(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		prepare     func(*node)
+		code        uint
+		says        []string
+	}{
+		"network does not exist": {annotations("nix"), nil, cni.CodeInvalidConfig,
+			[]string{"NetworkAttachmentDefinition kube-system/nix does not exist", "namespace/name"}},
+		"annotation does not parse": {map[string]string{cncfv1.AnnotationDefaultNetwork: `{"name":"x"}`}, nil, cni.CodeInvalidConfig,
+			[]string{cncfv1.AnnotationDefaultNetwork}},
+		"two default networks": {map[string]string{cncfv1.AnnotationDefaultNetwork: "a,b"}, nil, cni.CodeInvalidConfig, []string{"exactly one"}},
+		"resource not requested": {annotations("ib-sriov"), func(n *node) { n.devices = nil }, cni.CodeInvalidConfig,
+			[]string{resource, "limits"}},
+		"shared mode and isolation": {annotations("ib-sriov"), func(n *node) { n.fake.ForceRDMAMode(host.RDMAShared) }, cni.CodeInvalidConfig,
+			[]string{"rdmaIsolation", "shared mode", "netns_mode=0"}},
+		"GUID asked for": {map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"ib-sriov","namespace":"kube-system","infiniband-guid":"02:00:00:00:00:00:00:01"}]`},
+			nil, cni.CodeInvalidConfig, []string{"GUID 02:00:00:00:00:00:00:01 is asked for and VF " + vf0 + " has"}},
+		"no primary network": {nil, nil, cni.CodeTryAgainLater, []string{"no cluster default network", "found nothing"}},
+		"default-route": {map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`},
+			nil, cni.CodeInvalidConfig, []string{"default-route"}},
+		"namespace isolation": {annotations("ipoib"), func(n *node) { n.options.NamespaceIsolation = true; n.start() }, cni.CodeInvalidConfig,
+			[]string{"namespace isolation", "default/p", "kube-system/ipoib"}},
+		"meta plugin as network": {annotations("loop"), func(n *node) {
+			n.network("kube-system", "loop", `{"cniVersion":"1.0.0","name":"l","type":"multus"}`, "")
+		},
+			cni.CodeInvalidConfig, []string{"multus"}},
+		"plugin not installed": {annotations("other"), func(n *node) {
+			n.network("kube-system", "other", `{"cniVersion":"1.0.0","name":"o","type":"no-such"}`, "")
+		},
+			cni.CodeInvalidConfig, []string{`failed to find plugin "no-such" in path /opt/cni/bin`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.pod("p", test.annotations)
+			if test.prepare != nil {
+				test.prepare(n)
+			}
+			before := n.snapshot()
+			resp := n.call("ADD", "p")
+			if resp.Error == nil || resp.Error.Code != test.code {
+				t.Fatalf("error %+v, want code %d", resp.Error, test.code)
+			}
+			for _, want := range test.says {
+				if !strings.Contains(resp.Error.Error(), want) {
+					t.Errorf("error %q does not say %q", resp.Error, want)
+				}
+				if len(n.events) != 1 || !strings.Contains(n.events[0], want) {
+					t.Errorf("events %q do not say %q", n.events, want)
+				}
+			}
+			n.collect()
+			n.same(before, "after the refusal")
+		})
+	}
+}
+
+// A VF without a GUID names the place where GUIDs come from.
+func TestVFWithoutGUID(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	must(t, n.fake.UnbindVF(vf0))
+	must(t, n.fake.SetVFGUID(hosttest.GuidePF, 0, [8]byte{}))
+	must(t, n.fake.BindVF(vf0))
+	n.pod("p", annotations("ib-sriov"))
+	resp := n.call("ADD", "p")
+	if resp.Error == nil || !strings.Contains(resp.Error.Error(), "has no GUID") || !strings.Contains(resp.Error.Error(), "SriovNetworkNodeState") {
+		t.Errorf("error %+v", resp.Error)
+	}
+}
+
+func TestSharedModeWithoutIsolation(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.fake.ForceRDMAMode(host.RDMAShared)
+	n.network("kube-system", "ib-sriov", strings.Replace(confIBSRIOV, `"rdmaIsolation":true,`, "", 1), resource)
+	n.pod("p", annotations("ib-sriov"))
+	for _, dead := range []bool{false, true} {
+		before := n.snapshot()
+		n.mustCall("ADD", "p")
+		if l, err := n.fake.LinkByName(podNS, "eth0"); err != nil || l.PCI != vf0 {
+			t.Errorf("eth0: %+v, %v", l, err)
+		}
+		if dead {
+			n.fake.DeleteNS(podNS) // the netdev comes home as eth0
+		}
+		n.mustCall("DEL", "p")
+		n.collect()
+		n.same(before, "after DEL")
+	}
+}
+
+func TestPodOfTheSameName(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ipoib"))
+	req := request("ADD", "p", "sandbox-p", podNS)
+	req.Env["CNI_ARGS"] = strings.Replace(req.Env["CNI_ARGS"], "uid-p", "uid-before", 1)
+	resp := n.service.Handle(context.Background(), req)
+	if resp.Error == nil || !strings.Contains(resp.Error.Msg, "uid-before") || n.liveReads != 1 {
+		t.Errorf("error %+v after %d live reads", resp.Error, n.liveReads)
+	}
+}
+
+func TestBadCalls(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*cnisock.Request)
+		code   uint
+	}{
+		"stdin":        {func(r *cnisock.Request) { r.Stdin = []byte("{") }, cni.CodeDecode},
+		"command":      {func(r *cnisock.Request) { r.Env["CNI_COMMAND"] = "UP" }, cni.CodeInvalidEnv},
+		"container ID": {func(r *cnisock.Request) { r.Env["CNI_CONTAINERID"] = "../x" }, cni.CodeInvalidEnv},
+		"interface":    {func(r *cnisock.Request) { r.Env["CNI_IFNAME"] = "a name/too long for it" }, cni.CodeInvalidEnv},
+		"no netns":     {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "" }, cni.CodeInvalidEnv},
+		"dead netns":   {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "/var/run/netns/gone" }, cni.CodeInvalidNetNS},
+		"args":         {func(r *cnisock.Request) { r.Env["CNI_ARGS"] = "x" }, cni.CodeInvalidEnv},
+		"plugin":       {func(r *cnisock.Request) { r.Plugin = "nothing" }, cni.CodeInvalidConfig},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.pod("p", annotations("ipoib"))
+			before := n.snapshot()
+			req := request("ADD", "p", "sandbox-p", podNS)
+			test.change(&req)
+			if resp := n.service.Handle(context.Background(), req); resp.Error == nil || resp.Error.Code != test.code {
+				t.Errorf("error %+v, want code %d", resp.Error, test.code)
+			}
+			n.same(before, "after the refusal")
+		})
+	}
+}
+
+// Every version of the specification, as the runtime's configuration and as the network's.
+func TestVersions(t *testing.T) {
+	versions := []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+	for _, outer := range versions {
+		for _, inner := range versions {
+			t.Run(outer+" over "+inner, func(t *testing.T) {
+				n := newNode(t, hosttest.Options{})
+				n.network("kube-system", "ib-sriov", strings.Replace(confIBSRIOV, "0.3.1", inner, 1), resource)
+				n.pod("p", annotations("ib-sriov"))
+				req := request("ADD", "p", "sandbox-p", podNS)
+				req.Stdin = []byte(strings.Replace(string(req.Stdin), "0.3.1", outer, 1))
+				resp := n.service.Handle(context.Background(), req)
+				if resp.Error != nil {
+					t.Fatal(resp.Error)
+				}
+				var got map[string]any
+				must(t, json.Unmarshal(resp.Stdout, &got))
+				iface := got["interfaces"].([]any)[0].(map[string]any)
+				_, hasPCI := iface["pciID"]
+				_, hasMTU := iface["mtu"]
+				_, hasVersion := got["ips"].([]any)[0].(map[string]any)["version"]
+				if got["cniVersion"] != outer || hasPCI != (outer == "1.1.0") || hasMTU != hasPCI || hasVersion != strings.HasPrefix(outer, "0.") {
+					t.Errorf("result %s", resp.Stdout)
+				}
+			})
+		}
+	}
+}
+
+func TestStatusAndGC(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	ask := func(command, extra string) cnisock.Response {
+		return n.service.Handle(context.Background(), cnisock.Request{Plugin: MetaPlugin, Env: map[string]string{"CNI_COMMAND": command},
+			Stdin: []byte(`{"cniVersion":"1.1.0","name":"m","type":"multus"` + extra + `}`)})
+	}
+	if resp := ask("STATUS", ""); resp.Error == nil || resp.Error.Code != 50 {
+		t.Errorf("STATUS without a primary network: %+v", resp.Error)
+	}
+	n.writeConf("00-multus.conf", `{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`)
+	n.writeConf("10-primary.conf", `{"cniVersion":"0.3.1","name":"primary","type":"ipoib","master":"ibs5f0"}`)
+	if resp := ask("STATUS", ""); resp.Error != nil {
+		t.Errorf("STATUS: %+v", resp.Error)
+	}
+	n.pod("p", annotations("ib-sriov"))
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	if resp := ask("GC", `,"cni.dev/valid-attachments":[{"containerID":"sandbox-p","ifname":"eth0"}]`); resp.Error != nil || !recorded(n) {
+		t.Errorf("GC took a valid attachment: %+v", resp.Error)
+	}
+	if resp := ask("GC", `,"cni.dev/valid-attachments":[]`); resp.Error != nil {
+		t.Errorf("GC: %+v", resp.Error)
+	}
+	n.collect()
+	n.same(before, "after GC")
+}
+
+// A pod without annotations gets the node's own network; what the meta plugin never recorded is taken down by its conf.
+func TestPrimaryNetwork(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.writeConf("00-multus.conf", `{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`)
+	n.writeConf("10-primary.conf", `{"cniVersion":"0.3.1","name":"primary","type":"ipoib","master":"ibs5f0","ipam":{"type":"spiderpool"}}`)
+	n.pod("p", nil)
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	n.mustCall("DEL", "p")
+	n.collect()
+	n.same(before, "after DEL")
+	n.pod("q", nil)
+	n.mustCall("DEL", "q")
+	n.collect()
+	n.same(before, "after DEL of an unknown sandbox")
+}
+
+// A plugin called by its own name, as another meta plugin or cnitool does.
+func TestDirect(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", nil)
+	before := n.snapshot()
+	conf := `{"cniVersion":"1.1.0","name":"foreign","type":"ib-sriov","deviceID":"` + vf0 + `","ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}`
+	call := func(command, plugin, stdin string) cnisock.Response {
+		r := request(command, "p", "sandbox-p", podNS)
+		r.Plugin, r.Stdin = plugin, []byte(stdin)
+		return n.service.Handle(context.Background(), r)
+	}
+	first := call("ADD", "ib-sriov", conf)
+	if first.Error != nil {
+		t.Fatal(first.Error)
+	}
+	var res types100.Result
+	must(t, json.Unmarshal(first.Stdout, &res))
+	if len(res.Interfaces) != 1 || res.Interfaces[0].PciID != vf0 || res.Interfaces[0].Mtu == 0 {
+		t.Errorf("result %s", first.Stdout)
+	}
+	if again := call("ADD", "ib-sriov", conf); again.Error != nil || string(again.Stdout) != string(first.Stdout) {
+		t.Errorf("ADD again: %+v", again)
+	}
+	if resp := call("CHECK", "ib-sriov", conf); resp.Error != nil {
+		t.Error(resp.Error)
+	}
+	used, err := n.ledger.DevicesInUse()
+	must(t, err)
+	if _, ok := used[vf0]; !ok {
+		t.Errorf("devices in use: %v", used)
+	}
+	n.start()
+	n.collect()
+	for range 2 {
+		if resp := call("DEL", "ib-sriov", conf); resp.Error != nil {
+			t.Error(resp.Error)
+		}
+		n.collect()
+		n.same(before, "after DEL")
+	}
+
+	// Address management alone, with the configuration of the plugin that uses it.
+	macvlan := `{"cniVersion":"0.4.0","name":"m","type":"macvlan","master":"eno1","ipam":{"type":"spiderpool"}}`
+	resp := call("ADD", "spiderpool", macvlan)
+	if resp.Error != nil || !strings.Contains(string(resp.Stdout), "172.91.0.100/16") {
+		t.Errorf("ADD spiderpool: %s %+v", resp.Stdout, resp.Error)
+	}
+	n.fake.DeleteNS(podNS) // and no DEL: the collector must not execute macvlan
+	n.collect()
+	n.same(before, "after the namespace of a direct call died")
+}
+
+// A plugin on disk that delegates its addresses to us calls back while our meta plugin waits for it.
+func TestNestedAddressRequest(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("nested"))
+	n.options.Plugins["outer"] = &outer{n}
+	n.start()
+	n.network("kube-system", "nested", `{"cniVersion":"1.0.0","name":"nested","type":"outer"}`, "")
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	if len(n.held) != 1 {
+		t.Errorf("held %v", n.held)
+	}
+	n.mustCall("DEL", "p")
+	n.collect()
+	n.same(before, "after DEL")
+
+	n.mustCall("ADD", "p") // and through the collector
+	n.fake.DeleteNS(podNS)
+	n.collect()
+	n.collect()
+	n.same(before, "after the collector")
+}
+
+// outer stands for a plugin on disk: it calls the socket's handler for its addresses.
+type outer struct{ n *node }
+
+func (o *outer) delegate(command string, r *cni.Request) cnisock.Response {
+	req := request(command, "p", r.ContainerID, r.NetNS)
+	req.Plugin, req.Stdin = "spiderpool", r.Conf
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return o.n.service.Handle(ctx, req)
+}
+
+func (o *outer) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
+	resp := o.delegate("ADD", r)
+	if resp.Error != nil {
+		return nil, resp.Error
+	}
+	var res types100.Result
+	return &res, json.Unmarshal(resp.Stdout, &res)
+}
+
+func (o *outer) Del(_ context.Context, r *cni.Request) error {
+	if resp := o.delegate("DEL", r); resp.Error != nil {
+		return resp.Error
+	}
+	return nil
+}
+
+func (o *outer) Check(context.Context, *cni.Request) error { return nil }
+
+// Run writes the status behind the call and passes the collector by itself.
+func TestRun(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ipoib"))
+	before := n.snapshot()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.service.Run(ctx) }()
+	eventually(t, "status", func() bool {
+		n.mustCall("ADD", "p")
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.statuses["default/p"] != ""
+	})
+	n.mustCall("DEL", "p")
+	eventually(t, "address back", func() bool { return cmp.Equal(n.snapshot().Releases, before.Releases) })
+	cancel()
+	must(t, <-done)
+	n.same(before, "after DEL")
+	var phases []string
+	for _, timing := range n.service.Timings() {
+		if timing.Verb == "ADD" && timing.Plugin == MetaPlugin && len(timing.Phases) > 2 {
+			for _, p := range timing.Phases {
+				phases = append(phases, p.Name)
+			}
+			break
+		}
+	}
+	if diff := cmp.Diff([]string{"gather", "record", "link", "address"}, phases); diff != "" {
+		t.Errorf("phases: %s", diff)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 500 {
+		if ok() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+}
+
+func FuzzHandle(f *testing.F) {
+	f.Add("ADD", `{"cniVersion":"0.3.1","name":"m","type":"multus"}`, "K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=uid-p", `[{"name":"ipoib","namespace":"kube-system"}]`, confIPoIB)
+	f.Add("DEL", `{}`, "", "a/b@c", `{"type":"ib-sriov"}`)
+	f.Add("GC", `{"cni.dev/valid-attachments":[{}]}`, "IgnoreUnknown=1", "", "")
+	n := newNode(f, hosttest.Options{})
+	before := n.snapshot()
+	f.Fuzz(func(t *testing.T, command, stdin, args, annotation, config string) {
+		n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: annotation})
+		n.network("kube-system", "ipoib", config, "")
+		req := request(command, "p", "s", podNS)
+		req.Stdin, req.Env["CNI_ARGS"] = []byte(stdin), args
+		n.service.Handle(context.Background(), req)
+		n.service.Handle(context.Background(), request("DEL", "p", "s", podNS))
+		if err := n.service.Collect(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(before.Host, n.fake.Snapshot()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
