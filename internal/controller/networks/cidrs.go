@@ -62,7 +62,7 @@ func decide(podCIDRType string, f facts) v2beta1.CoordinatorStatus {
 	} else {
 		known = append(known, "service networks from "+serviceSource)
 	}
-	status.Reason = strings.Join(known, "; ")
+	status.Reason = strings.Join(append(known, f.problems...), "; ")
 	if len(unknown) > 0 {
 		status.Phase = v2beta1.CoordinatorNotReady
 		parts := append(unknown, f.problems...)
@@ -141,9 +141,10 @@ func gather(ctx context.Context, r client.Reader) facts {
 	return f
 }
 
-// absent covers a missing object, a missing kind, and a kind that we were not granted because the add-on may not exist.
+// absent is a missing object or a missing kind, as of an add-on that is not installed. A refusal is none: what we may not
+// read could be the better answer, and the status says so.
 func absent(err error) bool {
-	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err) || apierrors.IsForbidden(err)
+	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
 }
 
 func readKubeadm(ctx context.Context, r client.Reader, f *facts) error {

@@ -47,6 +47,7 @@ func TestDecide(t *testing.T) {
 		{"calico absent", "calico", without(func(f *facts) { f.calicoPods = nil }), "NotReady", "", "10.6.0.0/16", "pod networks unknown (looked at: Calico's IPPools): pods start without routes to them; list them in spec.hijackCIDR"},
 		{"cilium", "cilium", all, "Synced", "10.8.0.0/16", "10.6.0.0/16", ""},
 		{"none", "none", all, "Synced", "", "10.6.0.0/16", "pod networks left out: spec.podCIDRType is none; service networks from"},
+		{"refused", "auto", facts{nodePods: []string{"10.5.0.0/24"}, serviceObjects: []string{"10.6.0.0/16"}, problems: []string{"list IPPool: forbidden"}}, "Synced", "10.5.0.0/24", "10.6.0.0/16", "service networks from ServiceCIDR objects; list IPPool: forbidden"},
 		{"nothing", "auto", facts{problems: []string{"list the nodes: timeout"}}, "NotReady", "", "", "service networks unknown (looked at: ServiceCIDR objects, ConfigMap kube-system/kubeadm-config, the kube-controller-manager pod); list the nodes: timeout: pods start"},
 	} {
 		got := decide(tt.cidrType, tt.facts)

@@ -35,7 +35,7 @@ type Options struct {
 // RBAC: "" configmaps in kube-system: get, names kubeadm-config and cilium-config
 // RBAC: "" pods in kube-system: list
 // RBAC: networking.k8s.io servicecidrs: list
-// RBAC: crd.projectcalico.org ippools, cilium.io ciliumnodes: list (absence and refusal are tolerated)
+// RBAC: crd.projectcalico.org ippools, cilium.io ciliumnodes: list (whether they exist or not)
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if o.Resync == 0 {
 		o.Resync = time.Minute
