@@ -124,7 +124,7 @@ func (a *agent) assemble(ctx context.Context) error {
 	a.views = http.NewServeMux()
 	var err error
 	a.mgr, a.health, err = process.NewManager(a.Config, process.Options{
-		Name: "spiderpool-agent", Namespace: a.Namespace, HealthAddress: a.HealthAddress, MetricsAddress: a.MetricsAddress,
+		Name: "spiderpool-agent", Namespace: a.Namespace, Log: a.Log, HealthAddress: a.HealthAddress, MetricsAddress: a.MetricsAddress,
 		Cache: cacheOptions(a.Node, a.Namespace), EveryReplica: true, Views: a.views,
 	})
 	if err != nil {

@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -75,13 +77,26 @@ func (c *cluster) WriteStatus(ctx context.Context, pod ledger.Pod, status string
 	}
 	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
 	err = c.client.Status().Patch(ctx, object, client.RawPatch(types.MergePatchType, patch))
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if apierrors.IsNotFound(err) || isOtherUID(err) {
 		return fmt.Errorf("pod %s/%s with UID %s: %w", pod.Namespace, pod.Name, pod.UID, attach.ErrNotFound)
 	}
 	if err != nil {
 		return fmt.Errorf("writing the network status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	return nil
+}
+
+// isOtherUID tells whether a write was refused because the object has another UID than the patch. The API server calls that an invalid
+// change of an immutable field when the UID is patched, and a conflict elsewhere.
+func isOtherUID(err error) bool {
+	if apierrors.IsConflict(err) {
+		return true
+	}
+	status := apierrors.APIStatus(nil)
+	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // recorder writes events about the attachment of a pod's networks.

@@ -1,0 +1,105 @@
+package nodestate
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/sriov"
+)
+
+// observe reads the node, the ledger and who has been promised what.
+func (r *reconciler) observe(ctx context.Context) (sriov.Node, error) {
+	var n sriov.Node
+	pfs, err := r.Kernel.PFs()
+	if err != nil {
+		return n, fmt.Errorf("read the network cards: %w", err)
+	}
+	identities, err := r.Ledger.VFs()
+	if err != nil {
+		return n, fmt.Errorf("read the identities of VFs: %w", err)
+	}
+	for _, id := range identities {
+		n.Identities = append(n.Identities, identityOf(id))
+	}
+	held, err := r.holders(ctx)
+	if err != nil {
+		n.UseUnknown = err.Error()
+	}
+	for _, pf := range pfs {
+		n.PFs = append(n.PFs, pfOf(pf, held))
+	}
+	return n, nil
+}
+
+// holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
+func (r *reconciler) holders(ctx context.Context) (map[string]string, error) {
+	held := map[string]string{}
+	attached, err := r.Ledger.DevicesInUse()
+	for pci, pod := range attached {
+		held[strings.ToLower(pci)] = pod.Namespace + "/" + pod.Name
+	}
+	learn := func(more map[string]string) {
+		for pci, pod := range more {
+			if held[strings.ToLower(pci)] == "" {
+				held[strings.ToLower(pci)] = pod
+			}
+		}
+	}
+	if r.Allocated != nil && err == nil {
+		var promised map[string]string
+		promised, err = r.Allocated(ctx)
+		learn(promised)
+	}
+	learn(r.Front.RecentlyGiven())
+	return held, err
+}
+
+func linkType(l host.LinkLayer) string {
+	if l == host.InfiniBand {
+		return v1.LinkTypeIB
+	}
+	return v1.LinkTypeETH
+}
+
+func pfOf(p host.PF, held map[string]string) sriov.PF {
+	out := sriov.PF{
+		PCI: p.PCI, Vendor: p.Vendor, Device: p.Device, Driver: p.Driver, TotalVFs: p.TotalVFs, NumVFs: p.NumVFs, NUMANode: p.NUMANode,
+		LinkType: linkType(p.LinkLayer),
+	}
+	if l := p.Link; l != nil {
+		out.Name, out.AltNames, out.MAC, out.MTU, out.Up, out.Carrier = l.Name, l.AltNames, l.HardwareAddr.String(), l.MTU, l.Up, l.Carrier
+	}
+	if d := p.RDMA; d != nil {
+		out.RDMA, out.GUID, out.PortState = d.Name, d.PortGUID, d.State
+	}
+	for _, v := range p.VFs {
+		out.VFs = append(out.VFs, vfOf(v, held))
+	}
+	return out
+}
+
+func vfOf(v host.VF, held map[string]string) sriov.VF {
+	out := sriov.VF{
+		PCI: v.PCI, Index: v.Index, Vendor: v.Vendor, Device: v.Device, Driver: v.Driver,
+		NodeGUID: v.NodeGUID, PortGUID: v.PortGUID, State: string(v.State), Verbs: v.Uverbs != "", Pod: held[strings.ToLower(v.PCI)],
+	}
+	if l := v.Link; l != nil {
+		out.Name, out.MAC, out.MTU = l.Name, l.HardwareAddr.String(), l.MTU
+	}
+	if d := v.RDMA; d != nil {
+		out.RDMA, out.DeviceNodeGUID, out.DevicePortGUID, out.PortState = d.Name, d.NodeGUID, d.PortGUID, d.State
+	}
+	return out
+}
+
+func identityOf(v ledger.VF) sriov.Identity {
+	return sriov.Identity{PCI: v.PCI, PF: v.PF, PFGUID: v.PFGUID, Index: v.Index, GUID: v.GUID, Adopted: v.Adopted}
+}
+
+func recordOf(id sriov.Identity) ledger.VF {
+	return ledger.VF{PCI: id.PCI, PF: id.PF, PFGUID: id.PFGUID, Index: id.Index, GUID: id.GUID, Adopted: id.Adopted}
+}
