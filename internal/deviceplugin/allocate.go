@@ -46,7 +46,6 @@ func (s *server) allocate(ctx context.Context, ids []string) (*pluginapi.Contain
 	out := &pluginapi.ContainerAllocateResponse{Envs: map[string]string{}}
 	infos := map[string]vfInfo{}
 	var nodes []string
-	s.plugin.give(ids) // before they are looked at: from here on they must not be reset
 	for _, id := range ids {
 		info, err := s.describe(ctx, id)
 		if err != nil {
@@ -84,7 +83,7 @@ func envNames(resource string) []string {
 
 // describe finds the device nodes of a VF as they are now.
 func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
-	d, ok := s.device(pci)
+	d, ok := s.plugin.take(s.resource, pci)
 	if !ok {
 		return vfInfo{}, fmt.Errorf("%s is not offered any more: the pod has to be made again (`kubectl -n kube-system get sriovnetworknodestates -o yaml` says why)", pci)
 	}
@@ -112,16 +111,6 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 		info.RDMA["rdma_cm"] = filepath.Join(infinibandDir, "rdma_cm")
 	}
 	return info, nil
-}
-
-func (s *server) device(pci string) (sriov.Device, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.devices, func(d sriov.Device) bool { return d.PCI == pci })
-	if i < 0 {
-		return sriov.Device{}, false
-	}
-	return s.devices[i], true
 }
 
 // home waits, bounded, until a VF is in the node's namespace: the pod before may still be giving it back, and the numbers of

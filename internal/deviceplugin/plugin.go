@@ -119,12 +119,17 @@ func (p *Plugin) RecentlyGiven() map[string]string {
 	return out
 }
 
-func (p *Plugin) give(ids []string) {
+// take finds a published device and notes that it is being given away, in one step: once Publish has returned, either the device is
+// no longer offered or RecentlyGiven lists it.
+func (p *Plugin) take(resource, pci string) (sriov.Device, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, id := range ids {
-		p.given[id] = time.Now()
+	i := slices.IndexFunc(p.wanted[resource], func(d sriov.Device) bool { return d.PCI == pci })
+	if i < 0 {
+		return sriov.Device{}, false
 	}
+	p.given[pci] = time.Now()
+	return p.wanted[resource][i], true
 }
 
 // Run serves until the context ends. It registers again whenever the kubelet comes back.

@@ -166,7 +166,7 @@ func TestJudgeRdmaMode(t *testing.T) {
 		wanted, observed string
 		ok               bool
 		reason           string
-	}{{"", "exclusive", true, "Observed"}, {"exclusive", "exclusive", true, "AsWanted"}, {"exclusive", "shared", false, "Drift"}, {"shared", "exclusive", false, "Drift"}, {"", "", false, "Unknown"}} {
+	}{{"", "exclusive", true, "RdmaModeObserved"}, {"exclusive", "exclusive", true, "RdmaModeAsWanted"}, {"exclusive", "shared", false, "RdmaModeDrift"}, {"shared", "exclusive", false, "RdmaModeDrift"}, {"", "", false, "RdmaModeUnknown"}} {
 		ok, reason, message := JudgeRdmaMode(tt.wanted, tt.observed)
 		if ok != tt.ok || reason != tt.reason || message == "" {
 			t.Errorf("wanted %q, observed %q: %t, %s: %s", tt.wanted, tt.observed, ok, reason, message)
