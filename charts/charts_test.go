@@ -134,8 +134,6 @@ func TestAgentRights(t *testing.T) {
 		"pods/status":          {"patch"},
 		"events":               {"create", "patch"},
 		"events.events.k8s.io": {"create", "patch"},
-		"replicasets.apps":     {"get"},
-		"jobs.batch":           {"get"},
 		"network-attachment-definitions.k8s.cni.cncf.io":          read,
 		"spiderippools.spiderpool.spidernet.io":                   read,
 		"spiderreservedips.spiderpool.spidernet.io":               read,

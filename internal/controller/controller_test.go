@@ -23,6 +23,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/process"
 	"spidernet.io/spiderpool/internal/scheme"
@@ -194,6 +195,29 @@ func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
 		t.Errorf("a SpiderMultusConfig with two stanzas: %v, want a refusal by the webhook", err)
 	}
 
+	for _, o := range []client.Object{
+		&v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
+			CniType: ptr.To("ib-sriov"), IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
+		}},
+		&v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{
+			Mode: ptr.To(v2beta1.CoordinatorAuto), PodCIDRType: ptr.To("auto"),
+		}},
+	} {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the network of a SpiderMultusConfig", func(ctx context.Context) error {
+		return admin.Get(ctx, client.ObjectKey{Namespace: "default", Name: "ib-sriov"}, &cncfv1.NetworkAttachmentDefinition{})
+	})
+	eventually(t, "the status of the SpiderCoordinator", func(ctx context.Context) error {
+		c := &v2beta1.SpiderCoordinator{}
+		if err := admin.Get(ctx, client.ObjectKey{Name: "default"}, c); err != nil || c.Status.Phase == "" {
+			return fmt.Errorf("phase %q: %v", c.Status.Phase, err)
+		}
+		return nil
+	})
+
 	// A helm upgrade may write the configurations anew, and somebody may delete the certificates.
 	t.Run("trust comes back", func(t *testing.T) {
 		configuration := &admissionv1.ValidatingWebhookConfiguration{}
@@ -232,7 +256,7 @@ func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
 		})
 		eventually(t, "webhook", func(ctx context.Context) error {
 			probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
-			return admin.Create(ctx, probe, client.DryRunAll)
+			return client.IgnoreAlreadyExists(admin.Create(ctx, probe, client.DryRunAll))
 		})
 	})
 }

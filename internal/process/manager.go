@@ -25,6 +25,7 @@ import (
 
 // Options of a process.
 type Options struct {
+	// Log takes what the manager and its controllers say; nil is slog.Default().
 	Log *slog.Logger
 	// Name is the process's: its leader election lease and the agent it shows to the API server.
 	Name string
@@ -53,6 +54,9 @@ func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
 	config.UserAgent = o.Name
 	// The API server's priority and fairness protects it better than a client can; the default of 20 a second starves a node's worth of pods.
 	config.QPS, config.Burst = 100, 200
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
 	if o.Cache.DefaultTransform == nil {
 		o.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	}
