@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,7 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/coordinator"
 	"spidernet.io/spiderpool/internal/cni/ibsriov"
 	"spidernet.io/spiderpool/internal/cni/ipoib"
 	"spidernet.io/spiderpool/internal/cni/rdma"
@@ -30,12 +33,12 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// The two networks of the guide, as they are rendered, without the coordinator, which has tests of its own.
+// The two networks of the guide, as they are rendered.
 const (
 	confIBSRIOV = `{"cniVersion":"0.3.1","name":"ib-sriov","plugins":[{"type":"ib-sriov","link_state":"enable","rdmaIsolation":true,
-		"ibKubernetesEnabled":false,"capabilities":{"infinibandGUID":true},"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}]}`
+		"ibKubernetesEnabled":false,"capabilities":{"infinibandGUID":true},"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}},{"type":"coordinator"}]}`
 	confIPoIB = `{"cniVersion":"0.3.1","name":"ipoib","plugins":[{"type":"ipoib","master":"ibs5f0",
-		"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}]}`
+		"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}},{"type":"coordinator"}]}`
 	resource = "spidernet.io/mellanoxibsriov"
 	podNS    = host.NS("/var/run/netns/cni-1")
 	vf0      = "0000:86:00.1"
@@ -81,9 +84,23 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 	n.network("kube-system", "ipoib", confIPoIB, "")
 	confDir := t.TempDir()
 	n.options = Options{Kernel: n.fake, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n, Log: slog.New(slog.DiscardHandler), ConfDir: confDir,
-		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake}, ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake}}}
+		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake}, ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake},
+			coordinator.Type: &coordinator.Plugin{Kernel: n.fake, Cluster: n}}}
 	n.start()
+	n.pod("first", annotations("ipoib")) // what the coordinator leaves on the node for good is there from the first pod on
+	n.mustCall("ADD", "first")
+	n.mustCall("DEL", "first")
+	n.collect()
+	n.fake.DeleteNS(podNS)
+	n.fake.AddNS(podNS)
+	n.fake.Revive()
+	n.events, n.statuses = nil, map[string]string{}
 	return n
+}
+
+// Coordinator implements coordinator.Cluster.
+func (n *node) Coordinator(context.Context) (v2beta1.CoordinatorSpec, v2beta1.CoordinatorStatus, error) {
+	return v2beta1.CoordinatorSpec{}, v2beta1.CoordinatorStatus{OverlayPodCIDR: []string{"10.233.64.0/18"}, ServiceCIDR: []string{"10.233.0.0/18"}}, nil
 }
 
 func must(t testing.TB, err error) {
@@ -170,11 +187,15 @@ func (n *node) snapshot() snapshot {
 	return snapshot{n.fake.Snapshot(), sandboxes, releases, held}
 }
 
-// same fails the test when something was left behind. The pod's namespace, and what is inside it, is not compared when it died.
+// same fails the test when something was left behind. Of the pod's namespace only the links count: the rest goes with it.
 func (n *node) same(want snapshot, what string) {
 	n.t.Helper()
 	got := n.snapshot()
-	if !n.fake.NSExists(podNS) {
+	want.Host.Namespaces, got.Host.Namespaces = maps.Clone(want.Host.Namespaces), maps.Clone(got.Host.Namespaces)
+	if n.fake.NSExists(podNS) {
+		got.Host.Namespaces[podNS] = hosttest.NamespaceState{Links: got.Host.Namespaces[podNS].Links}
+		want.Host.Namespaces[podNS] = hosttest.NamespaceState{Links: want.Host.Namespaces[podNS].Links}
+	} else {
 		delete(want.Host.Namespaces, podNS)
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
