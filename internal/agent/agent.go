@@ -28,13 +28,16 @@ import (
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/agent/nodestate"
 	"spidernet.io/spiderpool/internal/attach"
 	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/cni/coordinator"
 	"spidernet.io/spiderpool/internal/cni/ibsriov"
 	"spidernet.io/spiderpool/internal/cni/ipoib"
 	"spidernet.io/spiderpool/internal/cni/rdma"
 	"spidernet.io/spiderpool/internal/cniinstall"
 	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/deviceplugin"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/leases"
 	"spidernet.io/spiderpool/internal/ledger"
@@ -83,7 +86,11 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	a := &agent{Options: o, book: book, kernel: kernel}
+	a := &agent{
+		Options: o, book: book, kernel: kernel,
+		kubelet: podresources.New(o.KubeletDir + "/pod-resources/kubelet.sock"), cardsChanged: func() {},
+	}
+	defer a.kubelet.Close()
 	if err := a.assemble(ctx); err != nil {
 		return err
 	}
@@ -97,7 +104,7 @@ func (a *agent) run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	server := &cnisock.Server{Handler: a.service.Handle, Log: a.Log}
+	server := &cnisock.Server{Handler: a.answer, Log: a.Log}
 	g.Go(func() error { return server.Serve(ctx, listener) })
 	g.Go(func() error { return a.service.Run(ctx) })
 	g.Go(func() error {
@@ -117,7 +124,10 @@ type agent struct {
 	mgr     ctrl.Manager
 	health  *process.Health
 	service *attach.Service
+	kubelet *podresources.Client
 	views   *http.ServeMux
+	// cardsChanged asks for a look at the node's virtual functions.
+	cardsChanged func()
 }
 
 func (a *agent) assemble(ctx context.Context) error {
@@ -154,8 +164,8 @@ func (a *agent) addService(ctx context.Context) error {
 	}
 	sources := &cluster{client: a.mgr.GetClient(), live: a.mgr.GetAPIReader()}
 	a.service, err = attach.New(attach.Options{
-		Ledger: a.book, Kernel: a.kernel, Plugins: a.plugins(), Addresses: addresses,
-		Pods: sources, Networks: sources, Status: sources, Devices: podresources.New(a.KubeletDir + "/pod-resources/kubelet.sock"),
+		Ledger: a.book, Kernel: a.kernel, Plugins: a.plugins(sources), Addresses: addresses,
+		Pods: sources, Networks: sources, Status: sources, Devices: a.kubelet,
 		Events: recorder{a.mgr.GetEventRecorder("spiderpool-agent")}, Log: a.Log,
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
 		Metrics: metrics.Registry,
@@ -166,11 +176,12 @@ func (a *agent) addService(ctx context.Context) error {
 	return addAll(a.mgr, addresses)
 }
 
-func (a *agent) plugins() map[string]cni.Plugin {
+func (a *agent) plugins(c *cluster) map[string]cni.Plugin {
 	return map[string]cni.Plugin{
-		ibsriov.Type: &ibsriov.Plugin{Kernel: a.kernel},
-		ipoib.Type:   &ipoib.Plugin{Kernel: a.kernel},
-		rdma.Type:    &rdma.Plugin{Kernel: a.kernel},
+		ibsriov.Type:     &ibsriov.Plugin{Kernel: a.kernel},
+		ipoib.Type:       &ipoib.Plugin{Kernel: a.kernel},
+		rdma.Type:        &rdma.Plugin{Kernel: a.kernel},
+		coordinator.Type: &coordinator.Plugin{Kernel: a.kernel, Cluster: c},
 	}
 }
 
@@ -188,7 +199,27 @@ func (a *agent) addCards(context.Context) error {
 	if !a.SRIOV {
 		return nil
 	}
-	return nil
+	devices := deviceplugin.New(a.kernel, deviceplugin.Options{
+		Prefix: a.ResourcePrefix, Dir: a.KubeletDir + "/device-plugins", DevDir: a.Root + "/dev", Log: a.Log,
+		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp", // /var/run on the node; a link there would lead out of Root
+	})
+	var err error
+	a.cardsChanged, err = nodestate.SetupWithManager(a.mgr, nodestate.Options{
+		Namespace: a.Namespace, Node: a.Node, Kernel: a.kernel, Ledger: a.book, Front: devices,
+		Allocated: func(ctx context.Context) (map[string]string, error) {
+			return a.kubelet.Holders(ctx, a.ResourcePrefix+"/")
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return addAll(a.mgr, everywhere(devices.Run))
+}
+
+// answer answers one call of the shim, after which a VF may have gone to a pod or come back.
+func (a *agent) answer(ctx context.Context, req cnisock.Request) cnisock.Response {
+	defer a.cardsChanged()
+	return a.service.Handle(ctx, req)
 }
 
 // view serves something of the node's state on the health address below /v1/node/, for people, the doctor and benchmarks.
@@ -219,6 +250,12 @@ func cacheOptions(node, namespace string) cache.Options {
 		},
 	}
 }
+
+// everywhere is a part that does not wait for leadership.
+type everywhere func(context.Context) error
+
+func (f everywhere) Start(ctx context.Context) error { return f(ctx) }
+func (everywhere) NeedLeaderElection() bool          { return false }
 
 func addAll(mgr ctrl.Manager, parts ...manager.Runnable) error {
 	for _, p := range parts {

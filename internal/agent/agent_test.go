@@ -191,4 +191,3 @@ func getJSON(url string, into any) error {
 	defer resp.Body.Close()
 	return json.NewDecoder(resp.Body).Decode(into)
 }
-

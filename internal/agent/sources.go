@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/attach"
 	"spidernet.io/spiderpool/internal/ledger"
 )
@@ -64,6 +65,16 @@ func get(ctx context.Context, r client.Reader, namespace, name string, into clie
 		return attach.ErrNotFound
 	}
 	return err
+}
+
+// Coordinator implements coordinator.Cluster: the SpiderCoordinator named default, or nothing.
+func (c *cluster) Coordinator(ctx context.Context) (spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus, err error) {
+	o := &v2beta1.SpiderCoordinator{}
+	err = c.client.Get(ctx, types.NamespacedName{Name: v2beta1.DefaultCoordinatorName}, o)
+	if client.IgnoreNotFound(err) != nil {
+		return spec, status, fmt.Errorf("reading SpiderCoordinator %s: %w", v2beta1.DefaultCoordinatorName, err)
+	}
+	return o.Spec, o.Status, nil
 }
 
 // WriteStatus implements attach.StatusWriter. The UID in the patch makes the
