@@ -9,7 +9,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/internal/testapi"
 	"spidernet.io/spiderpool/internal/testchart"
@@ -169,6 +172,20 @@ func TestControllerTouchesOnlyItsOwn(t *testing.T) {
 				case "serviceaccounts", "serviceaccounts/token", "clusterroles", "roles", "pods/exec", "nodes/proxy":
 					t.Errorf("%s: %v", account, rule)
 				}
+			}
+		}
+	}
+}
+
+// TestEveryObjectIsAccepted has a real API server look at every object, strictly: unknown and doubled fields are errors.
+func TestEveryObjectIsAccepted(t *testing.T) {
+	api := testapi.Start(t)
+	c := api.Client(t)
+	for _, golden := range []string{"default.yaml", "sriov.yaml", "everything.yaml"} {
+		for _, o := range testchart.Objects(t, golden) {
+			err := c.Create(t.Context(), o, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+			if err != nil && !apierrors.IsAlreadyExists(err) {
+				t.Errorf("%s: %s %s: %v", golden, o.GetKind(), o.GetName(), err)
 			}
 		}
 	}

@@ -97,8 +97,12 @@ func newManager(o Options) (ctrl.Manager, error) {
 	if err := certs.setupWithManager(mgr); err != nil {
 		return nil, fmt.Errorf("setting up the webhook certificates: %w", err)
 	}
-	health.Require("certificates", certs.ready)
-	health.Require("webhook server", func() error { return server.StartedChecker()(nil) })
+	health.Require("webhook server", func() error {
+		if err := certs.ready(); err != nil {
+			return err
+		}
+		return server.StartedChecker()(nil)
+	})
 	return mgr, nil
 }
 
