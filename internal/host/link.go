@@ -174,17 +174,33 @@ func (h *Host) linkAttributes(ns NS, index int) (map[uint16][]byte, error) {
 			return kernelError(err)
 		}
 		for _, m := range answers {
-			list, err := nl.ParseRouteAttr(m[min(len(m), unix.SizeofIfInfomsg):])
+			err := eachAttribute(m[min(len(m), unix.SizeofIfInfomsg):], func(kind uint16, value []byte) error {
+				attrs[kind] = value
+				return nil
+			})
 			if err != nil {
 				return err
-			}
-			for _, a := range list {
-				attrs[a.Attr.Type&nl.NLA_TYPE_MASK] = a.Value
 			}
 		}
 		return nil
 	})
 	return attrs, err
+}
+
+// eachAttribute visits a sequence of netlink attributes, without the flags of their types. The library's own reader
+// panics when the last one lacks its padding.
+func eachAttribute(b []byte, visit func(kind uint16, value []byte) error) error {
+	for len(b) >= unix.SizeofRtAttr {
+		length := int(nl.NativeEndian().Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			return fmt.Errorf("netlink attribute of %d octets where %d are left", length, len(b))
+		}
+		if err := visit(nl.NativeEndian().Uint16(b[2:])&nl.NLA_TYPE_MASK, b[unix.SizeofRtAttr:length]); err != nil {
+			return err
+		}
+		b = b[min(len(b), (length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
+	}
+	return nil
 }
 
 // onLink runs an effect on a link that is known by its index, and wraps its errors.

@@ -112,18 +112,23 @@ func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 	return d, nil
 }
 
-// pciOf is the PCI function above a class device, "" when none is (software devices). Devices on the auxiliary bus
-// have their function a few folders up.
+// pciOf is the PCI function that a class device such as class/infiniband/mlx5_1 lies below, "" when none is
+// (software devices). Its link is read, not followed: below a mount that is attached nowhere, the path of a
+// followed link is another file's.
 func pciOf(dir string) string {
-	path, err := filepath.EvalSymlinks(filepath.Join(dir, "device"))
+	target, err := os.Readlink(dir)
 	if err != nil {
 		return ""
 	}
-	for path != "/" && path != "." {
-		if base := filepath.Base(path); checkPCI(base) == nil {
-			return base
+	return lastPCI(target)
+}
+
+// lastPCI is the last part of a path that is a PCI address.
+func lastPCI(path string) string {
+	for _, part := range slices.Backward(strings.Split(path, "/")) {
+		if checkPCI(part) == nil {
+			return part
 		}
-		path = filepath.Dir(path)
 	}
 	return ""
 }

@@ -151,25 +151,20 @@ func (h *Host) vfInfos(pf *Link) (map[int]vfInfo, error) {
 
 // parseVFInfoList reads IFLA_VFINFO_LIST: per VF an IFLA_VF_INFO of attributes that each begin with the VF's index.
 func parseVFInfoList(data []byte) (map[int]vfInfo, error) {
-	list, err := nl.ParseRouteAttr(data)
+	infos := map[int]vfInfo{}
+	err := eachAttribute(data, func(_ uint16, entry []byte) error {
+		return eachAttribute(entry, func(kind uint16, value []byte) error {
+			if len(value) >= 4 {
+				vf := int(nl.NativeEndian().Uint32(value))
+				info := infos[vf]
+				info.take(int(kind), value)
+				infos[vf] = info
+			}
+			return nil
+		})
+	})
 	if err != nil {
 		return nil, err
-	}
-	infos := map[int]vfInfo{}
-	for _, entry := range list {
-		attrs, err := nl.ParseRouteAttr(entry.Value)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range attrs {
-			if len(a.Value) < 4 {
-				continue
-			}
-			vf := int(nl.NativeEndian().Uint32(a.Value))
-			info := infos[vf]
-			info.take(int(a.Attr.Type), a.Value)
-			infos[vf] = info
-		}
 	}
 	return infos, nil
 }

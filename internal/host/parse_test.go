@@ -1,0 +1,161 @@
+package host
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+func TestCheckPCI(t *testing.T) {
+	for text, want := range map[string]bool{
+		"0000:86:00.0": true, "0001:ff:1f.7": true, "10000:01:00.0": true, // VMD has domains of more digits
+		"86:00.0": false, "0000:86:00.8": false, "0000:86:20.0": false, "0000:8G:00.0": false, "../../../etc": false, "": false, "0000:86:00.0/..": false,
+	} {
+		if got := checkPCI(text) == nil; got != want {
+			t.Errorf("checkPCI(%q) is %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestLastPCI(t *testing.T) {
+	for path, want := range map[string]string{
+		"../../devices/pci0000:85/0000:85:02.0/0000:86:00.1/infiniband/mlx5_1":     "0000:86:00.1",
+		"../../devices/pci0000:85/0000:86:00.0/mlx5_core.rdma.0/infiniband/mlx5_0": "0000:86:00.0",
+		"../../devices/virtual/infiniband/rxe0":                                    "",
+		"":                                                                         "",
+	} {
+		if got := lastPCI(path); got != want {
+			t.Errorf("lastPCI(%q) = %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestIsNetworkClass(t *testing.T) {
+	for text, want := range map[string][2]bool{
+		"0x020700": {true, true}, "0x020000": {true, false}, "0x028000": {true, false},
+		"0x010802": {}, "0x02070000": {}, "": {}, "network": {},
+	} {
+		network, infiniband := isNetworkClass(text)
+		if got := [2]bool{network, infiniband}; got != want {
+			t.Errorf("isNetworkClass(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
+func TestPortTexts(t *testing.T) {
+	if got := stateName("4: ACTIVE"); got != "ACTIVE" {
+		t.Errorf("state %q", got)
+	}
+	if got := physStateName("5: LinkUp"); got != "LINK_UP" {
+		t.Errorf("physical state %q", got)
+	}
+	if got := hexNumber("0x1a"); got != 26 {
+		t.Errorf("number %d", got)
+	}
+	if g, err := guidOfGID("fe80:0000:0000:0000:e8eb:d303:0093:ae10"); err != nil || g.String() != "e8:eb:d3:03:00:93:ae:10" {
+		t.Errorf("GUID %s, %v", g, err)
+	}
+}
+
+func FuzzSysfsTexts(f *testing.F) {
+	for _, s := range []string{"0x020700", "virtfn11", "4: ACTIVE", "5: LinkUp", "0x1a", "fe80:0000:0000:0000:e8eb:d303:0093:ae10", "10.0.0.1", "0000:86:00.1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if i, ok := virtfnIndex(s); ok && (i < 0 || !strings.HasPrefix(s, "virtfn")) {
+			t.Errorf("virtfnIndex(%q) = %d", s, i)
+		}
+		if network, infiniband := isNetworkClass(s); infiniband && !network {
+			t.Errorf("isNetworkClass(%q): InfiniBand but no network", s)
+		}
+		if n := hexNumber(s); n < 0 {
+			t.Errorf("hexNumber(%q) = %d", s, n)
+		}
+		if strings.Contains(stateName(s), "\x00") && !strings.Contains(s, "\x00") {
+			t.Errorf("stateName(%q) = %q", s, stateName(s))
+		}
+		if pci := lastPCI(s); pci != "" && !strings.Contains(s, pci) {
+			t.Errorf("lastPCI(%q) = %q", s, pci)
+		}
+		if checkPCI(s) == nil && filepath.Base(s) != s {
+			t.Errorf("checkPCI takes %q, which is no single path element", s)
+		}
+		_, _ = guidOfGID(s)
+		_ = physStateName(s)
+	})
+}
+
+// vfInfoList builds IFLA_VFINFO_LIST as the kernel does for one VF.
+func vfInfoList(vf uint32, guid ib.GUID, state uint32) []byte {
+	order := nl.NativeEndian()
+	guidAttr := func() []byte {
+		b := make([]byte, 16)
+		order.PutUint32(b, vf)
+		order.PutUint64(b[8:], guid.Uint64())
+		return b
+	}
+	link := make([]byte, 8)
+	order.PutUint32(link, vf)
+	order.PutUint32(link[4:], state)
+	info := nl.NewRtAttr(nl.IFLA_VF_INFO, nil)
+	info.AddRtAttr(nl.IFLA_VF_LINK_STATE, link)
+	info.AddRtAttr(nl.IFLA_VF_IB_NODE_GUID, guidAttr())
+	info.AddRtAttr(nl.IFLA_VF_IB_PORT_GUID, guidAttr())
+	return info.Serialize()
+}
+
+func TestParseVFInfoList(t *testing.T) {
+	g1, g2 := ib.GUIDFromUint64(0x0200000000000001), ib.GUIDFromUint64(0xfe00000000000002)
+	got, err := parseVFInfoList(append(vfInfoList(0, g1, 0), vfInfoList(5, g2, 2)...))
+	want := map[int]vfInfo{0: {g1, g1, VFAuto}, 5: {g2, g2, VFDisable}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(vfInfo{})); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func FuzzParseVFInfoList(f *testing.F) {
+	f.Add(vfInfoList(3, ib.GUIDFromUint64(7), 1))
+	f.Add([]byte{8, 0, 1, 0, 4, 0, 1, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		infos, err := parseVFInfoList(data)
+		if err != nil && infos != nil {
+			t.Errorf("an error and %v", infos)
+		}
+	})
+}
+
+func TestARPAnnouncement(t *testing.T) {
+	ip := netip.MustParseAddr("172.91.0.100")
+	hw, _ := net.ParseMAC("80:00:10:49:fe:80:00:00:00:00:00:00:e8:eb:d3:03:00:93:ae:10")
+	got := arpAnnouncement(Link{LinkLayer: InfiniBand, HardwareAddr: hw}, ip)
+	want := append([]byte{0, 32, 8, 0, 20, 4, 0, 1}, hw...)
+	want = append(want, 172, 91, 0, 100)
+	want = append(want, make([]byte, 20)...)
+	want = append(want, 172, 91, 0, 100)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAdvertisement(t *testing.T) {
+	ip := netip.MustParseAddr("2001:db8::1")
+	for _, c := range []struct {
+		hw     net.HardwareAddr
+		option []byte
+	}{
+		{net.HardwareAddr{2, 0, 0, 0, 0, 9}, []byte{2, 1, 2, 0, 0, 0, 0, 9}},
+		{append(make(net.HardwareAddr, 19), 9), append([]byte{2, 3, 0, 0}, append(make([]byte, 19), 9)...)},
+	} {
+		want := append([]byte{136, 0, 0, 0, 0x20, 0, 0, 0}, ip.AsSlice()...)
+		if diff := cmp.Diff(append(want, c.option...), advertisement(c.hw, ip)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// card makes a sysfs with one PF and, when vfs is not 0, its VFs, and returns the host that sees it.
+func card(t *testing.T, attributes map[string]string, vfs int) (*Host, string) {
+	t.Helper()
+	root := t.TempDir()
+	const pci = "0000:86:00.0"
+	dir := filepath.Join(root, "sys/bus/pci/devices", pci)
+	put := func(dir, name, text string) {
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(dir, "class", "0x020700")
+	for name, text := range attributes {
+		put(dir, name, text)
+	}
+	for i := range vfs {
+		vf := fmt.Sprintf("0000:86:00.%d", i+1)
+		put(filepath.Join(root, "sys/bus/pci/devices", vf), "class", "0x020700")
+		if err := errors.Join(os.Symlink("../"+vf, filepath.Join(dir, fmt.Sprintf("virtfn%d", i))),
+			os.Symlink("../"+pci, filepath.Join(root, "sys/bus/pci/devices", vf, "physfn"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := New(Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	return h, dir
+}
+
+func TestPFWithoutSRIOV(t *testing.T) {
+	h, _ := card(t, map[string]string{"vendor": "0x15b3", "device": "0x1017"}, 0)
+	if total := intFile(0, h.sys().device("0000:86:00.0"), "sriov_totalvfs"); total != 0 {
+		t.Errorf("%d virtual functions possible", total)
+	}
+	if err := h.SetNumVFs("0000:86:00.0", 0); err != nil {
+		t.Error(err)
+	}
+	if err := h.SetNumVFs("0000:86:00.0", 1); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("a virtual function of a card that can make none: %v", err)
+	}
+}
+
+func TestSetNumVFsWritesThroughZero(t *testing.T) {
+	h, dir := card(t, map[string]string{"sriov_totalvfs": "16", "sriov_numvfs": "2", "sriov_drivers_autoprobe": "1"}, 2)
+	if err := h.SetNumVFs("0000:86:00.0", 12); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"sriov_numvfs": "12", "sriov_drivers_autoprobe": "1"} {
+		// A file, unlike sysfs, keeps what earlier writes left behind the last.
+		if got, err := read(dir, name); err != nil || !strings.HasPrefix(got, want) {
+			t.Errorf("%s holds %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestFindVF(t *testing.T) {
+	h, _ := card(t, nil, 3)
+	pf, index, err := h.findVF("0000:86:00.3")
+	if pf != "0000:86:00.0" || index != 2 || err != nil {
+		t.Errorf("findVF = %s, %d, %v", pf, index, err)
+	}
+	if _, _, err := h.findVF("0000:86:00.0"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a PF as a VF: %v", err)
+	}
+}
+
+func TestExplainNumVFs(t *testing.T) {
+	for errno, want := range map[unix.Errno]string{
+		unix.ENOMEM: "pci=realloc", unix.ENOSPC: "pci=realloc", unix.EBUSY: "in use", unix.EINVAL: "beyond", unix.EPERM: "lockdown", unix.ERANGE: "",
+	} {
+		if got := explainNumVFs(fmt.Errorf("write: %w", errno)); !strings.Contains(got, want) || want == "" && got != "" {
+			t.Errorf("%v: %q, want it to name %q", errno, got, want)
+		}
+	}
+}
+
+func TestKernelErrors(t *testing.T) {
+	for errno, want := range map[unix.Errno]error{
+		unix.ENODEV: ErrNotFound, unix.EEXIST: ErrExists, unix.EBUSY: ErrBusy, unix.EOPNOTSUPP: ErrUnsupported,
+	} {
+		if err := kernelError(fmt.Errorf("x: %w", errno)); !errors.Is(err, want) || !errors.Is(err, errno) {
+			t.Errorf("%v became %v", errno, err)
+		}
+	}
+}
+
+// A path that is left when a namespace's mount is gone is a plain file.
+func TestLeftoverPathIsNoNamespace(t *testing.T) {
+	h, dir := card(t, nil, 0)
+	ns := NS(filepath.Join(dir, "class"))
+	if h.NSExists(ns) {
+		t.Error("a plain file counts as a namespace")
+	}
+	if _, err := h.Links(ns); !errors.Is(err, ErrNSGone) {
+		t.Errorf("links of a plain file: %v", err)
+	}
+	if _, err := h.Links("/proc/self/ns/uts"); !errors.Is(err, ErrNSGone) {
+		t.Errorf("links of a UTS namespace: %v", err)
+	}
+}
