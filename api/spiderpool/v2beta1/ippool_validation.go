@@ -13,6 +13,8 @@ import (
 )
 
 // Families says which IP versions the cluster's configuration enables.
+//
+// +kubebuilder:object:generate=false
 type Families struct{ IPv4, IPv6 bool }
 
 // Enabled tells whether version 4 or 6 is enabled.
@@ -21,6 +23,8 @@ func (f Families) Enabled(version int64) bool {
 }
 
 // IPPoolAddresses is the spec of a pool with its text read.
+//
+// +kubebuilder:object:generate=false
 type IPPoolAddresses struct {
 	// Subnet has zero host bits.
 	Subnet netip.Prefix
@@ -32,6 +36,8 @@ type IPPoolAddresses struct {
 }
 
 // IPPoolRoute is a Route with its text read.
+//
+// +kubebuilder:object:generate=false
 type IPPoolRoute struct {
 	Dst netip.Prefix
 	Gw  netip.Addr
