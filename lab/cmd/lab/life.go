@@ -58,10 +58,11 @@ var cellProgram = []string{"/proc/self/exe", "cell"}
 
 // addOptions adds the flags of what a person may choose about a lab.
 func addOptions(flags *pflag.FlagSet, o *cluster.Options) {
-	flags.IntVar(&o.Cards, "cards", 1, "InfiniBand cards per machine: 1 or 2")
-	flags.IntVar(&o.MemoryMiB, "memory", 1024, "memory of each machine, in MiB")
-	flags.IntVar(&o.CPUs, "cpus", 1, "processors of each machine")
-	flags.IntVar(&o.APIPort, "api-port", 16443, "port of this host's loopback address for the API server")
+	d := cluster.DefaultOptions()
+	flags.IntVar(&o.Cards, "cards", d.Cards, "InfiniBand cards per machine: 1 or 2")
+	flags.IntVar(&o.MemoryMiB, "memory", d.MemoryMiB, "memory of each machine, in MiB")
+	flags.IntVar(&o.CPUs, "cpus", d.CPUs, "processors of each machine")
+	flags.IntVar(&o.APIPort, "api-port", d.APIPort, "port of this host's loopback address for the API server")
 }
 
 func upCommand() *cobra.Command {

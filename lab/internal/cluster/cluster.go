@@ -35,6 +35,9 @@ type Options struct {
 	APIPort   int // on the host's loopback address
 }
 
+// DefaultOptions suit an ordinary machine.
+func DefaultOptions() Options { return Options{Cards: 1, MemoryMiB: 1024, CPUs: 1, APIPort: 16443} }
+
 // Lab is a lab, up or not.
 type Lab struct {
 	Layout Layout

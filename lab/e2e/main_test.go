@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"spidernet.io/spiderpool/lab/demo"
+	"spidernet.io/spiderpool/lab/internal/cache"
+	"spidernet.io/spiderpool/lab/internal/cluster"
+	"spidernet.io/spiderpool/lab/internal/gobuild"
+	"spidernet.io/spiderpool/lab/internal/progress"
+	"spidernet.io/spiderpool/lab/internal/terminal"
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+// term is where all tests type their commands.
+var term *terminal.Terminal
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("e2e: skipped, because of -short")
+		return
+	}
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	ctx := context.Background()
+	lab, err := openLab()
+	if err != nil {
+		return 1, err
+	}
+	dir, err := os.MkdirTemp("", "e2e")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "lab") // the cell's first process is the lab program, not this test
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "../cmd/lab").CombinedOutput(); err != nil {
+		return 1, fmt.Errorf("compiling the lab program: %w\n%s", err, out)
+	}
+	if os.Getenv("LAB_KEEP") == "" {
+		if err := lab.Down(ctx); err != nil {
+			return 1, err
+		}
+		defer func() { err = errors.Join(err, lab.Down(ctx)) }()
+	}
+	if err := lab.Ensure(ctx, cluster.DefaultOptions(), []string{program, "cell"}); err != nil {
+		return 1, err
+	}
+	if term, err = terminal.Open(ctx, lab); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func openLab() (cluster.Lab, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return cluster.Lab{}, err
+	}
+	source, err := gobuild.FindSource(dir)
+	if err != nil {
+		return cluster.Lab{}, err
+	}
+	c, err := cache.Default()
+	if err != nil {
+		return cluster.Lab{}, err
+	}
+	layout, err := cluster.DefaultLayout()
+	return cluster.Lab{Layout: layout, Source: source, Cache: c, Say: progress.New(os.Stderr)}, err
+}
+
+// TestGuide walks the guide as the demo does; every promise is a test of its own. It comes first: the other tests use what it installed.
+func TestGuide(t *testing.T) {
+	steps, err := demo.Steps(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	walk := demo.New(term, t.Output())
+	for _, s := range steps {
+		t.Run(s.Title, func(t *testing.T) {
+			results, err := walk.Run(t.Context(), []demo.Step{s})
+			if err != nil {
+				t.Fatalf("%v: %v", err, results[0].Err)
+			}
+		})
+	}
+}
