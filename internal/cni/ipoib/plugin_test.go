@@ -1,0 +1,128 @@
+package ipoib
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/hosttest"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// memory is a cni.State.
+type memory struct{ raw []byte }
+
+func (m *memory) Load(into any) (bool, error) {
+	if m.raw == nil {
+		return false, nil
+	}
+	return true, json.Unmarshal(m.raw, into)
+}
+
+func (m *memory) Save(v any) (err error) {
+	m.raw, err = json.Marshal(v)
+	return err
+}
+
+func call(id, conf string, ns host.NS) *cni.Request {
+	return &cni.Request{ContainerID: id, NetNS: ns, IfName: "eth0", Network: "net", CNIVersion: "1.0.0", Conf: []byte(conf), State: &memory{}}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two children of one port: names, hardware addresses and link-local addresses of their own, the parent's P_Key and mode,
+// the MTU asked for, and the master found by its alternative name.
+func TestTwoChildren(t *testing.T) {
+	f := hosttest.GuideNode()
+	before := f.Snapshot()
+	p := &Plugin{Kernel: f}
+	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
+	must(t, err)
+	seen := map[string]bool{}
+	var calls []*cni.Request
+	for _, id := range []string{"a", "b"} {
+		ns := host.NS("/var/run/netns/" + id)
+		f.AddNS(ns)
+		r := call(id, `{"master":"ibp134s0f0","mtu":2000}`, ns)
+		calls = append(calls, r)
+		res, err := p.Add(context.Background(), r)
+		must(t, err)
+		l, err := f.LinkByName(ns, "eth0")
+		must(t, err)
+		if !l.Up || l.MTU != 2000 || l.PKey&0x7fff != master.PKey&0x7fff || l.Mode != master.Mode {
+			t.Errorf("child %+v", l)
+		}
+		if i := res.Interfaces[0]; i.Mac != l.HardwareAddr.String() || i.Mtu != 2000 || i.Sandbox != string(ns) || len(l.HardwareAddr) != ib.LinkAddrLen {
+			t.Errorf("result %+v", i)
+		}
+		addrs, err := f.Addresses(ns, l.Index)
+		must(t, err)
+		for _, a := range addrs {
+			if seen[a.String()] || a.Addr() == hosttest.GuidePFGUID.LinkLocal() {
+				t.Errorf("link-local address %s is not the child's own", a)
+			}
+			seen[a.String()] = true
+		}
+		must(t, p.Check(context.Background(), r))
+	}
+	if len(seen) != 2 {
+		t.Errorf("link-local addresses %v", seen)
+	}
+	for _, r := range calls {
+		must(t, p.Del(context.Background(), r))
+		must(t, p.Del(context.Background(), r))
+		f.DeleteNS(r.NetNS)
+	}
+	if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	f := hosttest.GuideNode()
+	f.AddNS("/ns")
+	for name, test := range map[string]struct{ conf, says string }{
+		"no master":         {`{}`, "master is empty"},
+		"no such master":    {`{"master":"ib9"}`, "master ib9 does not exist on this node; the IPoIB interfaces of this node are ibs5f0=ibp134s0f0"},
+		"Ethernet":          {`{"master":"eno1"}`, "not an IPoIB interface"},
+		"dhcp":              {`{"master":"ibs5f0","ipam":{"type":"dhcp"}}`, "does not work on InfiniBand"},
+		"MTU below nothing": {`{"master":"ibs5f0","mtu":-1}`, "mtu is -1"},
+		"wrong type":        {`{"master":["ibs5f0"]}`, "does not parse"},
+	} {
+		_, err := (&Plugin{Kernel: f}).Add(context.Background(), call("c", test.conf, "/ns"))
+		if err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+	}
+}
+
+// A child of the same name that is not ours stays.
+func TestDelSparesOthers(t *testing.T) {
+	f := hosttest.GuideNode()
+	f.AddNS("/ns")
+	p := &Plugin{Kernel: f}
+	r := call("c", `{"master":"ibs5f0"}`, "/ns")
+	_, err := p.Add(context.Background(), r)
+	must(t, err)
+	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
+	must(t, err)
+	_, err = f.AddIPoIBChild(master.Index, "eth0", master.PKey)
+	must(t, err)
+	must(t, p.Del(context.Background(), r))
+	if _, err := f.LinkByName(host.NodeNS, "eth0"); err != nil {
+		t.Errorf("deleted somebody else's link: %v", err)
+	}
+	if len(tempName(strings.Repeat("c", 64), "eth0")) > 15 {
+		t.Error("the temporary name is too long for the kernel")
+	}
+}
