@@ -33,7 +33,7 @@ func kernelError(err error) error {
 }
 
 // retryDump repeats a dump that the kernel says was interrupted by a change
-// (NLM_F_DUMP_INTR) or by a signal. The last answer stands when changes never stop.
+// (NLM_F_DUMP_INTR), by a signal or by another dump. It gives up when that never ends.
 func retryDump(dump func() error) error {
 	var err error
 	for range 20 {

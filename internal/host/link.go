@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -63,13 +64,31 @@ func readLink(ns NS, l netlink.Link) rawLink {
 // addBusInfo fills PCI in where rtnetlink did not say it (IFLA_PARENT_DEV_NAME came with Linux 5.14): ethtool's bus
 // information of a network device of a PCI function is its address.
 func (h *Host) addBusInfo(ns NS, links []rawLink) {
-	if slices.ContainsFunc(links, func(l rawLink) bool { return l.PCI != "" }) {
-		return // the kernel says it
-	}
-	candidates := slices.ContainsFunc(links, func(l rawLink) bool { return l.mayBePCI() })
-	if !candidates {
+	if saysParentDevice() || !slices.ContainsFunc(links, rawLink.mayBePCI) {
 		return
 	}
+	h.askBusInfo(ns, links)
+}
+
+// saysParentDevice tells whether this kernel's rtnetlink names the device above a link.
+var saysParentDevice = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return false
+	}
+	return atLeast(unix.ByteSliceToString(u.Release[:]), 5, 14)
+})
+
+// atLeast compares a kernel release such as 6.1.0-56-amd64.
+func atLeast(release string, major, minor int) bool {
+	var haveMajor, haveMinor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &haveMajor, &haveMinor); err != nil {
+		return false
+	}
+	return haveMajor > major || haveMajor == major && haveMinor >= minor
+}
+
+func (h *Host) askBusInfo(ns NS, links []rawLink) {
 	_ = h.in(ns, func() error { // best effort: many links have no ethtool at all
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
@@ -77,7 +96,10 @@ func (h *Host) addBusInfo(ns NS, links []rawLink) {
 		}
 		defer unix.Close(fd)
 		for i := range links {
-			if info, err := unix.IoctlGetEthtoolDrvinfo(fd, links[i].Name); err == nil && links[i].mayBePCI() {
+			if !links[i].mayBePCI() {
+				continue
+			}
+			if info, err := unix.IoctlGetEthtoolDrvinfo(fd, links[i].Name); err == nil {
 				if bus := unix.ByteSliceToString(info.Bus_info[:]); checkPCI(bus) == nil {
 					links[i].PCI = bus
 				}

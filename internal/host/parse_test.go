@@ -49,6 +49,30 @@ func TestIsNetworkClass(t *testing.T) {
 	}
 }
 
+func TestAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{"6.1.0-56-amd64": true, "5.14.0-1.el9": true, "5.13.19": false, "4.18.0-553.el8": false, "": false} {
+		if got := atLeast(release, 5, 14); got != want {
+			t.Errorf("%q is at least 5.14: %v, want %v", release, got, want)
+		}
+	}
+}
+
+func TestCarriesDefault(t *testing.T) {
+	link := func(index, parent, master int) rawLink {
+		return rawLink{Link: Link{Index: index, Parent: parent}, master: master}
+	}
+	// 2 and 3 are in bond 4, on which VLAN 5 lies; 6 stands alone.
+	v := view{links: []rawLink{link(1, 0, 0), link(2, 0, 4), link(3, 0, 4), link(4, 0, 0), link(5, 4, 0), link(6, 0, 0)}}
+	for through, want := range map[int][]bool{4: {true, true, true, false}, 5: {true, true, true, false}, 6: {false, false, false, true}} {
+		v.routes = []Route{{Index: through}}
+		for i, index := range []int{2, 3, 4, 6} {
+			if got := v.carriesDefault(index); got != want[i] {
+				t.Errorf("default route through %d: link %d carries it: %v, want %v", through, index, got, want[i])
+			}
+		}
+	}
+}
+
 func TestPortTexts(t *testing.T) {
 	if got := stateName("4: ACTIVE"); got != "ACTIVE" {
 		t.Errorf("state %q", got)

@@ -146,7 +146,7 @@ type view struct {
 	sys    sysfs
 	links  []rawLink
 	rdma   []RDMADevice
-	routes []Route // default routes
+	routes []Route // default routes, for PFs
 }
 
 func (h *Host) look() (view, error) {
@@ -155,20 +155,23 @@ func (h *Host) look() (view, error) {
 	if v.links, err = h.rawLinks(NodeNS); err != nil {
 		return v, err
 	}
-	if v.rdma, err = h.RDMADevices(NodeNS); err != nil {
-		return v, err
-	}
-	routes, err := h.Routes(NodeNS, 0)
+	v.rdma, err = h.RDMADevices(NodeNS)
+	return v, err
+}
+
+func (h *Host) lookWithRoutes() (view, error) {
+	v, err := h.look()
 	if err != nil {
 		return v, err
 	}
+	routes, err := h.Routes(NodeNS, 0)
 	v.routes = slices.DeleteFunc(routes, func(r Route) bool { return r.Dst.Bits() != 0 })
-	return v, nil
+	return v, err
 }
 
 // PFs lists physical network functions (PCI class 02xx, not a VF), in order of PCI address, with their VFs.
 func (h *Host) PFs() ([]PF, error) {
-	v, err := h.look()
+	v, err := h.lookWithRoutes()
 	if err != nil {
 		return nil, fmt.Errorf("looking for network functions: %w", err)
 	}
@@ -196,7 +199,7 @@ func (h *Host) PF(pci string) (PF, error) {
 	if err := h.checkPF(pci); err != nil {
 		return PF{}, err
 	}
-	v, err := h.look()
+	v, err := h.lookWithRoutes()
 	if err != nil {
 		return PF{}, fmt.Errorf("looking at %s: %w", pci, err)
 	}

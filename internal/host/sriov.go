@@ -191,17 +191,19 @@ const (
 )
 
 // BindVF binds the VF to the kernel's default driver (drivers_probe) and waits, bounded, until its
-// RDMA device and netdev are there when the PF has such.
+// RDMA device and netdev are there when the PF has such. A VF that is bound already is left as it is: its devices may
+// be in a pod's namespace.
 func (h *Host) BindVF(pci string) error {
 	pf, _, err := h.findVF(pci)
 	if err != nil {
 		return err
 	}
 	sys, dir := h.sys(), h.sys().device(pci)
-	if linkBase(dir, "driver") == "" {
-		if err := h.probe(pci, pf); err != nil {
-			return err
-		}
+	if linkBase(dir, "driver") != "" {
+		return nil
+	}
+	if err := h.probe(pci, pf); err != nil {
+		return err
 	}
 	driver := linkBase(dir, "driver")
 	if driver == "" {

@@ -1,10 +1,13 @@
 package host_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 // pair is a veth between two namespaces with addresses.
@@ -97,23 +101,13 @@ func call(t *testing.T, n *netns, from, to string) string {
 	return string(heard)
 }
 
-// The neighbour learns an announced address: its entry changes without a word of its own.
+// A neighbour hears of an announced address.
 func TestAnnouncedAddressIsHeard(t *testing.T) {
 	h, env := machine(t)
 	a, b := env.NewNS(t), newNS(t)
 	la, lb := pair(t, h, a, "net0", "172.91.0.2/24", b.path(), "172.91.0.1/24")
-	var fd int
-	inNS(t, b, func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0x0608) // ETH_P_ARP in network order
-		return err
-	})
-	defer unix.Close(fd)
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Announce(a, la.Index, netip.MustParseAddr("172.91.0.2")); err != nil {
-		t.Fatal(err)
-	}
+	fd := packetSocket(t, b, unix.ETH_P_ARP)
+	must(t, h.Announce(a, la.Index, netip.MustParseAddr("172.91.0.2")))
 	buf := make([]byte, 256)
 	n, from, err := unix.Recvfrom(fd, buf, 0)
 	if err != nil {
@@ -125,5 +119,89 @@ func TestAnnouncedAddressIsHeard(t *testing.T) {
 	}
 	if n < 28 || netip.AddrFrom4([4]byte(buf[14:18])) != netip.MustParseAddr("172.91.0.2") {
 		t.Errorf("the announcement is % x", buf[:n])
+	}
+}
+
+// packetSocket receives all packets of a protocol in a namespace, with a bounded wait.
+func packetSocket(t *testing.T, n *netns, protocol uint16) int {
+	t.Helper()
+	var fd int
+	inNS(t, n, func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(protocol>>8|protocol<<8))
+		return err
+	})
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// The same over InfiniBand, between two children of the card's port: both kinds of announcement carry 20 octets.
+func TestAnnouncedAddressIsHeardOverInfiniBand(t *testing.T) {
+	pci := os.Getenv(ibPF)
+	if pci == "" {
+		t.Skip("needs an InfiniBand card: run it in the lab's virtual machine with " + ibPF)
+	}
+	h, _ := machine(t)
+	pf, err := h.PF(pci)
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, h.SetLinkUp(host.NodeNS, pf.Link.Index))
+	says, hears := newNS(t), newNS(t)
+	la := child(t, h, pf, says, 1)
+	lb := child(t, h, pf, hears, 2)
+	for protocol, ip := range map[uint16]string{unix.ETH_P_ARP: "172.91.0.2/16", unix.ETH_P_IPV6: "2001:db8::2/64"} {
+		p := netip.MustParsePrefix(ip)
+		must(t, h.AddAddress(la.NS, la.Index, p))
+		fd := packetSocket(t, hears, protocol)
+		must(t, h.Announce(la.NS, la.Index, p.Addr()))
+		awaitPacket(t, fd, lb.Index, p.Addr().AsSlice(), la.HardwareAddr)
+	}
+}
+
+// child makes an IPoIB child of the port, in a namespace, up, with carrier.
+func child(t *testing.T, h hosttest.API, pf host.PF, n *netns, number int) host.Link {
+	t.Helper()
+	l, err := h.AddIPoIBChild(pf.Link.Index, fmt.Sprintf("child%d", number), 0)
+	must(t, err)
+	l, err = h.MoveLink(host.NodeNS, l.Index, n.path(), "eth0")
+	must(t, err)
+	t.Cleanup(func() { _ = h.DeleteLink(l.NS, l.Index) })
+	must(t, h.SetIPv6LinkLocalGUID(l.NS, l.Index, ib.VFGUID(pf.RDMA.PortGUID, 100+number)))
+	must(t, h.SetLinkUp(l.NS, l.Index))
+	for deadline := time.Now().Add(20 * time.Second); !l.Carrier; time.Sleep(20 * time.Millisecond) {
+		if l, err = h.LinkByIndex(l.NS, l.Index); err != nil || time.Now().After(deadline) {
+			t.Fatalf("no carrier: %+v, %v", l, err)
+		}
+	}
+	return l
+}
+
+// awaitPacket waits, bounded, for a packet that holds all the parts.
+func awaitPacket(t *testing.T, fd, link int, parts ...[]byte) {
+	t.Helper()
+	buf := make([]byte, 2048)
+	for range 100 {
+		n, from, err := unix.Recvfrom(fd, buf, 0)
+		if err != nil {
+			t.Fatalf("no packet with % x: %v", parts, err)
+		}
+		all := from.(*unix.SockaddrLinklayer).Ifindex == link
+		for _, p := range parts {
+			all = all && bytes.Contains(buf[:n], p)
+		}
+		if all {
+			return
+		}
+	}
+	t.Fatalf("no packet with % x among 100", parts)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
