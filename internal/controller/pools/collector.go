@@ -1,0 +1,237 @@
+package pools
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+)
+
+// collector frees leases that nobody can be using. It runs on the leader. The
+// cache only tells where to look; what frees an address is read from the API
+// server itself, and the lease is deleted only in the version that was judged.
+type collector struct {
+	Options
+	client   client.Client
+	live     client.Reader
+	recorder events.EventRecorder
+
+	mu        sync.Mutex
+	goneSince map[string]goneLease // by the lease's name
+}
+
+// goneLease is when the pod of exactly this lease object was first seen gone.
+type goneLease struct {
+	uid   types.UID
+	since time.Time
+}
+
+func setupCollector(mgr ctrl.Manager, o Options) error {
+	c := &collector{
+		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		recorder: mgr.GetEventRecorder("spiderpool-collector"), goneSince: map[string]goneLease{},
+	}
+	err := ctrl.NewControllerManagedBy(mgr).Named("lease-collector").
+		For(&v2beta1.SpiderIPLease{}).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfPod), builder.WithPredicates(podEnds())).
+		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfSet), builder.WithPredicates(setShrinks())).
+		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfNode), builder.WithPredicates(onlyDeletes())).
+		Complete(c)
+	if err != nil {
+		return fmt.Errorf("set up the lease collector: %w", err)
+	}
+	return nil
+}
+
+// podEnds passes on what may end a pod's use of its addresses.
+func podEnds() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false }, // every lease is judged at the start
+		GenericFunc: func(event.GenericEvent) bool { return false },
+		UpdateFunc:  func(e event.UpdateEvent) bool { return stopped(e.ObjectNew.(*corev1.Pod)) },
+	}
+}
+
+func setShrinks() predicate.Predicate {
+	return predicate.And(predicate.GenerationChangedPredicate{}, predicate.Funcs{
+		CreateFunc: func(event.CreateEvent) bool { return false },
+	})
+}
+
+func onlyDeletes() predicate.Predicate {
+	return predicate.Funcs{
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		UpdateFunc:  func(event.UpdateEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
+
+func (c *collector) leasesOfPod(ctx context.Context, o client.Object) []reconcile.Request {
+	return c.requests(ctx, indexUID, string(o.GetUID()))
+}
+
+func (c *collector) leasesOfSet(ctx context.Context, o client.Object) []reconcile.Request {
+	return c.requests(ctx, indexOwner, ownerKey("StatefulSet", o.GetNamespace(), o.GetName()))
+}
+
+func (c *collector) leasesOfNode(ctx context.Context, o client.Object) []reconcile.Request {
+	return c.requests(ctx, indexNode, o.GetName())
+}
+
+func (c *collector) requests(ctx context.Context, field, value string) []reconcile.Request {
+	leases, err := leasesBy(ctx, c.client, field, value)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "find the leases to judge")
+		return nil
+	}
+	var requests []reconcile.Request
+	for _, l := range leases {
+		requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKey{Name: l.Name}})
+	}
+	return requests
+}
+
+// Reconcile judges one lease, first by the cache, then by the API server.
+func (c *collector) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	lease := &v2beta1.SpiderIPLease{}
+	if err := c.client.Get(ctx, request.NamespacedName, lease); err != nil {
+		c.remember(&v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: request.Name}}, false)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	v, err := c.judgeBy(ctx, c.client, lease)
+	if err == nil && (v.free || v.again > 0) {
+		v, err = c.judgeBy(ctx, c.live, lease)
+	}
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	c.remember(lease, v.gone && !v.free)
+	switch {
+	case v.free:
+		return reconcile.Result{}, c.free(ctx, lease, v.why)
+	case v.again > 0:
+		return reconcile.Result{RequeueAfter: v.again}, nil
+	}
+	return reconcile.Result{RequeueAfter: c.Rescan}, nil
+}
+
+// judgeBy gathers the evidence from one reader and judges.
+func (c *collector) judgeBy(ctx context.Context, from client.Reader, lease *v2beta1.SpiderIPLease) (verdict, error) {
+	e := evidence{lease: lease, now: time.Now(), goneSince: c.since(lease)}
+	holder := lease.Spec.Pod
+	if holder == nil {
+		gone, err := absent(ctx, from, client.ObjectKey{Name: lease.Spec.Node}, &corev1.Node{})
+		e.nodeGone = gone
+		return c.judge(e), err
+	}
+	var pod corev1.Pod
+	gone, err := absent(ctx, from, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Name}, &pod)
+	if err != nil {
+		return verdict{}, err
+	}
+	if !gone {
+		e.pod = &pod
+	}
+	if holder.Owner != nil && holder.Owner.Kind == "StatefulSet" {
+		var set appsv1.StatefulSet
+		gone, err := absent(ctx, from, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Owner.Name}, &set)
+		if err != nil {
+			return verdict{}, err
+		}
+		if !gone {
+			e.set = &set
+		}
+	}
+	return c.judge(e), nil
+}
+
+// absent reads an object and tells whether it does not exist.
+func absent(ctx context.Context, from client.Reader, key client.ObjectKey, o client.Object) (bool, error) {
+	err := from.Get(ctx, key, o)
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read %T %s: %w", o, key, err)
+	}
+	return false, nil
+}
+
+// free deletes the lease as it was judged; one that changed meanwhile is judged again by its own event.
+func (c *collector) free(ctx context.Context, lease *v2beta1.SpiderIPLease, why string) error {
+	err := c.client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("free address %s of pool %s: %w", lease.Spec.IP, lease.Spec.Pool, err)
+	}
+	ctrl.LoggerFrom(ctx).Info("freed an address", "pool", lease.Spec.Pool, "ip", lease.Spec.IP, "node", lease.Spec.Node, "holder", lease.Holder(), "why", why)
+	c.tell(ctx, lease, why)
+	if lease.Spec.Pod == nil || lease.Spec.Pod.Owner == nil {
+		return nil
+	}
+	return c.deleteEndpoint(ctx, lease.Spec.Pod)
+}
+
+// tell puts an event on the pool.
+func (c *collector) tell(ctx context.Context, lease *v2beta1.SpiderIPLease, why string) {
+	var pool v2beta1.SpiderIPPool
+	if err := c.client.Get(ctx, client.ObjectKey{Name: lease.Spec.Pool}, &pool); err != nil {
+		return // no pool, nobody to tell
+	}
+	c.recorder.Eventf(&pool, nil, corev1.EventTypeNormal, "AddressFreed", "Collect", "%s of %s was freed: %s", lease.Spec.IP, lease.Holder(), why)
+}
+
+// deleteEndpoint removes the endpoint of a pod whose owner gave its addresses
+// up: it has no owner reference by which Kubernetes would remove it.
+func (c *collector) deleteEndpoint(ctx context.Context, holder *v2beta1.LeasePod) error {
+	var endpoint v2beta1.SpiderEndpoint
+	err := c.live.Get(ctx, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Name}, &endpoint)
+	if err == nil && len(endpoint.OwnerReferences) == 0 && endpoint.Status.Current.UID == holder.UID {
+		err = c.client.Delete(ctx, &endpoint, client.Preconditions{UID: &endpoint.UID, ResourceVersion: &endpoint.ResourceVersion})
+	}
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete SpiderEndpoint %s/%s: %w", holder.Namespace, holder.Name, err)
+	}
+	return nil
+}
+
+// since is when the pod of a lease was first seen gone.
+func (c *collector) since(lease *v2beta1.SpiderIPLease) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.goneSince[lease.Name]; g.uid == lease.UID {
+		return g.since
+	}
+	return time.Time{}
+}
+
+// remember notes the first time that a pod was seen gone, and forgets it otherwise.
+func (c *collector) remember(lease *v2beta1.SpiderIPLease, gone bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known, ok := c.goneSince[lease.Name]
+	switch {
+	case !gone:
+		delete(c.goneSince, lease.Name)
+	case !ok || known.uid != lease.UID:
+		c.goneSince[lease.Name] = goneLease{uid: lease.UID, since: time.Now()}
+	}
+}
