@@ -23,7 +23,7 @@ func Desired(policies []v1.SriovNetworkNodePolicy, nodeLabels map[string]string,
 	for i := range cards {
 		pf := &cards[i]
 		out, selected := desiredOf(ordered, pf)
-		if !selected && pf.Managed {
+		if !selected && pf.Managed && pf.Name != "" { // without its netdev, pfNames cannot be compared
 			out, selected = v1.Interface{PciAddress: pf.PciAddress, Name: pf.Name}, true
 		}
 		if selected {

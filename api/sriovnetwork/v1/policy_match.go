@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -47,18 +48,19 @@ func parseIndex(s string) (int, error) {
 	return int(n), nil
 }
 
-// ParsePFName reads an entry of nicSelector.pfNames: a netdev name, or "name#first-last". The range is nil without one.
+// ParsePFName reads an entry of nicSelector.pfNames: a netdev name, or "name#first-last". The range is nil without one. Errors leave
+// it to the caller to name the entry.
 func ParsePFName(s string) (name string, r *VFRange, err error) {
 	name, text, ranged := strings.Cut(s, "#")
 	if name == "" || strings.ContainsAny(name, " \t\n/") {
-		return "", nil, fmt.Errorf("%q: want the name of a network device, optionally with a range of VFs, such as ibs5f0 or ibs5f0#0-7", s)
+		return "", nil, errors.New("want the name of a network device, optionally with a range of VFs, such as ibs5f0 or ibs5f0#0-7")
 	}
 	if !ranged {
 		return name, nil, nil
 	}
 	parsed, err := ParseVFRange(text)
 	if err != nil {
-		return "", nil, fmt.Errorf("%q: %w", s, err)
+		return "", nil, err
 	}
 	return name, &parsed, nil
 }

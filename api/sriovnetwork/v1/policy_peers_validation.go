@@ -32,7 +32,7 @@ func (p *SriovNetworkNodePolicy) ValidateAgainst(others []SriovNetworkNodePolicy
 	} else {
 		warnings = append(warnings, warn...)
 	}
-	return append(warnings, p.selectsNothing(nodes)...), errs
+	return append(warnings, p.WhyNothing(nodes)...), errs
 }
 
 func (p *SriovNetworkNodePolicy) conflicts(o *SriovNetworkNodePolicy, nodes []NodeCards) (errs field.ErrorList) {
@@ -68,10 +68,16 @@ func sharedRange(a, b *SriovNetworkNodePolicySpec, nodes []NodeCards) string {
 			}
 		}
 	}
-	if !sameNodePossible(a.NodeSelector, b.NodeSelector) {
+	if !sameNodePossible(a.NodeSelector, b.NodeSelector) || !sameCardPossible(&a.NicSelector, &b.NicSelector) {
 		return ""
 	}
 	return sharedName(a, b)
+}
+
+// sameCardPossible tells whether one card can have the IDs of both selectors.
+func sameCardPossible(a, b *SriovNetworkNicSelector) bool {
+	agree := func(x, y string) bool { return x == "" || y == "" || strings.EqualFold(x, y) }
+	return agree(a.Vendor, b.Vendor) && agree(a.DeviceID, b.DeviceID)
 }
 
 // sameNodePossible tells whether one node can have the labels of both selectors.
@@ -113,7 +119,7 @@ func sharedName(a, b *SriovNetworkNodePolicySpec) string {
 func (p *SriovNetworkNodePolicy) tooManyVFs(nodes []NodeCards) (*field.Error, []string) {
 	var short []string
 	selected := 0
-	p.eachSelected(nodes, func(node *NodeCards, pf *InterfaceExt) {
+	p.EachSelected(nodes, func(node *NodeCards, pf *InterfaceExt) {
 		selected++
 		if pf.TotalVfs < p.Spec.NumVfs {
 			short = append(short, fmt.Sprintf("card %s on node %s supports at most %d", pf.PciAddress, node.Name, pf.TotalVfs))
@@ -130,7 +136,8 @@ func (p *SriovNetworkNodePolicy) tooManyVFs(nodes []NodeCards) (*field.Error, []
 		text+": lower numVfs, or raise the card's limit in its firmware (NVIDIA: `mstconfig -d <pci> set SRIOV_EN=True NUM_OF_VFS=<n>`, then reboot)"), nil
 }
 
-func (p *SriovNetworkNodePolicy) eachSelected(nodes []NodeCards, fn func(*NodeCards, *InterfaceExt)) {
+// EachSelected calls fn for every card that the policy selects.
+func (p *SriovNetworkNodePolicy) EachSelected(nodes []NodeCards, fn func(*NodeCards, *InterfaceExt)) {
 	for i := range nodes {
 		if !p.Spec.SelectsNode(nodes[i].Labels) {
 			continue
@@ -143,16 +150,16 @@ func (p *SriovNetworkNodePolicy) eachSelected(nodes []NodeCards, fn func(*NodeCa
 	}
 }
 
-// selectsNothing explains, node by node, why a policy has no effect; empty when it has one.
-func (p *SriovNetworkNodePolicy) selectsNothing(nodes []NodeCards) (lines []string) {
+// WhyNothing explains, node by node, why a policy selects no card; empty when it selects one.
+func (p *SriovNetworkNodePolicy) WhyNothing(nodes []NodeCards) (lines []string) {
 	found := false
-	p.eachSelected(nodes, func(*NodeCards, *InterfaceExt) { found = true })
+	p.EachSelected(nodes, func(*NodeCards, *InterfaceExt) { found = true })
 	if found {
 		return nil
 	}
 	for i := range nodes {
 		if p.Spec.SelectsNode(nodes[i].Labels) {
-			lines = append(lines, p.WhyNothing(&nodes[i]))
+			lines = append(lines, p.whyNothingOn(&nodes[i]))
 		}
 	}
 	if len(lines) == 0 {
@@ -161,8 +168,8 @@ func (p *SriovNetworkNodePolicy) selectsNothing(nodes []NodeCards) (lines []stri
 	return append([]string{"spec.nicSelector: selects no card on any node, so nothing happens until one fits"}, cut(lines)...)
 }
 
-// WhyNothing says what a node has in place of the cards that the policy selects.
-func (p *SriovNetworkNodePolicy) WhyNothing(node *NodeCards) string {
+// whyNothingOn says what a node has in place of the cards that the policy selects.
+func (p *SriovNetworkNodePolicy) whyNothingOn(node *NodeCards) string {
 	if len(node.Interfaces) == 0 {
 		return fmt.Sprintf("node %s: its agent has not reported any network card yet", node.Name)
 	}

@@ -19,7 +19,6 @@ const (
 // +kubebuilder:validation:XValidation:rule="!(has(self.isRdma) && self.isRdma && has(self.deviceType) && self.deviceType == 'vfio-pci')",fieldPath=".isRdma",message="a VF bound to vfio-pci has no RDMA device: set deviceType: netdevice, or isRdma: false"
 type SriovNetworkNodePolicySpec struct {
 	// ResourceName is advertised as "<prefix>/<resourceName>".
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$')",message="want 1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit, such as mellanoxibsriov; the prefix is added by the agent"
 	ResourceName string `json:"resourceName"`

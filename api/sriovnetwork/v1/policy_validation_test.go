@@ -194,6 +194,7 @@ func TestOverlappingPolicies(t *testing.T) {
 		want  []string
 	}{
 		{"same device", whole, whole, nil, []string{"spec.nicSelector", "card 0000:86:00.0", "policy other", "priority 99"}},
+		{"another kind of card in the slot", whole, func(p *SriovNetworkNodePolicySpec) { p.NicSelector.DeviceID = "1019" }, guideNodes(16), nil},
 		{"ranges apart", names("ibs5f0#0-5"), names("ibs5f0#6-11"), guideNodes(16), nil},
 		{"ranges meet", names("ibs5f0#0-6"), names("ibs5f0#6-11"), nil, []string{"card ibs5f0: VFs 0-6 and 6-11"}},
 		{"name and alternative name", names("ibs5f0#0-6"), names("ibp134s0f0#6-11"), guideNodes(16), []string{"card 0000:86:00.0 on node 10-20-1-10: VFs 0-6 and 6-11"}},

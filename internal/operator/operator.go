@@ -1,0 +1,79 @@
+// Package operator is the sriov-operator process, and the admission of its
+// policies, which the controller process serves: from policies, nodes and what
+// the nodes' agents report it writes the spec of each node's
+// SriovNetworkNodeState, and tells each policy what becomes of it.
+//
+// What a node shall have is decided in package sriov and what is a good policy
+// in the API's own package; here are only the reads and writes of the API
+// server. It never touches a node.
+package operator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/process"
+)
+
+// RunOptions are those of the process.
+type RunOptions struct {
+	// Config reaches the API server.
+	Config *rest.Config
+	Log    *slog.Logger
+	// Name is that of the leader election lease.
+	Name string
+	// Namespace is the product's: only objects in it count.
+	Namespace string
+	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
+	HealthAddress, MetricsAddress string
+}
+
+// Run runs the sriov-operator process until ctx ends; then it returns nil.
+func Run(ctx context.Context, o RunOptions) error {
+	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
+	mgr, _, err := process.NewManager(o.Config, process.Options{
+		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own, &v1.SriovOperatorConfig{}: own,
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace}); err != nil {
+		return err
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the sriov-operator: %w", err)
+	}
+	return nil
+}
+
+// Options of the controllers and of the webhooks.
+type Options struct {
+	// Namespace is the product's: only objects in it count.
+	Namespace string
+}
+
+// SetupWithManager adds the controllers of the sriov-operator process.
+//
+// RBAC, in all: nodes get, list, watch; events.k8s.io/events create, patch.
+// RBAC, in the product's namespace: sriovnetworknodepolicies, sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch;
+// sriovnetworknodepolicies/status patch; sriovnetworknodestates get, list, watch, create, patch, delete; and for leader election
+// leases create, and get, update of the one named after the process.
+func SetupWithManager(mgr ctrl.Manager, o Options) error {
+	if err := setupNodes(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of nodes: %w", err)
+	}
+	if err := setupPolicies(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of policies: %w", err)
+	}
+	return nil
+}
