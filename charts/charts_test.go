@@ -159,7 +159,7 @@ func TestControllerTouchesOnlyItsOwn(t *testing.T) {
 		for _, rule := range rules(t, account) {
 			for _, resource := range rule.Resources {
 				switch resource {
-				case "secrets", "configmaps", "customresourcedefinitions", "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "daemonsets", "deployments":
+				case "secrets", "configmaps", "customresourcedefinitions", "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "daemonsets", "deployments", "deployments/scale":
 					if len(rule.ResourceNames) == 0 {
 						t.Errorf("%s: %v is not limited to names", account, rule)
 					}

@@ -34,11 +34,8 @@ func newController() *cobra.Command {
 	env(flags, "webhook-port", "SPIDERPOOL_WEBHOOK_PORT")
 	flags.StringVar(&o.CertificateSecret, "certificate-secret", "spiderpool-controller-server-certs", "Secret of the webhook server's certificates; the controller fills it")
 	env(flags, "certificate-secret", "SPIDERPOOL_CERTIFICATE_SECRET")
-	flags.StringVar(&o.AgentName, "agent-name", "spiderpool-agent", "name of the agents' DaemonSet")
-	env(flags, "agent-name", "SPIDERPOOL_AGENT_NAME")
 	flags.BoolVar(&o.SRIOV, "sriov", false, "serve the webhooks of SriovNetworkNodePolicy")
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")
-	addResourcePrefix(flags, &o.ResourcePrefix)
 	return cmd
 }
 

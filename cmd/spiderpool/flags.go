@@ -39,7 +39,7 @@ func readEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 			return
 		}
 		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s is %q, want a %s: %w", variable, value, f.Value.Type(), err))
+			errs = append(errs, fmt.Errorf("environment variable %s is %q, which is not a value of type %s: %w", variable, value, f.Value.Type(), err))
 		}
 	})
 	return errors.Join(errs...)

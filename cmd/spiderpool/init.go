@@ -48,9 +48,10 @@ func newClean() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "clean",
-		Short: "before an uninstallation, remove the webhooks and our finalizers",
+		Short: "before an uninstallation, stop the controller and remove the webhooks and our finalizers",
 		Long:  "Removes what would block others once the controller is gone. Pools, networks and addresses stay. It can be repeated.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			o.Namespace = c.namespace
 			if o.Client, err = c.client(); err != nil {
 				return err
 			}
@@ -59,7 +60,7 @@ func newClean() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	c.add(flags)
-	flags.StringVar(&o.Webhooks, "controller-name", "spiderpool-controller", "name of both webhook configurations")
+	flags.StringVar(&o.Controller, "controller-name", "spiderpool-controller", "name of the controller's Deployment and of both webhook configurations")
 	env(flags, "controller-name", "SPIDERPOOL_CONTROLLER_NAME")
 	flags.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "time for all of it")
 	return cmd

@@ -38,8 +38,10 @@ type certificates struct {
 	now      func() time.Time
 
 	serving atomic.Pointer[tls.Certificate]
-	// fault is why the webhook server cannot be called; nil when it can.
-	fault atomic.Pointer[error]
+	// trusted is set once API servers can call the webhook server; fault is why they cannot yet. A later failure to look
+	// after the certificates does not make those that are served bad.
+	trusted atomic.Bool
+	fault   atomic.Pointer[error]
 }
 
 func newCertificates(c client.Client, o Options, now func() time.Time) *certificates {
@@ -70,6 +72,9 @@ func (c *certificates) Reconcile(ctx context.Context, _ reconcile.Request) (reco
 	if apierrors.IsConflict(err) {
 		// Another replica was faster; what it wrote comes with the watch.
 		return reconcile.Result{RequeueAfter: time.Second}, nil
+	}
+	if err == nil {
+		c.trusted.Store(true)
 	}
 	c.fault.Store(&err)
 	return result, err
@@ -180,9 +185,11 @@ func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // ready tells whether API servers can call the webhook server.
 func (c *certificates) ready() error {
-	fault := c.fault.Load()
-	if fault == nil {
-		return errors.New("the certificates have not been looked at yet")
+	if c.trusted.Load() {
+		return nil
 	}
-	return *fault
+	if fault := c.fault.Load(); fault != nil {
+		return *fault
+	}
+	return errors.New("the certificates have not been looked at yet")
 }

@@ -21,8 +21,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/controller/networks"
+	"spidernet.io/spiderpool/internal/controller/pools"
+	"spidernet.io/spiderpool/internal/operator"
 	"spidernet.io/spiderpool/internal/process"
 	"spidernet.io/spiderpool/internal/scheme"
 	"spidernet.io/spiderpool/internal/settings"
@@ -39,8 +42,6 @@ type Options struct {
 	Namespace string
 	// CertificateSecret holds the webhook server's certificates; the chart makes it, empty.
 	CertificateSecret string
-	// AgentName is the name of the agents' DaemonSet; their heartbeats are AgentName-<node>.
-	AgentName string
 	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
 	HealthAddress, MetricsAddress string
 	// WebhookHost and WebhookPort are where the webhook server listens; an empty host is all addresses.
@@ -48,8 +49,6 @@ type Options struct {
 	WebhookPort int
 	// SRIOV turns on the webhooks of SriovNetworkNodePolicy.
 	SRIOV bool
-	// ResourcePrefix of the nodes' resources, such as spidernet.io.
-	ResourcePrefix string
 	// Settings are those of conf.yml.
 	Settings settings.Settings
 }
@@ -106,10 +105,28 @@ func newManager(o Options) (ctrl.Manager, error) {
 	return mgr, nil
 }
 
+// podGrace is how long a pod must be gone or finished before its address is taken back, beside what the options add: its
+// node normally gives it back first.
+const podGrace = 30 * time.Second
+
 // setup adds the parts of the process.
 func setup(mgr ctrl.Manager, o Options) error {
+	gc := o.Settings.GC
+	err := pools.SetupWithManager(mgr, pools.Options{
+		Families: v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
+		Rescan:   gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
+	})
+	if err != nil {
+		return fmt.Errorf("setting up the pools: %w", err)
+	}
 	if err := networks.SetupWithManager(mgr, networks.Options{}); err != nil {
 		return fmt.Errorf("setting up the networks: %w", err)
+	}
+	if !o.SRIOV {
+		return nil
+	}
+	if err := operator.SetupWebhooks(mgr, operator.Options{Namespace: o.Namespace}); err != nil {
+		return fmt.Errorf("setting up the policies: %w", err)
 	}
 	return nil
 }

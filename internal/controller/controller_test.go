@@ -146,9 +146,9 @@ func run(t *testing.T) client.Client {
 	klog.SetSlogLogger(log)
 	o := Options{
 		Config: testchart.As(api.Config, "spiderpool-controller", ""), Log: log,
-		Name: "spiderpool-controller", Namespace: testchart.Namespace, CertificateSecret: "spiderpool-controller-server-certs", AgentName: "spiderpool-agent",
+		Name: "spiderpool-controller", Namespace: testchart.Namespace, CertificateSecret: "spiderpool-controller-server-certs",
 		HealthAddress: process.Address("127.0.0.1", freePort(t)), WebhookHost: "localhost", WebhookPort: webhookPort,
-		SRIOV: true, ResourcePrefix: "spidernet.io", Settings: settings.Default(),
+		SRIOV: true, Settings: settings.Default(),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -8,11 +8,17 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
@@ -23,23 +29,29 @@ import (
 type CleanOptions struct {
 	// Client reads and writes the API server directly.
 	Client client.Client
-	// Webhooks is the name of both webhook configurations.
-	Webhooks string
+	// Namespace is the release's.
+	Namespace string
+	// Controller is the name of the Deployment and of both webhook configurations.
+	Controller string
 	// Timeout bounds the whole run.
 	Timeout time.Duration
 	// Out takes one line for each thing done.
 	Out io.Writer
 }
 
-// Clean takes away what would block people once the controller is gone: first the webhooks, which nobody would answer,
-// then our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
+// stopTimeout bounds the wait for the controller's pods; a node that is gone must not hold up the rest.
+const stopTimeout = time.Minute
+
+// Clean takes away what would block people once the controller is gone. First it stops the controller, which would put
+// things back; then it removes the webhooks, which nobody would answer, and our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
 // installation finds them again. It goes on after a failure, and may be repeated.
 func Clean(ctx context.Context, o CleanOptions) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("gave up after %s", o.Timeout))
 	defer cancel()
 	errs := []error{
-		o.delete(ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Webhooks}}),
-		o.delete(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Webhooks}}),
+		o.stopController(ctx),
+		o.delete(ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
+		o.delete(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
 	}
 	for _, list := range []client.ObjectList{
 		&v2beta1.SpiderIPPoolList{}, &v2beta1.SpiderReservedIPList{}, &v2beta1.SpiderIPLeaseList{},
@@ -48,6 +60,38 @@ func Clean(ctx context.Context, o CleanOptions) error {
 		errs = append(errs, o.removeFinalizers(ctx, list))
 	}
 	return errors.Join(errs...)
+}
+
+// stopController scales the Deployment to nothing and waits until its pods are gone.
+func (o CleanOptions) stopController(ctx context.Context) error {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Controller}}
+	err := o.Client.Get(ctx, client.ObjectKeyFromObject(d), d)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading Deployment %s: %w", o.Controller, err)
+	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return fmt.Errorf("reading the selector of Deployment %s: %w", o.Controller, err)
+	}
+	if ptr.Deref(d.Spec.Replicas, 1) > 0 {
+		nothing := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
+		if err := o.Client.SubResource("scale").Patch(ctx, d, nothing, client.WithSubResourceBody(&autoscalingv1.Scale{})); err != nil {
+			return fmt.Errorf("stopping Deployment %s: %w", o.Controller, err)
+		}
+		fmt.Fprintf(o.Out, "stopped Deployment %s\n", o.Controller)
+	}
+	pods := &corev1.PodList{}
+	err = wait.PollUntilContextTimeout(ctx, time.Second, stopTimeout, true, func(ctx context.Context) (bool, error) {
+		err := o.Client.List(ctx, pods, client.InNamespace(o.Namespace), client.MatchingLabelsSelector{Selector: selector})
+		return err == nil && len(pods.Items) == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the %d pods of Deployment %s to end: %w", len(pods.Items), o.Controller, err)
+	}
+	return nil
 }
 
 func (o CleanOptions) delete(ctx context.Context, object client.Object) error {

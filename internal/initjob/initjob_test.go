@@ -211,6 +211,7 @@ func TestRunEndsWithTheReason(t *testing.T) {
 func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	admin, own := clients(t)
 	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"))
+	haveWorkloads(t, admin)
 	foreign := "example.com/theirs"
 	pool := &v2beta1.SpiderIPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "kept", Finalizers: []string{v2beta1.Finalizer, foreign}},
@@ -223,14 +224,17 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	clean := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Webhooks: "spiderpool-controller", Timeout: 30 * time.Second, Out: &out})
+		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", Timeout: 30 * time.Second, Out: &out})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
-	if out := clean(); !strings.Contains(out, "ValidatingWebhookConfiguration") || !strings.Contains(out, "MutatingWebhookConfiguration") {
-		t.Fatalf("output %q does not say that the webhooks are gone", out)
+	out := clean()
+	for _, want := range []string{"stopped Deployment spiderpool-controller", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
+		if !strings.Contains(out, want) {
+			t.Fatalf("output %q does not say %q", out, want)
+		}
 	}
 	// Without the webhooks, objects can be created, but it takes an API server some time to notice.
 	for _, o := range []client.Object{pool, lease} {

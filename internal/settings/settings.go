@@ -27,30 +27,22 @@ type Settings struct {
 	// EnableIPv4 and EnableIPv6 are the families that pods may get; at least one is on.
 	EnableIPv4 bool `json:"enableIPv4"`
 	EnableIPv6 bool `json:"enableIPv6"`
-	// EnableStatefulSet and EnableKubevirtStaticIP let an address outlive its pod.
-	EnableStatefulSet      bool `json:"enableStatefulSet"`
-	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
-	// EnableValidatingResourcesDeletedWebhook refuses to delete a pool whose addresses are in use.
-	EnableValidatingResourcesDeletedWebhook bool `json:"enableValidatingResourcesDeletedWebhook"`
-	// TuneSysctlConfig lets the agent set the node's sysctls that pods need.
-	TuneSysctlConfig bool `json:"tuneSysctlConfig"`
 	// GC is about addresses of pods that are gone.
 	GC GC `json:"gc"`
 }
 
 // GC is when addresses of pods that are gone are taken back.
 type GC struct {
-	Enabled bool `json:"enabled"`
 	// IntervalSeconds between full scans, at least 1.
 	IntervalSeconds int `json:"intervalSeconds"`
-	// AdditionalGraceSeconds are added to a pod's own grace period.
+	// AdditionalGraceSeconds are added to the time that a pod must be gone.
 	AdditionalGraceSeconds int `json:"additionalGraceSeconds"`
 }
 
 // Interval is the time between full scans.
 func (g GC) Interval() time.Duration { return time.Duration(g.IntervalSeconds) * time.Second }
 
-// AdditionalGrace is added to a pod's own grace period.
+// AdditionalGrace is added to the time that a pod must be gone.
 func (g GC) AdditionalGrace() time.Duration {
 	return time.Duration(g.AdditionalGraceSeconds) * time.Second
 }
@@ -60,9 +52,7 @@ func Default() Settings {
 	return Settings{
 		IPAMUnixSocketPath: DefaultSocket,
 		EnableIPv4:         true, EnableIPv6: true,
-		EnableStatefulSet: true, EnableKubevirtStaticIP: true,
-		TuneSysctlConfig: true,
-		GC:               GC{Enabled: true, IntervalSeconds: 600},
+		GC: GC{IntervalSeconds: 600},
 	}
 }
 

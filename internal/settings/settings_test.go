@@ -59,7 +59,7 @@ func TestLoadWithoutFileGivesDefaults(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte("enableIPv4: true\ngc: {enabled: false}\n"))
+	f.Add([]byte("enableIPv4: true\ngc: {intervalSeconds: 5}\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := settings.Parse(text)
 		if err == nil && !s.EnableIPv4 && !s.EnableIPv6 {

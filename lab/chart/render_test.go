@@ -77,7 +77,7 @@ sriov: {install: true, hostnetwork: false, prometheus: {enabled: true}}
 multus: {multusCNI: {defaultCniCRName: macvlan, uninstall: true}}
 clusterDefaultPool: {installIPv4IPPool: true, ipv4Subnet: 10.6.0.0/16, ipv4IPRanges: [10.6.0.10-10.6.0.20], ipv4Gateway: 10.6.0.1}
 spiderpoolAgent: {prometheus: {enabled: true}, extraEnv: [{name: A, value: b}], podLabels: {a: b}}
-spiderpoolController: {replicas: 2, hostnetwork: false, prometheus: {enabled: true}, enableValidatingResourcesDeletedWebhook: true, podAnnotations: {c: d}}
+spiderpoolController: {replicas: 2, hostnetwork: false, prometheus: {enabled: true}, podAnnotations: {c: d}}
 `,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,8 +157,8 @@ func TestRefusals(t *testing.T) {
 
 // TestOffValuesCount guards the completion of values against taking "false", 0 and "" for absent.
 func TestOffValuesCount(t *testing.T) {
-	got := mustRender(t, load(t), "ipam: {enableIPv6: false}\nspiderpoolAgent: {tuneSysctlConfig: false, tolerations: []}\ncoordinator: {enabled: false}")
-	for _, want := range []string{"enableIPv6: false", "tuneSysctlConfig: false"} {
+	got := mustRender(t, load(t), "ipam: {enableIPv6: false}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
+	for _, want := range []string{"enableIPv6: false", "name: INSTALL_MULTUS\n              value: \"false\""} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing", want)
 		}
