@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -662,6 +664,47 @@ func TestRun(t *testing.T) {
 	if diff := cmp.Diff([]string{"gather", "record", "link", "address", "coordinator"}, phases); diff != "" {
 		t.Errorf("phases: %s", diff)
 	}
+}
+
+// Ten pods at once, each with its own VF, start and stop; half of them are asked for twice at the same time.
+func TestManyAtOnce(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.devicesOf = map[string]map[string][]string{}
+	before := n.snapshot()
+	pf, err := n.fake.PF(hosttest.GuidePF)
+	must(t, err)
+	for i := range 10 {
+		name := fmt.Sprintf("p%d", i)
+		n.pod(name, annotations("ib-sriov"))
+		n.devicesOf[name] = map[string][]string{resource: {pf.VFs[i].PCI}}
+		n.fake.AddNS(host.NS("/var/run/netns/" + name))
+	}
+	all := func(command string) {
+		var calls sync.WaitGroup
+		for i := range 15 {
+			calls.Go(func() {
+				name := fmt.Sprintf("p%d", i%10)
+				if resp := n.service.Handle(context.Background(), request(command, name, "sandbox-"+name, host.NS("/var/run/netns/"+name))); resp.Error != nil {
+					t.Errorf("%s of %s: %s", command, name, resp.Error)
+				}
+			})
+		}
+		calls.Wait()
+	}
+	all("ADD")
+	addresses := map[netip.Addr]bool{}
+	for _, a := range n.snapshot().Held {
+		addresses[a] = true
+	}
+	if len(addresses) != 10 {
+		t.Errorf("%d addresses for ten pods", len(addresses))
+	}
+	all("DEL")
+	for i := range 10 {
+		n.fake.DeleteNS(host.NS(fmt.Sprintf("/var/run/netns/p%d", i)))
+	}
+	n.collect()
+	n.same(before, "after DEL of all")
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

@@ -58,7 +58,8 @@ type node struct {
 	pods      map[string]*corev1.Pod
 	networks  map[string]*cncfv1.NetworkAttachmentDefinition
 	devices   map[string][]string
-	held      map[string]netip.Addr // by pod UID, interface and sandbox
+	devicesOf map[string]map[string][]string // by pod, in place of devices
+	held      map[string]netip.Addr          // by pod UID, interface and sandbox
 	statuses  map[string]string
 	events    []string
 	apiDown   bool
@@ -84,6 +85,7 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 	n.network("kube-system", "ipoib", confIPoIB, "")
 	confDir := t.TempDir()
 	n.options = Options{Kernel: n.fake, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n, Log: slog.New(slog.DiscardHandler), ConfDir: confDir,
+		Root: t.TempDir(), // so that no plugin of this machine is ever found, and run
 		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake}, ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake},
 			coordinator.Type: &coordinator.Plugin{Kernel: n.fake, Cluster: n}}}
 	n.start()
@@ -239,7 +241,10 @@ func (n *node) Network(_ context.Context, namespace, name string) (*cncfv1.Netwo
 	return d, nil
 }
 
-func (n *node) Devices(context.Context, string, string) (map[string][]string, error) {
+func (n *node) Devices(_ context.Context, _, name string) (map[string][]string, error) {
+	if d, ok := n.devicesOf[name]; ok {
+		return d, nil
+	}
 	return n.devices, nil
 }
 
