@@ -40,13 +40,17 @@ says() { # says REGEXP COMMAND...: its output matches
 	cat /tmp/output
 	grep -Eq -- "$want" /tmp/output
 }
-eventually() { # eventually COMMAND...: it succeeds within 5 s
-	for _ in $(seq 50); do
+repeat() { # repeat TENTHS COMMAND...: it succeeds within so many tenths of a second
+	local tenths=$1
+	shift
+	for _ in $(seq "$tenths"); do
 		"$@" && return 0
 		sleep 0.1
 	done
 	return 1
 }
+eventually() { repeat 50 "$@"; }
+patiently() { repeat 300 "$@"; }
 not() { ! "$@"; }
 is() { # is WANT COMMAND...: its output is exactly that
 	local want=$1 got
@@ -56,12 +60,22 @@ is() { # is WANT COMMAND...: its output is exactly that
 	[ "$got" = "$want" ]
 }
 write() { echo "$1" > "$2"; } # write TEXT FILE
+# A client that comes before its server listens is refused, and no harm done:
+# try again. A server takes one client only, so that a client which fails later
+# does not get a second chance.
+client() { # client COMMAND...
+	for _ in $(seq 20); do
+		timeout 40 "$@" && return 0
+		sleep 0.5
+	done
+	return 1
+}
 server_client() { # server_client SERVER CLIENT: both command lines succeed
 	local pid
-	timeout 50 $1 > /tmp/server 2>&1 &
+	timeout 90 $1 > /tmp/server 2>&1 &
 	pid=$!
-	sleep 0.7
-	timeout 40 $2 || { kill $pid; cat /tmp/server; return 1; }
+	sleep 0.3
+	client $2 || { kill $pid; cat /tmp/server; return 1; }
 	wait $pid
 }
 

@@ -4,14 +4,8 @@
 node=$CHECK_node
 peer=$((3 - node))
 reach() { touch "/host/$1.$node"; }
-meet() { # meet WHAT: both machines have come so far
-	reach "$1"
-	for _ in $(seq 600); do
-		[ -e "/host/$1.$peer" ] && return 0
-		sleep 0.1
-	done
-	return 1
-}
+reached() { repeat 600 [ -e "/host/$1.$peer" ]; } # the other machine has come so far
+meet() { reach "$1" && reached "$1"; }
 inP() { ip netns exec P "$@"; }
 
 modprobe ib_core netns_mode=0
@@ -67,11 +61,10 @@ across() { # across NAME SERVER CLIENT: in P, both command lines get node 1's ad
 	local key=${1//[^a-z_]/}
 	if [ $node = 1 ]; then
 		reach "serving$key"
-		check "$1" inP timeout 60 ${2//ADDRESS/172.91.0.101}
+		check "$1" inP timeout 90 ${2//ADDRESS/172.91.0.101}
 	else
-		for _ in $(seq 600); do [ -e "/host/serving$key.1" ] && break; sleep 0.1; done
-		sleep 1.5
-		check "$1" inP timeout 60 ${3//ADDRESS/172.91.0.101}
+		reached "serving$key"
+		check "$1" client ip netns exec P ${3//ADDRESS/172.91.0.101}
 	fi
 	meet "done$key"
 }
@@ -95,8 +88,7 @@ if [ $node = 1 ]; then
 	sleep 60 | inP timeout 60 nc -l -p 5001 > /tmp/received &
 	sleep 0.3
 	meet tcp
-	eventually_slow() { for _ in $(seq 300); do "$@" && return 0; sleep 0.1; done; return 1; }
-	check "TCP from peer to pod" eventually_slow is 10000000 stat -c %s /tmp/received
+	check "TCP from peer to pod" patiently is 10000000 stat -c %s /tmp/received
 else
 	meet tcp
 	head -c 10000000 /dev/zero | inP timeout 40 nc -w 3 172.91.0.101 5001 &
