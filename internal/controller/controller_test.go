@@ -3,13 +3,15 @@ package controller
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +27,7 @@ import (
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/process"
 	"spidernet.io/spiderpool/internal/scheme"
 	"spidernet.io/spiderpool/internal/settings"
@@ -33,24 +36,6 @@ import (
 )
 
 func TestMain(m *testing.M) { testapi.Main(m) }
-
-// logs keeps what a process logs.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 func freePort(t *testing.T) int {
 	t.Helper()
@@ -141,7 +126,7 @@ func run(t *testing.T) client.Client {
 	webhookPort := freePort(t)
 	installChart(t, admin, webhookPort)
 
-	output := &logs{}
+	output := &testchart.Log{}
 	log := slog.New(slog.NewTextHandler(output, nil))
 	klog.SetSlogLogger(log)
 	o := Options{
@@ -163,11 +148,7 @@ func run(t *testing.T) client.Client {
 		case <-time.After(time.Minute):
 			t.Error("the process did not end when it was asked to")
 		}
-		for line := range strings.Lines(output.String()) {
-			if strings.Contains(line, "forbidden") {
-				t.Errorf("a right is missing in the chart: %s", line)
-			}
-		}
+		output.RequireNoRefusals(t)
 		if t.Failed() {
 			t.Logf("log of the process:\n%s", output)
 		}
@@ -184,9 +165,17 @@ func run(t *testing.T) client.Client {
 	return admin
 }
 
-func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
+// TestRun runs one process through its life: a process cannot hold two managers, whose controllers have the same names.
+func TestRun(t *testing.T) {
 	admin := run(t)
+	t.Run("every webhook of the chart is served", func(t *testing.T) { everyWebhookServed(t, admin) })
+	t.Run("webhooks refuse", func(t *testing.T) { webhooksRefuse(t, admin) })
+	t.Run("controllers act", func(t *testing.T) { controllersAct(t, admin) })
+	t.Run("trust comes back", func(t *testing.T) { trustComesBack(t, admin) })
+	t.Run("certificates are made anew", func(t *testing.T) { certificatesMadeAnew(t, admin) })
+}
 
+func webhooksRefuse(t *testing.T, admin client.Client) {
 	refused := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "two-stanzas", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
 		IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
 		IpoibConfig:   &v2beta1.SpiderIPoIBCniConfig{Master: "ib0"},
@@ -194,13 +183,24 @@ func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
 	if err := admin.Create(t.Context(), refused); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
 		t.Errorf("a SpiderMultusConfig with two stanzas: %v, want a refusal by the webhook", err)
 	}
+}
 
+// controllersAct gives each controller something to do; run fails the test when one lacks a right for it.
+func controllersAct(t *testing.T, admin client.Client) {
 	for _, o := range []client.Object{
 		&v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
 			CniType: ptr.To("ib-sriov"), IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
 		}},
 		&v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{
 			Mode: ptr.To(v2beta1.CoordinatorAuto), PodCIDRType: ptr.To("auto"),
+		}},
+		&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "v4-91"}, Spec: v2beta1.IPPoolSpec{
+			Subnet: "172.91.0.0/16", IPs: []string{"172.91.0.100-172.91.0.120"}, Gateway: ptr.To("172.91.0.1"),
+		}},
+		&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "reserved"}, Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.100"}}},
+		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace}, Spec: sriovv1.SriovNetworkNodePolicySpec{
+			ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{"kubernetes.io/os": "linux"}, NumVfs: 12,
+			NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3"},
 		}},
 	} {
 		if err := admin.Create(t.Context(), o); err != nil {
@@ -218,46 +218,67 @@ func TestRunServesItsWebhooksAndKeepsThemTrusted(t *testing.T) {
 		return nil
 	})
 
-	// A helm upgrade may write the configurations anew, and somebody may delete the certificates.
-	t.Run("trust comes back", func(t *testing.T) {
-		configuration := &admissionv1.ValidatingWebhookConfiguration{}
-		key := client.ObjectKey{Name: "spiderpool-controller"}
-		if err := admin.Get(t.Context(), key, configuration); err != nil {
-			t.Fatal(err)
+	eventually(t, "the status of the SpiderIPPool", func(ctx context.Context) error {
+		p := &v2beta1.SpiderIPPool{}
+		if err := admin.Get(ctx, client.ObjectKey{Name: "v4-91"}, p); err != nil || ptr.Deref(p.Status.TotalIPCount, 0) != 21 {
+			return fmt.Errorf("total %d: %v", ptr.Deref(p.Status.TotalIPCount, 0), err)
 		}
-		before := configuration.DeepCopy()
-		for i := range configuration.Webhooks {
-			configuration.Webhooks[i].ClientConfig.CABundle = nil
-		}
-		if err := admin.Patch(t.Context(), configuration, client.MergeFrom(before)); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "trust", func(ctx context.Context) error { return trusted(ctx, admin) })
+		return nil
 	})
-	t.Run("certificates are made anew", func(t *testing.T) {
-		secret := &corev1.Secret{}
-		key := client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"}
-		if err := admin.Get(t.Context(), key, secret); err != nil {
+	t.Run("a pool goes when it is deleted", func(t *testing.T) {
+		pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "v4-91"}}
+		if err := admin.Delete(t.Context(), pool); err != nil {
 			t.Fatal(err)
 		}
-		old := secret.DeepCopy()
-		secret.Data = nil
-		if err := admin.Patch(t.Context(), secret, client.MergeFrom(old)); err != nil {
-			t.Fatal(err)
+		eventually(t, "its end", func(ctx context.Context) error {
+			if err := admin.Get(ctx, client.ObjectKeyFromObject(pool), pool); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("it is there, finalizers %v, error %v", pool.Finalizers, err)
+			}
+			return nil
+		})
+	})
+}
+
+// trustComesBack writes the configurations anew, as a helm upgrade might.
+func trustComesBack(t *testing.T, admin client.Client) {
+	configuration := &admissionv1.ValidatingWebhookConfiguration{}
+	key := client.ObjectKey{Name: "spiderpool-controller"}
+	if err := admin.Get(t.Context(), key, configuration); err != nil {
+		t.Fatal(err)
+	}
+	before := configuration.DeepCopy()
+	for i := range configuration.Webhooks {
+		configuration.Webhooks[i].ClientConfig.CABundle = nil
+	}
+	if err := admin.Patch(t.Context(), configuration, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "trust", func(ctx context.Context) error { return trusted(ctx, admin) })
+}
+
+func certificatesMadeAnew(t *testing.T, admin client.Client) {
+	secret := &corev1.Secret{}
+	key := client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"}
+	if err := admin.Get(t.Context(), key, secret); err != nil {
+		t.Fatal(err)
+	}
+	old := secret.DeepCopy()
+	secret.Data = nil
+	if err := admin.Patch(t.Context(), secret, client.MergeFrom(old)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "new certificates", func(ctx context.Context) error {
+		if err := admin.Get(ctx, key, secret); err != nil {
+			return err
 		}
-		eventually(t, "new certificates", func(ctx context.Context) error {
-			if err := admin.Get(ctx, key, secret); err != nil {
-				return err
-			}
-			if len(secret.Data["tls.crt"]) == 0 || bytes.Equal(secret.Data["tls.crt"], old.Data["tls.crt"]) {
-				return fmt.Errorf("the Secret has no new certificate")
-			}
-			return trusted(ctx, admin)
-		})
-		eventually(t, "webhook", func(ctx context.Context) error {
-			probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
-			return client.IgnoreAlreadyExists(admin.Create(ctx, probe, client.DryRunAll))
-		})
+		if len(secret.Data["tls.crt"]) == 0 || bytes.Equal(secret.Data["tls.crt"], old.Data["tls.crt"]) {
+			return fmt.Errorf("the Secret has no new certificate")
+		}
+		return trusted(ctx, admin)
+	})
+	eventually(t, "webhook", func(ctx context.Context) error {
+		probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
+		return client.IgnoreAlreadyExists(admin.Create(ctx, probe, client.DryRunAll))
 	})
 }
 
@@ -289,4 +310,33 @@ func trusted(ctx context.Context, c client.Client) error {
 		}
 	}
 	return nil
+}
+
+// everyWebhookServed compares the chart's webhook configurations with what the process answers.
+func everyWebhookServed(t *testing.T, admin client.Client) {
+	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	urls := 0
+	for _, o := range []client.ObjectList{&admissionv1.ValidatingWebhookConfigurationList{}, &admissionv1.MutatingWebhookConfigurationList{}} {
+		if err := admin.List(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range regexp.MustCompile(`"url":"([^"]+)"`).FindAllSubmatch(text, -1) {
+			answer, err := insecure.Post(string(match[1]), "application/json", strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusNotFound {
+				t.Errorf("nobody serves %s", match[1])
+			}
+			urls++
+		}
+	}
+	if urls != 10 {
+		t.Errorf("%d webhooks, want 10", urls)
+	}
 }

@@ -1,10 +1,13 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/config"
@@ -49,6 +52,13 @@ func TestApplyCRDs(t *testing.T) {
 	if err := admin.Delete(t.Context(), get(missing)); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the end of "+missing, func(ctx context.Context) error {
+		err := admin.Get(ctx, client.ObjectKey{Name: missing}, &apiextensionsv1.CustomResourceDefinition{})
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("it is still there: %v", err)
+		}
+		return nil
+	})
 	change(foreign, func(c *apiextensionsv1.CustomResourceDefinition) {
 		delete(c.Labels, config.LabelPartOf)
 		c.Spec.Names.ShortNames = []string{"theirs"}

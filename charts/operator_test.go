@@ -1,0 +1,96 @@
+package charts_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/operator"
+	"spidernet.io/spiderpool/internal/testapi"
+	"spidernet.io/spiderpool/internal/testchart"
+)
+
+// TestOperatorHasItsRights runs the sriov-operator as its service account: a node and the guide's policy become what the
+// node shall have, and nothing is refused on the way.
+func TestOperatorHasItsRights(t *testing.T) {
+	api := testapi.Start(t)
+	admin := api.Client(t)
+	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", testchart.RBACKinds...))
+	output := &testchart.Log{}
+	log := slog.New(slog.NewTextHandler(output, nil))
+	klog.SetSlogLogger(log)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- operator.Run(ctx, operator.RunOptions{
+			Config: testchart.As(api.Config, "spiderpool-sriov-operator", ""), Log: log,
+			Name: "spiderpool-sriov-operator", Namespace: testchart.Namespace, HealthAddress: "127.0.0.1:0",
+		})
+	}()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Errorf("the process ended with: %v", err)
+		}
+		output.RequireNoRefusals(t)
+		if t.Failed() {
+			t.Logf("log of the process:\n%s", output)
+		}
+	})
+	for _, o := range []client.Object{
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node", Labels: map[string]string{corev1.LabelOSStable: "linux"}}},
+		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace}, Spec: sriovv1.SriovNetworkNodePolicySpec{
+			ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{corev1.LabelOSStable: "linux"}, NumVfs: 12,
+			NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3", DeviceID: "1017", RootDevices: []string{"0000:86:00.0"}},
+		}},
+	} {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last error
+	key := client.ObjectKey{Namespace: testchart.Namespace, Name: "operator-node"}
+	try := func(what string, check func(context.Context) error) {
+		t.Helper()
+		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+			last = check(ctx)
+			return last == nil, nil
+		})
+		if err != nil {
+			t.Fatalf("%s: %v: %v", what, err, last)
+		}
+	}
+	state := &sriovv1.SriovNetworkNodeState{}
+	try("the node's state", func(ctx context.Context) error { return admin.Get(ctx, key, state) })
+	state.Status.Interfaces = sriovv1.InterfaceExts{{PciAddress: "0000:86:00.0", Vendor: "15b3", DeviceID: "1017", TotalVfs: 16, LinkType: "IB"}}
+	if err := admin.Status().Update(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	try("what the node shall have", func(ctx context.Context) error {
+		if err := admin.Get(ctx, key, state); err != nil {
+			return err
+		}
+		if len(state.Spec.Interfaces) != 1 || state.Spec.Interfaces[0].NumVfs != 12 {
+			return fmt.Errorf("interfaces %+v, want one with 12 VFs", state.Spec.Interfaces)
+		}
+		return nil
+	})
+	if err := admin.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node"}}); err != nil {
+		t.Fatal(err)
+	}
+	try("the end of the node's state", func(ctx context.Context) error {
+		if err := admin.Get(ctx, key, state); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("it is there: %v", err)
+		}
+		return nil
+	})
+}
