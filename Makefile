@@ -40,7 +40,7 @@ check: ## formatting, vet, generated files
 .PHONY: generate
 generate: ## deep copies, CRDs, the chart's copy of them
 	@cd api && go generate ./...
-	@cp config/crd/*.yaml charts/spiderpool/crds/
+	@go generate ./charts
 
 .PHONY: kube
 kube: ## compile the Kubernetes programs into the cache (once per machine)

@@ -62,6 +62,8 @@ func newClean() *cobra.Command {
 	c.add(flags)
 	flags.StringVar(&o.Controller, "controller-name", "spiderpool-controller", "name of the controller's Deployment and of both webhook configurations")
 	env(flags, "controller-name", "SPIDERPOOL_CONTROLLER_NAME")
+	flags.StringVar(&o.InitPod, "init-name", "spiderpool-init", "name of the init pod, which goes too")
+	env(flags, "init-name", "SPIDERPOOL_INIT_NAME")
 	flags.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "time for all of it")
 	return cmd
 }

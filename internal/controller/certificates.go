@@ -139,7 +139,7 @@ func (c *certificates) trustValidating(ctx context.Context, bundle []byte, owner
 	for i := range wanted.Webhooks {
 		changed = setBundle(&wanted.Webhooks[i].ClientConfig, bundle) || changed
 	}
-	return c.patch(ctx, changed, wanted, found)
+	return c.patch(ctx, "ValidatingWebhookConfiguration", changed, wanted, found)
 }
 
 func (c *certificates) trustMutating(ctx context.Context, bundle []byte, owner metav1.OwnerReference) error {
@@ -153,7 +153,7 @@ func (c *certificates) trustMutating(ctx context.Context, bundle []byte, owner m
 	for i := range wanted.Webhooks {
 		changed = setBundle(&wanted.Webhooks[i].ClientConfig, bundle) || changed
 	}
-	return c.patch(ctx, changed, wanted, found)
+	return c.patch(ctx, "MutatingWebhookConfiguration", changed, wanted, found)
 }
 
 func setBundle(config *admissionv1.WebhookClientConfig, bundle []byte) bool {
@@ -164,13 +164,13 @@ func setBundle(config *admissionv1.WebhookClientConfig, bundle []byte) bool {
 	return true
 }
 
-func (c *certificates) patch(ctx context.Context, changed bool, wanted, found client.Object) error {
+func (c *certificates) patch(ctx context.Context, kind string, changed bool, wanted, found client.Object) error {
 	if !changed {
 		return nil
 	}
 	err := c.client.Patch(ctx, wanted, client.MergeFromWithOptions(found, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldOwner))
 	if err != nil {
-		return fmt.Errorf("writing the trusted certificates into %T %s: %w", wanted, c.webhooks, err)
+		return fmt.Errorf("writing the trusted certificates into %s %s: %w", kind, c.webhooks, err)
 	}
 	return nil
 }

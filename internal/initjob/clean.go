@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -33,6 +34,8 @@ type CleanOptions struct {
 	Namespace string
 	// Controller is the name of the Deployment and of both webhook configurations.
 	Controller string
+	// InitPod is the pod that Run ran in; Helm leaves hooks behind.
+	InitPod string
 	// Timeout bounds the whole run.
 	Timeout time.Duration
 	// Out takes one line for each thing done.
@@ -50,6 +53,7 @@ func Clean(ctx context.Context, o CleanOptions) error {
 	defer cancel()
 	errs := []error{
 		o.stopController(ctx),
+		o.delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.InitPod}}),
 		o.delete(ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
 		o.delete(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
 	}
@@ -100,9 +104,9 @@ func (o CleanOptions) delete(ctx context.Context, object client.Object) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("deleting %T %s: %w", object, object.GetName(), err)
+		return fmt.Errorf("deleting %s %s: %w", kind(object), object.GetName(), err)
 	}
-	fmt.Fprintf(o.Out, "deleted %T %s\n", object, object.GetName())
+	fmt.Fprintf(o.Out, "deleted %s %s\n", kind(object), object.GetName())
 	return nil
 }
 
@@ -112,7 +116,7 @@ func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectLi
 		return nil // the CRD is gone, and its objects with it
 	}
 	if err != nil {
-		return fmt.Errorf("listing %T: %w", list, err)
+		return fmt.Errorf("listing %s: %w", kind(list), err)
 	}
 	var errs []error
 	err = meta.EachListItem(list, func(item runtime.Object) error {
@@ -138,8 +142,11 @@ func (o CleanOptions) removeFinalizer(ctx context.Context, object client.Object)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("removing the finalizer of %T %s: %w", object, client.ObjectKeyFromObject(object), err)
+		return fmt.Errorf("removing the finalizer of %s %s: %w", kind(object), client.ObjectKeyFromObject(object), err)
 	}
-	fmt.Fprintf(o.Out, "removed the finalizer of %T %s\n", object, client.ObjectKeyFromObject(object))
+	fmt.Fprintf(o.Out, "removed the finalizer of %s %s\n", kind(object), client.ObjectKeyFromObject(object))
 	return nil
 }
+
+// kind is the name of an object's type, for people.
+func kind(object any) string { return reflect.TypeOf(object).Elem().Name() }

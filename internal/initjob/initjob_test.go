@@ -212,6 +212,7 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	admin, own := clients(t)
 	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"))
 	haveWorkloads(t, admin)
+	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "Pod"))
 	foreign := "example.com/theirs"
 	pool := &v2beta1.SpiderIPPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "kept", Finalizers: []string{v2beta1.Finalizer, foreign}},
@@ -224,14 +225,14 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	clean := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", Timeout: 30 * time.Second, Out: &out})
+		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", InitPod: "spiderpool-init", Timeout: 30 * time.Second, Out: &out})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
 	out := clean()
-	for _, want := range []string{"stopped Deployment spiderpool-controller", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
+	for _, want := range []string{"stopped Deployment spiderpool-controller", "Pod spiderpool-init", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
 		if !strings.Contains(out, want) {
 			t.Fatalf("output %q does not say %q", out, want)
 		}
