@@ -74,5 +74,6 @@ func (c *common) client() (client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.QPS = -1 // no limit of our own: it would hide the API server's answer when the time is up
 	return client.New(config, client.Options{Scheme: scheme.New()})
 }

@@ -33,7 +33,9 @@ func clients(t *testing.T) (admin, own client.Client) {
 		t.Fatal(err)
 	}
 	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", testchart.RBACKinds...))
-	if own, err = client.New(testchart.As(api.Config, "spiderpool-controller", ""), client.Options{Scheme: scheme.New()}); err != nil {
+	config := testchart.As(api.Config, "spiderpool-controller", "")
+	config.QPS = -1
+	if own, err = client.New(config, client.Options{Scheme: scheme.New()}); err != nil {
 		t.Fatal(err)
 	}
 	return admin, own
