@@ -26,7 +26,7 @@ const (
 	// conflictTries bounds the re-reading of a lease that somebody else keeps changing.
 	conflictTries = 5
 	// doubtAfter is how long the watch may lag before an entry it never showed is looked up.
-	doubtAfter = 5 * time.Second
+	doubtAfter = 2 * time.Second
 	// doubtBatch bounds those look-ups for one allocation.
 	doubtBatch = 16
 	// undoTimeout bounds the giving back of a half-made allocation.

@@ -24,7 +24,8 @@ var modelPool = ipam.ParsePool(&v2beta1.SpiderIPPool{
 type apiModel struct {
 	version int
 	leases  map[string]*v2beta1.SpiderIPLease
-	late    []func() // events not delivered yet
+	late    []func()                          // events not delivered yet
+	own     map[string]*v2beta1.SpiderIPLease // as this process wrote them last
 	index   *index
 }
 
@@ -35,6 +36,12 @@ func (m *apiModel) next() string {
 
 func (m *apiModel) event(deliver func(*v2beta1.SpiderIPLease), l *v2beta1.SpiderIPLease) {
 	m.late = append(m.late, func() { deliver(l) })
+}
+
+// put is a write of this process that succeeded.
+func (m *apiModel) put(l *v2beta1.SpiderIPLease) {
+	m.index.put(l)
+	m.own[l.Name] = l
 }
 
 // create returns nil when the lease exists.
@@ -78,11 +85,12 @@ func (m *apiModel) names() []string {
 	return names
 }
 
-// However late the watch is, once it has caught up the index says what the API
-// server has, and an address that this process was given stays taken.
+// However late the watch is, what this process was given stays in the index as
+// it was given, and once the watch has caught up the index says what the API
+// server has.
 func TestIndexConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, index: newIndex()}
+		m := &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex()}
 		pods := rapid.SampledFrom([]string{"a", "b"})
 		t.Repeat(map[string]func(*rapid.T){
 			"another node creates": func(t *rapid.T) {
@@ -94,7 +102,7 @@ func TestIndexConverges(t *testing.T) {
 					return
 				}
 				if l := m.create(ip, pods.Draw(t, "pod")); l != nil {
-					m.index.put(l)
+					m.put(l)
 				} else {
 					m.index.occupied(v2beta1.LeaseName("p", ip))
 				}
@@ -103,7 +111,7 @@ func TestIndexConverges(t *testing.T) {
 				if names := m.names(); len(names) > 0 {
 					l := m.update(rapid.SampledFrom(names).Draw(t, "name"), pods.Draw(t, "pod"))
 					if rapid.Bool().Draw(t, "by this process") {
-						m.index.put(l)
+						m.put(l)
 					}
 				}
 			},
@@ -121,6 +129,7 @@ func TestIndexConverges(t *testing.T) {
 					m.late = m.late[1:]
 				}
 			},
+			"": func(t *rapid.T) { checkOwn(t, m) },
 		})
 		for _, deliver := range m.late {
 			deliver()
@@ -128,6 +137,18 @@ func TestIndexConverges(t *testing.T) {
 		m.late = nil
 		checkIndex(t, m)
 	})
+}
+
+// checkOwn: a lease that nobody has changed since this process wrote it is in the index as written.
+func checkOwn(t *rapid.T, m *apiModel) {
+	for name, l := range m.own {
+		if m.leases[name] != l {
+			continue
+		}
+		if e := m.index.entries[name]; e.uid() != l.UID || e.lease.Spec.Pod.UID != l.Spec.Pod.UID {
+			t.Fatalf("%s: this process wrote %+v, the index has %+v", name, l, e)
+		}
+	}
 }
 
 func checkIndex(t *rapid.T, m *apiModel) {

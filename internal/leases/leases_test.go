@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -92,11 +93,24 @@ func (cl *cluster) pool6(name string, ips ...string) string {
 // client may be wrapped to make requests fail.
 func (cl *cluster) allocator(node string, wrap ...interceptor.Funcs) *leases.Allocator {
 	cl.t.Helper()
+	return cl.start(node, cache.Options{}, wrap...)
+}
+
+// blind starts an allocator whose watch never shows a lease: the worst lag there can be.
+func (cl *cluster) blind(node string, wrap ...interceptor.Funcs) *leases.Allocator {
+	cl.t.Helper()
+	nothing := labels.SelectorFromSet(labels.Set{"no-lease": "has-this"})
+	return cl.start(node, cache.Options{ByObject: map[client.Object]cache.ByObject{&v2beta1.SpiderIPLease{}: {Label: nothing}}}, wrap...)
+}
+
+func (cl *cluster) start(node string, watch cache.Options, wrap ...interceptor.Funcs) *leases.Allocator {
+	cl.t.Helper()
 	name := cl.name + "-" + node
 	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil && !apierrors.IsAlreadyExists(err) {
 		cl.t.Fatal(err)
 	}
-	informers, err := cache.New(cl.api.Config, cache.Options{Scheme: cl.api.Scheme})
+	watch.Scheme = cl.api.Scheme
+	informers, err := cache.New(cl.api.Config, watch)
 	if err != nil {
 		cl.t.Fatal(err)
 	}
@@ -255,6 +269,32 @@ func retry(ctx context.Context, a *leases.Allocator, r ipam.Request) (got ipam.A
 		}
 	}
 	return got, err
+}
+
+// Even nodes that never see each other's leases share a pool without a double: the create decides.
+func TestExactFitWithoutAWatch(t *testing.T) {
+	const nodes, perNode = 3, 8
+	cl := newCluster(t)
+	pool := cl.pool("v4", nodes*perNode)
+	var allocators []*leases.Allocator
+	for n := range nodes {
+		allocators = append(allocators, cl.blind(fmt.Sprint("n", n)))
+	}
+	requests := takeAll(t, cl, allocators, perNode, pool)
+	if got := len(cl.leases(pool)); got != nodes*perNode {
+		t.Fatalf("%d leases for %d pods", got, nodes*perNode)
+	}
+	// What another node frees is found again by a node that knows every address as taken, although nothing tells it.
+	if _, err := allocators[0].Allocate(t.Context(), cl.request("one-more", pool)); err == nil {
+		t.Fatal("one pod too many got an address")
+	}
+	freed := requests[1][0]
+	if err := allocators[1].Release(t.Context(), freed.Pod.UID, freed.Sandbox, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := retry(t.Context(), allocators[0], cl.request("late", pool)); err != nil {
+		t.Errorf("the freed address was not found: %v", err)
+	}
 }
 
 func TestAnswerOfTheGuidesPool(t *testing.T) {
@@ -436,7 +476,7 @@ func TestLostAnswer(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 3)
 	var once sync.Once
-	a := cl.allocator("n1", interceptor.Funcs{
+	a := cl.blind("n1", interceptor.Funcs{
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			err := c.Create(ctx, o, opts...)
 			if _, ok := o.(*v2beta1.SpiderIPLease); ok {
@@ -516,7 +556,7 @@ func TestReleaseAgainstANewSandbox(t *testing.T) {
 func TestDeletedLeaseIsNotTrusted(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 3)
-	a := cl.allocator("n1")
+	a := cl.blind("n1")
 	r := cl.request("p", pool)
 	first := allocate(t, a, r)
 	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName(pool, mustAddr(t, first[0]))}}
