@@ -1,12 +1,11 @@
-// Command kube is every Kubernetes program of the lab in one binary: etcd, kube-apiserver, kube-controller-manager,
-// kube-scheduler, kubelet, kube-proxy and kubectl. The name it is started by, or else its first argument, says which.
-// One binary links the shared nine tenths of their code once: it builds and loads several times faster than seven.
+// Command kube is the Kubernetes programs that the lab runs on the host, in one binary: etcd, kube-apiserver, kube-controller-manager,
+// kube-scheduler and kubectl. The name it is started by, or else its first argument, says which.
+// One binary links the shared nine tenths of their code once: it builds and loads several times faster than five.
 //
 // It only dispatches; what the programs are told to do is the business of internal/cluster.
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,9 +24,7 @@ import (
 	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
-	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 // programs maps a program's name to its main function, which reads os.Args and returns the exit status.
@@ -36,8 +33,6 @@ var programs = map[string]func() int{
 	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
 	"kube-controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
-	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
-	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
 	"kubectl":                 runKubectl,
 }
 

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,7 +48,7 @@ type Lab struct {
 // ready limits how long a cluster may take from its start until its nodes are ready.
 const readyLimit = 5 * time.Minute
 
-// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with InfiniBand and images. command is the
+// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with their cards active. command is the
 // program and arguments that run cell.Main with a file's path added.
 func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	if _, up, err := l.Layout.Load(); err != nil || up {
@@ -95,14 +94,16 @@ func whenUp(up bool) error {
 type parts struct {
 	kube    string
 	machine noderoot.Machine
+	store   string // disk with the images
 	product bool
 }
 
-// build makes everything that does not depend on this life of the lab, side by side where possible, and lays out the images.
+// build makes everything that does not depend on this life of the lab, side by side where possible.
 func (l Lab) build(ctx context.Context) (parts, error) {
 	var out parts
 	var packages noderoot.Packages
 	var module string
+	var images []string
 	err := together(ctx,
 		func(ctx context.Context) error {
 			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)", func() (err error) {
@@ -114,27 +115,37 @@ func (l Lab) build(ctx context.Context) (parts, error) {
 			if packages, module, err = l.debian(ctx); err != nil {
 				return err
 			}
-			return l.baseImages(ctx, packages)
-		})
-	if err != nil {
-		return out, err
-	}
-	err = together(ctx,
-		func(ctx context.Context) error {
-			return l.Say.Step("making the machines' disk", func() (err error) {
-				p := noderoot.Parts{Packages: packages, CardModule: module, Kube: out.kube, Guest: filepath.Join(l.Source.Lab, "guest")}
-				out.machine, err = noderoot.Build(ctx, l.Cache, p)
-				return err
-			})
-		},
-		func(ctx context.Context) (err error) {
-			out.product, err = l.productImage(ctx)
+			images, err = l.baseImages(ctx, packages)
 			return err
 		})
 	if err != nil {
 		return out, err
 	}
-	return out, l.publish(out)
+	guest := filepath.Join(l.Source.Lab, "guest")
+	err = together(ctx,
+		func(ctx context.Context) error {
+			return l.Say.Step("making the machines' disk", func() (err error) {
+				p := noderoot.Parts{Packages: packages, CardModule: module, Kube: out.kube, Guest: guest}
+				out.machine, err = noderoot.Build(ctx, l.Cache, p)
+				return err
+			})
+		},
+		func(ctx context.Context) (err error) {
+			if out.product, err = l.productImage(ctx); err != nil {
+				return err
+			}
+			if out.product {
+				images = append(images, l.imageFile(productFile))
+			}
+			return l.Say.Step("importing the images", func() (err error) {
+				out.store, err = noderoot.Store(ctx, l.Cache, packages, guest, images...)
+				return err
+			})
+		})
+	if err != nil {
+		return out, err
+	}
+	return out, l.linkPrograms(out.kube)
 }
 
 // together runs all side by side; the first failure cancels the others.
@@ -161,21 +172,18 @@ func (l Lab) debian(ctx context.Context) (p noderoot.Packages, module string, er
 	return p, module, err
 }
 
-// baseImages puts the images that do not depend on the product among those served.
-func (l Lab) baseImages(ctx context.Context, p noderoot.Packages) error {
-	return l.Say.Step("making the test image", func() error {
+// baseImages returns the images that do not depend on the product.
+func (l Lab) baseImages(ctx context.Context, p noderoot.Packages) (images []string, err error) {
+	err = l.Say.Step("making the test image", func() error {
 		pause, err := pauseImage(ctx, l.Cache, l.Source)
 		if err != nil {
 			return err
 		}
-		test, err := testImage(l.Cache, p, l.Source.Lab)
-		if err != nil {
-			return err
-		}
-		return errors.Join(
-			os.Symlink(pause, l.imageFile(pauseFile)),
-			os.Symlink(test, l.imageFile(testFile)))
+		test, err := testImage(ctx, l.Cache, p, l.Source.Lab)
+		images = []string{pause, test}
+		return err
 	})
+	return images, err
 }
 
 func (l Lab) imageFile(name string) string { return filepath.Join(l.Layout.images(), name+".tar") }
@@ -191,18 +199,10 @@ func (l Lab) productImage(ctx context.Context) (bool, error) {
 	})
 }
 
-// publish writes the list of images for the machines, in the order in which they are wanted, and links the control plane's programs.
-func (l Lab) publish(p parts) error {
-	names := []string{pauseFile, testFile}
-	if p.product {
-		names = []string{pauseFile, productFile, testFile}
-	}
-	list := filepath.Join(l.Layout.images(), "list")
-	if err := os.WriteFile(list, []byte(strings.Join(names, "\n")+"\n"), 0o644); err != nil {
-		return fmt.Errorf("listing the images: %w", err)
-	}
+// linkPrograms names the control plane's programs in the lab's own directory.
+func (l Lab) linkPrograms(kube string) error {
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"} {
-		if err := os.Symlink(filepath.Join(p.kube, "bin", name), l.Layout.program(name)); err != nil {
+		if err := os.Symlink(filepath.Join(kube, "bin", name), l.Layout.program(name)); err != nil {
 			return fmt.Errorf("linking the control plane's programs: %w", err)
 		}
 	}
@@ -222,7 +222,7 @@ func (l Lab) start(o Options, p parts, kvm bool, command []string) (State, error
 	}
 	defer file.Close()
 	specFile := filepath.Join(l.Layout.Dir, "cell.json")
-	h, err := cell.Start(plan(l.Layout, o, p.machine, kvm), specFile, l.Layout.log("cell"), file, append(command, specFile)...)
+	h, err := cell.Start(plan(l.Layout, o, p, kvm), specFile, l.Layout.log("cell"), file, append(command, specFile)...)
 	return State{Cell: h, Options: o, Product: p.product}, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"spidernet.io/spiderpool/lab/internal/cell"
-	"spidernet.io/spiderpool/lab/internal/noderoot"
 	"spidernet.io/spiderpool/lab/internal/topology"
 	"spidernet.io/spiderpool/lab/internal/vm"
 )
@@ -24,7 +23,7 @@ var insideURL = "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(topology
 var nodesURL = "https://" + net.JoinHostPort(topology.ControlPlane, strconv.Itoa(topology.APIPort))
 
 // plan is everything the cell is to hold.
-func plan(l Layout, o Options, m noderoot.Machine, kvm bool) cell.Spec {
+func plan(l Layout, o Options, p parts, kvm bool) cell.Spec {
 	s := cell.Spec{
 		Bridges: []cell.Bridge{
 			{Name: nodeBridge, Address: fmt.Sprintf("%s/%d", topology.ControlPlane, topology.NodeNetBits)},
@@ -41,15 +40,15 @@ func plan(l Layout, o Options, m noderoot.Machine, kvm bool) cell.Spec {
 			cell.Tap{Name: vm.Tap(n, 1), Bridge: fabricBridge, MTU: topology.FabricMTU})
 		s.Routes = append(s.Routes, cell.Route{Network: n.PodCIDR.String(), Via: n.Address.String()})
 		s.Sockets = append(s.Sockets, cell.Socket{Path: l.ssh(n.Name), Target: net.JoinHostPort(n.Address.String(), strconv.Itoa(topology.SSHPort))})
-		s.Programs = append(s.Programs, machine(l, o, m, n, kvm))
+		s.Programs = append(s.Programs, machine(l, o, p, n, kvm))
 	}
 	return s
 }
 
 // machine is the emulator of one node. A machine that ends is not started again: somebody should see that it did.
-func machine(l Layout, o Options, m noderoot.Machine, n topology.Node, kvm bool) cell.Program {
+func machine(l Layout, o Options, p parts, n topology.Node, kvm bool) cell.Program {
 	args := vm.Args(vm.Config{
-		Node: n, Kernel: m.Kernel, Initramfs: m.Initramfs, Disk: m.Disk, Seed: l.seed(n.Name),
+		Node: n, Kernel: p.machine.Kernel, Initramfs: p.machine.Initramfs, Disk: p.machine.Disk, Store: p.store, Seed: l.seed(n.Name),
 		Run: l.run(), Log: l.log(n.Name + ".console"), MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, KVM: kvm,
 	})
 	return cell.Program{

@@ -18,12 +18,8 @@ import (
 // productPrograms are the product's commands that its image holds, in /usr/bin; the first is the image's entrypoint.
 var productPrograms = []string{"spiderpool", "spiderpool-cni"}
 
-// Names under which images are served to the machines.
-const (
-	pauseFile   = "pause"
-	testFile    = "rping-test"
-	productFile = "spiderpool"
-)
+// productFile is the name under which the product's image is served to the machines.
+const productFile = "spiderpool"
 
 // pauseImage returns the path of the image of every pod's sandbox.
 func pauseImage(ctx context.Context, c cache.Dir, s gobuild.Source) (string, error) {
@@ -39,11 +35,11 @@ func pauseImage(ctx context.Context, c cache.Dir, s gobuild.Source) (string, err
 }
 
 // testImage returns the path of the image that the guide's pods run.
-func testImage(c cache.Dir, p noderoot.Packages, lab string) (string, error) {
-	key := cache.NewKey("1", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
+func testImage(ctx context.Context, c cache.Dir, p noderoot.Packages, lab string) (string, error) {
+	key := cache.NewKey("2", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
 	dir, err := c.Get("image-test", key, func(dir string) error {
 		root := filepath.Join(dir, "root")
-		if err := assembleTestImage(root, p.Test(), filepath.Join(lab, "guest/test-image")); err != nil {
+		if err := assembleTestImage(ctx, root, p.Test(), filepath.Join(lab, "guest/test-image")); err != nil {
 			return err
 		}
 		out := filepath.Join(dir, "image.tar")
@@ -66,7 +62,7 @@ var testFiles = []string{
 	"/usr/lib/x86_64-linux-gnu/libibverbs/libhfi1verbs-rdmav34.so", "/lib/x86_64-linux-gnu/libgcc_s.so.1",
 }
 
-func assembleTestImage(root, packages, extra string) error {
+func assembleTestImage(ctx context.Context, root, packages, extra string) error {
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.MkdirAll(filepath.Join(root, "usr", d), 0o755); err != nil {
 			return fmt.Errorf("making the test image: %w", err)
@@ -86,6 +82,12 @@ func assembleTestImage(root, packages, extra string) error {
 		return err
 	}
 	if err := wrapPerftest(root); err != nil {
+		return err
+	}
+	if err := tree.Symlink("bash", filepath.Join(root, "usr/bin/sh")); err != nil {
+		return fmt.Errorf("making the test image: %w", err)
+	}
+	if err := noderoot.LinkApplets(ctx, root); err != nil {
 		return err
 	}
 	return tree.Copy(extra, root)

@@ -110,7 +110,7 @@ func (l Lab) rebooted(n topology.Node, before string) condition {
 		if now == before {
 			return errors.New("it has not gone down yet")
 		}
-		if err := l.guestReady(n)(ctx); err != nil {
+		if err := l.cardsActive(n)(ctx); err != nil {
 			return err
 		}
 		client, err := l.Layout.Client()
@@ -184,7 +184,7 @@ func (l Lab) nodeStatus(ctx context.Context, n topology.Node) string {
 		return "does not answer: " + err.Error() + "\n"
 	}
 	defer m.Close()
-	out, err := m.Output(ctx, `echo "up $(cut -d. -f1 /proc/uptime) s, $(free -m | awk '/^Mem/{print $7}') MiB free"; rdma system; rdma link | sed 's/ *$//'; ls /sys/bus/pci/drivers/mlx5_core | grep -c : | sed 's/$/ InfiniBand functions/'`)
+	out, err := m.Output(ctx, `echo "up $(cut -d. -f1 /proc/uptime) s, $(free -m | awk '/^Mem/{print $7}') MiB free"; rdma system; rdma link; ls /sys/bus/pci/drivers/mlx5_core | grep -c : | sed 's/$/ InfiniBand functions/'`)
 	if err != nil {
 		return out + err.Error() + "\n"
 	}

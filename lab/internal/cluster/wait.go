@@ -30,7 +30,7 @@ func (l Layout) Client() (kubernetes.Interface, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// waitReady returns when both nodes are Ready, their cards active and their images imported.
+// waitReady returns when both nodes are Ready and their cards active.
 func (l Lab) waitReady(ctx context.Context) error {
 	client, err := l.Layout.Client()
 	if err != nil {
@@ -49,7 +49,7 @@ func (l Lab) waitReady(ctx context.Context) error {
 	want("starting the control plane", "the API server", apiReady(client))
 	for _, n := range topology.Nodes() {
 		want("booting node "+n.Name, "node "+n.Name, nodeReady(client, n.Name))
-		want("importing images on "+n.Name, "images on "+n.Name, l.guestReady(n))
+		want("activating the cards of "+n.Name, "InfiniBand on "+n.Name, l.cardsActive(n))
 	}
 	go func() { wanted.Wait(); close(done) }()
 	for _, n := range topology.Nodes() {
@@ -120,9 +120,11 @@ func nodeReady(c kubernetes.Interface, name string) condition {
 	}
 }
 
-// guestReady asks a machine whether its images are imported and its InfiniBand ports active.
-func (l Lab) guestReady(n topology.Node) condition {
-	const ask = `[ -e /run/lab-images-done ] || { tail -n 1 /var/log/images.log; exit 1; }; rdma link | grep -v 'state ACTIVE' && exit 1; true`
+// cardStates prints the port state of every card; of its virtual functions the cluster's software takes care.
+const cardStates = `for f in /sys/bus/pci/drivers/mlx5_core/*:*; do [ -e $f/physfn ] || cat $f/infiniband/*/ports/1/state; done`
+
+// cardsActive asks a machine whether the ports of its InfiniBand cards are active.
+func (l Lab) cardsActive(n topology.Node) condition {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 		defer cancel()
@@ -131,9 +133,12 @@ func (l Lab) guestReady(n topology.Node) condition {
 			return err
 		}
 		defer m.Close()
-		out, err := m.Output(ctx, ask)
+		out, err := m.Output(ctx, cardStates)
 		if err != nil {
-			return fmt.Errorf("not yet: %s (%w)", strings.TrimSpace(out), err)
+			return err
+		}
+		if out = strings.TrimSpace(out); out == "" || strings.Count(out, "ACTIVE") != strings.Count(out, ":") {
+			return fmt.Errorf("port states are %q, expected ACTIVE", out)
 		}
 		return nil
 	}

@@ -25,8 +25,11 @@ const LabModule = "spidernet.io/spiderpool/lab"
 
 const kubernetesModule = "k8s.io/kubernetes"
 
-// kubePrograms are the names that lab/cmd/kube answers to.
-var kubePrograms = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}
+// kubeBinaries are the names that each of the lab's two multicall binaries answers to.
+var kubeBinaries = map[string][]string{
+	"kube":     {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"},
+	"kubenode": {"kubelet", "kube-proxy"},
+}
 
 // Source is where the lab's Go module lies.
 type Source struct{ Lab string }
@@ -63,22 +66,28 @@ func Build(ctx context.Context, dir, pkg, out, ldflags string) error {
 	return nil
 }
 
-// Kube returns a directory that holds the Kubernetes programs, each under its own name in bin/, built at most once per machine.
+// Kube returns a directory that holds the Kubernetes programs, each under its own name in bin/, built at most once per machine. Beside bin/
+// lie the binaries behind the names: kube for the host, kubenode for the machines.
 func Kube(ctx context.Context, c cache.Dir, s Source) (string, error) {
 	version, err := moduleVersion(ctx, s.Lab, kubernetesModule)
 	if err != nil {
 		return "", err
 	}
-	key, err := dependencyKey(ctx, s.Lab, "./cmd/kube")
+	key, err := dependencyKey(ctx, s.Lab, "./cmd/kube", "./cmd/kubenode")
 	if err != nil {
 		return "", err
 	}
-	key.Words(version).Tree(filepath.Join(s.Lab, "cmd/kube"))
+	key.Words(version).Tree(filepath.Join(s.Lab, "cmd/kube"), filepath.Join(s.Lab, "cmd/kubenode"))
 	return c.Get("kube", key, func(dir string) error {
-		if err := Build(ctx, s.Lab, "./cmd/kube", filepath.Join(dir, "kube"), versionFlags(version)); err != nil {
-			return err
+		for binary, names := range kubeBinaries {
+			if err := Build(ctx, s.Lab, "./cmd/"+binary, filepath.Join(dir, binary), versionFlags(version)); err != nil {
+				return err
+			}
+			if err := linkPrograms(dir, binary, names); err != nil {
+				return err
+			}
 		}
-		return linkPrograms(dir)
+		return nil
 	})
 }
 
@@ -95,13 +104,13 @@ func Helm(ctx context.Context, c cache.Dir, s Source) (string, error) {
 	return filepath.Join(dir, "helm"), err
 }
 
-func linkPrograms(dir string) error {
+func linkPrograms(dir, binary string, names []string) error {
 	bin := filepath.Join(dir, "bin")
-	if err := os.Mkdir(bin, 0o755); err != nil {
+	if err := os.MkdirAll(bin, 0o755); err != nil {
 		return fmt.Errorf("making the directory of Kubernetes programs: %w", err)
 	}
-	for _, name := range kubePrograms {
-		if err := os.Symlink("../kube", filepath.Join(bin, name)); err != nil {
+	for _, name := range names {
+		if err := os.Symlink("../"+binary, filepath.Join(bin, name)); err != nil {
 			return fmt.Errorf("naming a Kubernetes program: %w", err)
 		}
 	}
@@ -122,8 +131,9 @@ func versionFlags(version string) string {
 }
 
 // dependencyKey is the key of a program's foreign code: the go command's version and each module's version and checksum.
-func dependencyKey(ctx context.Context, dir, pkg string) (*cache.Key, error) {
-	out, err := output(ctx, dir, "go", "list", "-deps", "-json=Module", pkg)
+func dependencyKey(ctx context.Context, dir string, packages ...string) (*cache.Key, error) {
+	pkg := strings.Join(packages, " ")
+	out, err := output(ctx, dir, "go", append([]string{"list", "-deps", "-json=Module"}, packages...)...)
 	if err != nil {
 		return nil, fmt.Errorf("listing what %s is made of: %w", pkg, err)
 	}

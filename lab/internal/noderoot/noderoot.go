@@ -21,7 +21,7 @@ import (
 )
 
 // diskSize is the size the machine sees; the file is sparse.
-const diskSize = 6 << 30
+const diskSize = 4 << 30
 
 // Packages are Debian's packages, unpacked.
 type Packages struct {
@@ -122,7 +122,7 @@ type Machine struct{ Kernel, Initramfs, Disk string }
 type Parts struct {
 	Packages   Packages
 	CardModule string // path of vhca.ko
-	Kube       string // directory with the multicall binary "kube"
+	Kube       string // directory with the binary kubenode
 	Guest      string // lab/guest
 }
 
@@ -149,7 +149,7 @@ func build(ctx context.Context, dir string, p Parts) error {
 	if err := writeInitramfs(filepath.Join(dir, "initramfs"), p); err != nil {
 		return err
 	}
-	if err := makeDisk(ctx, filepath.Join(dir, "disk.ext4"), root); err != nil {
+	if err := makeDisk(ctx, filepath.Join(dir, "disk.ext4"), root, diskSize); err != nil {
 		return err
 	}
 	return os.RemoveAll(root)
@@ -167,7 +167,7 @@ func assemble(ctx context.Context, root string, p Parts) error {
 		func() error { return installModules(ctx, root, p) },
 		func() error { return installKube(root, p.Kube) },
 		func() error { return installPlugins(root) },
-		func() error { return linkApplets(ctx, root) },
+		func() error { return LinkApplets(ctx, root) },
 		func() error { return tree.Copy(filepath.Join(p.Guest, "rootfs"), root) },
 	} {
 		if err := step(); err != nil {
@@ -179,14 +179,13 @@ func assemble(ctx context.Context, root string, p Parts) error {
 
 // skeleton adds what packages' maintainer scripts would have made.
 func skeleton(root string) error {
-	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/lib/kubelet", "opt/cni/bin", "etc/cni/net.d", "etc/kubernetes/pki"} {
+	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/lib/kubelet", "var/lib/containerd", "opt/cni/bin", "etc/cni/net.d", "etc/kubernetes/pki"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return fmt.Errorf("making the machine's root: %w", err)
 		}
 	}
 	for path, target := range map[string]string{
 		"usr/bin/sh": "bash", "usr/bin/awk": "gawk", "var/run": "/run", "etc/mtab": "../proc/self/mounts",
-		"usr/sbin/iptables": "xtables-nft-multi", "usr/sbin/ip6tables": "xtables-nft-multi",
 	} {
 		if err := tree.Symlink(target, filepath.Join(root, path)); err != nil {
 			return fmt.Errorf("making the machine's root: %w", err)
@@ -257,11 +256,11 @@ func moduleFiles(p Packages, patterns ...string) ([]string, error) {
 }
 
 func installKube(root, kube string) error {
-	if err := tree.CopyFile(filepath.Join(kube, "kube"), filepath.Join(root, "usr/bin/kube")); err != nil {
+	if err := tree.CopyFile(filepath.Join(kube, "kubenode"), filepath.Join(root, "usr/bin/kubenode")); err != nil {
 		return err
 	}
-	for _, name := range []string{"kubelet", "kube-proxy", "kubectl"} {
-		if err := tree.Symlink("kube", filepath.Join(root, "usr/bin", name)); err != nil {
+	for _, name := range []string{"kubelet", "kube-proxy"} {
+		if err := tree.Symlink("kubenode", filepath.Join(root, "usr/bin", name)); err != nil {
 			return fmt.Errorf("naming %s: %w", name, err)
 		}
 	}
@@ -278,8 +277,8 @@ func installPlugins(root string) error {
 	return os.RemoveAll(filepath.Join(root, "usr/lib/cni"))
 }
 
-// linkApplets names busybox's applets where no package has a program of that name; init and wget are used by the machine itself.
-func linkApplets(ctx context.Context, root string) error {
+// LinkApplets names the applets of a root's busybox where no package has a program of that name; a machine's init and wget are such.
+func LinkApplets(ctx context.Context, root string) error {
 	out, err := exec.CommandContext(ctx, filepath.Join(root, "usr/bin/busybox"), "--list").Output()
 	if err != nil {
 		return fmt.Errorf("listing busybox's applets: %w", err)
@@ -288,7 +287,7 @@ func linkApplets(ctx context.Context, root string) error {
 		if slices.ContainsFunc([]string{"usr/bin", "usr/sbin"}, func(d string) bool { return present(filepath.Join(root, d, applet)) }) {
 			continue
 		}
-		if err := tree.Symlink("/bin/busybox", filepath.Join(root, "usr/sbin", applet)); err != nil {
+		if err := tree.Symlink("/usr/bin/busybox", filepath.Join(root, "usr/sbin", applet)); err != nil {
 			return fmt.Errorf("naming a busybox applet: %w", err)
 		}
 	}
@@ -300,14 +299,14 @@ func present(path string) bool {
 	return err == nil
 }
 
-// makeDisk writes root into an ext4 file system; in a user namespace, where the invoking user's files are root's.
-func makeDisk(ctx context.Context, disk, root string) error {
+// makeDisk writes root into an ext4 file system of that size; in a user namespace, where the invoking user's files are root's.
+func makeDisk(ctx context.Context, disk, root string, size int64) error {
 	f, err := os.Create(disk)
 	if err != nil {
 		return fmt.Errorf("making the machine's disk: %w", err)
 	}
 	defer f.Close()
-	if err := f.Truncate(diskSize); err != nil {
+	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("making the machine's disk: %w", err)
 	}
 	mkfs := []string{"mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-O", "^metadata_csum", "-J", "size=16", "-d", root, disk}

@@ -20,7 +20,7 @@ var testPackages = []string{
 var nodePrunes = []string{
 	"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "usr/share/perl*",
 	"usr/share/bash-completion", "usr/share/zsh", "usr/lib/x86_64-linux-gnu/perl*", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/udev/hwdb.d",
-	"etc/init.d", "etc/cron.*", "usr/lib/systemd/system", "usr/bin/ctr-*",
+	"etc/init.d", "etc/cron.*", "usr/lib/systemd/system",
 }
 
 // bootModules are loaded by the initramfs, in this order, to find the root. ext4 asks for crc32c by its function, not by a module's name.
@@ -30,7 +30,7 @@ var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4"}
 var nodeModules = []string{
 	"virtio_net", "virtio_rng", "overlay", "fuse", "9p", "9pnet_virtio",
 	"bridge", "br_netfilter", "veth", "dummy", "macvlan", "ipvlan", "vxlan", "bonding", "8021q", "vrf", "tun",
-	"nf_*", "nft_*", "xt_*", "ip_tables", "ip6_tables", "iptable_*", "ip6table_*", "x_tables", "ip_set*", "ipt_*", "ip6t_*",
+	"nf_*", "nft_*", "xt_[a-hj-zA-Z]*", "x_tables", "ip_set*", // not xt_ipvs: kube-proxy would find IPVS and clean it up
 	"cls_*", "act_*", "sch_*", "tcp_diag", "udp_diag", "inet_diag", "af_packet",
 	"ib_core", "ib_uverbs", "ib_umad", "rdma_cm", "rdma_ucm", "ib_cm", "ib_ipoib", "iw_cm", "rdmavt", "rdma_rxe",
 }

@@ -17,7 +17,8 @@ type Config struct {
 	Node      topology.Node
 	Kernel    string
 	Initramfs string
-	Disk      string // the root file system; what the machine writes is kept in Scratch and lost when QEMU ends
+	Disk      string // the root file system; what the machine writes to a disk is lost when QEMU ends
+	Store     string // the file system for containerd's images and containers
 	Seed      string // a tar file that makes the machine this node
 	Run       string // directory of the sockets
 	Log       string // file that the serial console is written to
@@ -51,12 +52,13 @@ func Args(c Config) []string {
 		"-device", "virtio-rng-pci",
 	}
 	args = append(args, acceleration(c.KVM)...)
+	args = append(args, disk(c.Disk, "snapshot=on,cache=unsafe,aio=threads")...)
+	args = append(args, disk(c.Seed, "readonly=on")...)
+	args = append(args, disk(c.Store, "snapshot=on,cache=unsafe,aio=threads")...)
 	args = append(args,
 		"-chardev", fmt.Sprintf("socket,id=console,path=%s,server=on,wait=off,logfile=%s,logappend=on", c.Console(), c.Log),
 		"-serial", "chardev:console",
 		"-qmp", fmt.Sprintf("unix:%s,server=on,wait=off", MonitorSocket(c.Run, c.Node.Name)),
-		"-drive", fmt.Sprintf("file=%s,format=raw,if=virtio,snapshot=on,cache=unsafe,aio=threads", c.Disk),
-		"-drive", fmt.Sprintf("file=%s,format=raw,if=virtio,readonly=on", c.Seed),
 	)
 	args = append(args, nic(c.Node, 0, "")...)
 	return append(args, nic(c.Node, 1, fmt.Sprintf(",host_mtu=%d", topology.FabricMTU))...)
@@ -67,6 +69,10 @@ func acceleration(kvm bool) []string {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
 	return []string{"-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
+}
+
+func disk(file, how string) []string {
+	return []string{"-drive", fmt.Sprintf("file=%s,format=raw,if=virtio,%s", file, how)}
 }
 
 func nic(n topology.Node, i int, more string) []string {
