@@ -390,15 +390,25 @@ func TestPortEventsAndRestlessness(t *testing.T) {
 			t.Errorf("next look after %s, want %v s", result.RequeueAfter, want)
 		}
 	}
-	if ev := r.recorded(); len(ev) != 1 || !strings.HasPrefix(ev[0], "Warning PortDown the port of 0000:86:00.0 (mlx5_0) is DOWN") {
+	if ev := r.recorded(); len(ev) != 2 || !strings.HasPrefix(ev[0], "Warning PortDown the port of 0000:86:00.0 (mlx5_0) is DOWN") {
 		t.Errorf("events %q", ev)
 	}
+	wantCondition(t, r.state(), v1.SyncStatusSucceeded, "Configured", "2 VFs ready", "the ports of 2 free VFs of 0000:86:00.0 are DOWN", "check the cable")
 	r.kernel.SetCable(hosttest.GuidePF, true)
 	if _, result := r.run(); result.RequeueAfter != r.Interval {
 		t.Errorf("next look after %s", result.RequeueAfter)
 	}
-	if ev := r.recorded(); len(ev) != 1 || !strings.HasPrefix(ev[0], "Normal PortActive") {
+	if ev := r.recorded(); len(ev) != 2 || !strings.HasPrefix(ev[1], "Normal PortActive") {
 		t.Errorf("events %q", ev)
+	}
+}
+
+// Ports that sleep although the PF's does not are the subnet manager's fault.
+func TestSleepingPorts(t *testing.T) {
+	state := &v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{{PciAddress: "p", LinkType: "IB", PortState: "ACTIVE",
+		VFs: []v1.VirtualFunction{{Resource: "r", PortState: "INIT"}, {Resource: "r", PortState: "ACTIVE"}, {Resource: "r", PortState: "INIT", Pod: "default/a"}, {PortState: "INIT"}}}}}}
+	if got := sleepingPorts(state); !strings.Contains(got, "1 free VFs of p are INIT") || !strings.Contains(got, "virt_enabled") {
+		t.Error(got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -40,6 +41,9 @@ func (r *reconciler) report(ctx context.Context, first, state *v1.SriovNetworkNo
 	}
 	s.ObservedGeneration = state.Generation
 	v := judge(state, out)
+	if v.ready && r.wait >= patience {
+		v.message += sleepingPorts(state)
+	}
 	s.SyncStatus, s.LastSyncError = v.sync, v.problem
 	setCondition(state, v1.ConditionReady, v.ready, v.reason, v.message)
 	r.judgeRdmaMode(state)
@@ -169,6 +173,30 @@ func readiness(state *v1.SriovNetworkNodeState) (text string, unready bool) {
 		return "no policy asks for VFs on this node", false
 	}
 	return strings.Join(parts, ", "), false
+}
+
+// patience is the wait after which ports that are still not ACTIVE are worth a word; a subnet manager takes a moment.
+const patience = 4 * firstWait
+
+// sleepingPorts names cards whose free VFs have ports that are not ACTIVE, and says where to look.
+func sleepingPorts(state *v1.SriovNetworkNodeState) string {
+	var parts []string
+	for _, pf := range state.Status.Interfaces {
+		states := map[string]int{}
+		for _, vf := range pf.VFs {
+			if pf.LinkType == v1.LinkTypeIB && vf.Resource != "" && vf.Pod == "" && vf.PortState != "ACTIVE" && vf.PortState != "" {
+				states[vf.PortState]++
+			}
+		}
+		for _, s := range slices.Sorted(maps.Keys(states)) {
+			advice := fmt.Sprintf("the PF's is %s: check the cable, the switch and the subnet manager (`ibstat %s`)", pf.PortState, pf.RdmaDevice)
+			if pf.PortState == "ACTIVE" {
+				advice = "the PF's is ACTIVE: does the subnet manager support virtual ports (OpenSM: virt_enabled 2)?"
+			}
+			parts = append(parts, fmt.Sprintf("; the ports of %d free VFs of %s are %s, so they are not given to pods; %s", states[s], pf.PciAddress, s, advice))
+		}
+	}
+	return strings.Join(parts, "")
 }
 
 // tellConditions records an event for each condition that says something new.
