@@ -16,13 +16,13 @@ var ErrCrashed = errors.New("the process is dead (injected)")
 // tell: names, numbers, what dies with what, what is refused. The zero value is
 // not usable; begin with NewFake or GuideNode. It is safe for concurrent use.
 type Fake struct {
-	mu    sync.Mutex
-	opts  Options
-	mode  host.RDMAMode
-	funcs []*function // every PCI network function, in order of address
-	ns    map[host.NS]*namespace
-	rdma  int // last RDMA device index given
-	qpn   int // last serial number given
+	mu         sync.Mutex
+	opts       Options
+	mode       host.RDMAMode
+	funcs      []*function // every PCI network function, in order of address
+	ns         map[host.NS]*namespace
+	lastRDMA   int // last RDMA device index given
+	lastSerial int // last QPN or MAC number given
 
 	steps  int
 	calls  []string

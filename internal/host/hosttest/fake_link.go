@@ -256,7 +256,7 @@ func (f *Fake) AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, e
 			pkey = p.PKey
 		}
 		c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU, Mode: p.Mode, PKey: pkey | 0x8000}}
-		c.HardwareAddr = ipoibAddr(f.rdmaQPN(), p.fn.live)
+		c.HardwareAddr = ipoibAddr(f.serial(), p.fn.live)
 		n.adopt(c)
 		made = c.view()
 		return nil
@@ -316,7 +316,7 @@ func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string,
 		if n.taken(name) || p.taken(peerName) || n == p && name == peerName {
 			return fmt.Errorf("name %s or %s: %w", name, peerName, host.ErrExists)
 		}
-		a, b = newVeth(name, mtu, f.rdmaQPN()), newVeth(peerName, mtu, f.rdmaQPN())
+		a, b = newVeth(name, mtu, f.serial()), newVeth(peerName, mtu, f.serial())
 		a.peer, b.peer = b, a
 		n.adopt(a)
 		p.adopt(b)

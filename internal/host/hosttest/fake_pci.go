@@ -99,8 +99,8 @@ func (fn *function) active() bool {
 func (f *Fake) bind(fn *function) {
 	fn.bound, fn.live = true, fn.guid
 	if fn.layer == host.InfiniBand {
-		f.rdma++
-		fn.rdma = &host.RDMADevice{Index: f.rdma, Name: f.lowestFreeRDMA(), NS: host.NodeNS}
+		f.lastRDMA++
+		fn.rdma = &host.RDMADevice{Index: f.lastRDMA, Name: f.lowestFreeRDMA(), NS: host.NodeNS}
 		f.openVerbs(fn)
 	}
 	f.makeNetdev(fn, host.NodeNS)
@@ -119,7 +119,7 @@ func (f *Fake) makeNetdev(fn *function, ns host.NS) {
 	l := &link{fn: fn, Link: host.Link{PCI: fn.pci, LinkLayer: fn.layer, Kind: "device", MTU: 1500}}
 	if fn.layer == host.InfiniBand {
 		l.Kind, l.MTU, l.Mode, l.PKey = "ipoib", ipoibMTU, "datagram", 0xffff
-		l.HardwareAddr = ipoibAddr(f.rdmaQPN(), fn.live)
+		l.HardwareAddr = ipoibAddr(f.serial(), fn.live)
 		l.Name = n.lowestFree("ib")
 	} else {
 		l.HardwareAddr = net.HardwareAddr{0x02, 0, 0x5e, 0, 0x53, byte(len(f.funcs))}

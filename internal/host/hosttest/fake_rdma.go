@@ -30,10 +30,10 @@ func (f *Fake) openVerbs(fn *function) {
 	fn.umad = lowest(func(x *function) int { return x.umad })
 }
 
-// rdmaQPN is a new serial number for QPNs and MAC addresses.
-func (f *Fake) rdmaQPN() int {
-	f.qpn++
-	return f.qpn
+// serial is a new number for QPNs and MAC addresses.
+func (f *Fake) serial() int {
+	f.lastSerial++
+	return f.lastSerial
 }
 
 // reregister moves an RDMA device and has all its clients made anew. dying is a namespace that is already out of
