@@ -96,7 +96,7 @@ func (r *reconciler) take(ctx context.Context, state *v1.SriovNetworkNodeState, 
 	case err != nil:
 		out.errs = append(out.errs, failure{pci, fmt.Errorf("%s on %s: %w", c, c.PF, err)})
 	default:
-		logger.Info("done", "change", c.String())
+		logger.Info("took a step", "change", c.String())
 	}
 }
 
