@@ -211,8 +211,8 @@ func (b *builder) networks(part, network string) {
 		}})
 }
 
-// devices prints what a node has of links and RDMA devices, without what changes by itself.
-const devices = `ip -o link show | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | grep -v ^veth | sort; rdma dev show | sed 's/^[0-9]*: \([^:]*\):.*/\1/' | sort`
+// devices prints what a node has of links and RDMA devices, without those of the primary network.
+const devices = `ip -o link show | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | grep -v -e ^veth -e ^cni0$ | sort; rdma dev show | sed 's/^[0-9]*: \([^:]*\):.*/\1/' | sort`
 
 func (b *builder) rememberDevices() {
 	b.add(Step{Title: "What the nodes own before any pod", Command: devices, Promise: "12 VF interfaces and 13 RDMA devices",
@@ -235,13 +235,14 @@ func (b *builder) rememberDevices() {
 
 func (b *builder) application(part, app string) {
 	script := b.script(part, "kind: DaemonSet")
+	list := "kubectl get pod -l app=" + app + " -o wide --no-headers"
 	b.add(Step{Title: "Pods on " + app, Command: script, Promise: "one pod on each node, Running, each with an address of the pool",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			if err := w.apply(ctx, script); err != nil {
 				return "", err
 			}
 			return w.poll(ctx, func() (bool, string, error) {
-				out, err := w.Shell(ctx, "kubectl get pod -l app="+app+" -o wide --no-headers")
+				out, err := w.Shell(ctx, list)
 				if err != nil {
 					return false, "", err
 				}
@@ -258,21 +259,23 @@ func (b *builder) application(part, app string) {
 	}
 	b.add(Step{Title: "What a pod on " + app + " sees", Command: command, Promise: promise,
 		Do: func(ctx context.Context, w *Walk) (string, error) {
-			var out string
-			for _, p := range w.pods[app] {
-				text, err := w.Shell(ctx, "kubectl logs "+p.Name)
-				out = text
-				if err != nil {
-					return out, err
-				}
-				if err := contains(text, want, not); err != nil {
-					return out, fmt.Errorf("pod %s: %w", p.Name, err)
-				}
+			if err := w.needPods(app, len(b.Nodes)); err != nil {
+				return "", err
 			}
-			if len(w.pods[app]) == 0 {
-				return "", fmt.Errorf("there is no pod")
-			}
-			return out, nil
+			return w.poll(ctx, func() (bool, string, error) {
+				var out string
+				for _, p := range w.pods[app] {
+					text, err := w.Shell(ctx, "kubectl logs "+p.Name)
+					out = text
+					if err == nil {
+						err = contains(text, want, not)
+					}
+					if err != nil {
+						return false, out, fmt.Errorf("pod %s: %w", p.Name, err)
+					}
+				}
+				return true, out, nil
+			})
 		}})
 }
 
@@ -394,7 +397,7 @@ func (b *builder) nodeAndServices() {
 				return state, err
 			}
 			for _, c := range [][2]string{{"web-ib", "web"}, {"web", "web-ib"}} {
-				script := fmt.Sprintf("kubectl exec %s -- wget -q -T 10 -O - http://$(kubectl get service %s -o jsonpath='{.spec.clusterIP}')/", c[0], c[1])
+				script := fmt.Sprintf(fetch, c[0], c[1])
 				out, err := w.Shell(ctx, script)
 				if err != nil || strings.TrimSpace(out) != c[1] {
 					return state, fmt.Errorf("%s does not reach Service %s: %q, %w", c[0], c[1], out, err)
@@ -404,6 +407,10 @@ func (b *builder) nodeAndServices() {
 			return state, nil
 		}})
 }
+
+// fetch gets the page of a Service's ClusterIP from within a pod.
+const fetch = `ip=$(kubectl get service %[2]s -o jsonpath='{.spec.clusterIP}')
+kubectl exec %[1]s -- timeout 20 bash -c "exec 3<>/dev/tcp/$ip/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; tail -n 1 <&3"`
 
 // servicePods are an ib-sriov pod and an ordinary pod, each a web server behind a Service and a readiness probe.
 const servicePods = `cat <<EOF | kubectl apply -f -

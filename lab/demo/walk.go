@@ -41,9 +41,9 @@ type Walk struct {
 	Lab
 	out   io.Writer
 	now   func() time.Time
-	title string
-	since time.Time
-	said  string
+	since time.Time // when the step began
+	told  time.Time // when it was last said what is waited for
+	said  string    // what was said then
 	// memory between steps
 	before map[string]string   // node -> devices before the first pod
 	pods   map[string][]podRef // application -> its pods, sorted by node
@@ -83,7 +83,7 @@ func (w *Walk) step(ctx context.Context, number string, s Step) Result {
 	fmt.Fprintf(w.out, "\n%s  %s\n", number, s.Title)
 	w.block("run  ", s.Command)
 	w.block("guide", s.Promise)
-	w.title, w.since, w.said = s.Title, w.now(), ""
+	w.since, w.told, w.said = w.now(), w.now(), ""
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
 	here, err := s.Do(ctx, w)
@@ -114,6 +114,9 @@ func (w *Walk) block(label, text string) {
 	}
 }
 
+// tellEvery is the time between two words about what is waited for.
+const tellEvery = 3 * time.Second
+
 // poll calls f until it is done, and says what it waits for when that changes.
 func (w *Walk) poll(ctx context.Context, f func() (done bool, state string, err error)) (string, error) {
 	var state string
@@ -139,9 +142,9 @@ func (w *Walk) poll(ctx context.Context, f func() (done bool, state string, err 
 
 func (w *Walk) waiting(state string) {
 	state, _, _ = strings.Cut(state, "\n")
-	if took := w.now().Sub(w.since); state != w.said && took > 2*time.Second {
-		fmt.Fprintf(w.out, "       %-6s | %s: %s\n", "…", seconds(took), state)
-		w.said = state
+	if now := w.now(); state != w.said && now.Sub(w.told) > tellEvery {
+		fmt.Fprintf(w.out, "       %-6s | %s: %s\n", "…", seconds(now.Sub(w.since)), state)
+		w.said, w.told = state, now
 	}
 }
 
