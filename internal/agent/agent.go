@@ -178,7 +178,7 @@ func (a *agent) addService(ctx context.Context) error {
 
 func (a *agent) plugins(c *cluster) map[string]cni.Plugin {
 	return map[string]cni.Plugin{
-		ibsriov.Type:     &ibsriov.Plugin{Kernel: a.kernel},
+		ibsriov.Type:     &ibsriov.Plugin{Kernel: a.kernel, Given: a.book.Verbs},
 		ipoib.Type:       &ipoib.Plugin{Kernel: a.kernel},
 		rdma.Type:        &rdma.Plugin{Kernel: a.kernel},
 		coordinator.Type: &coordinator.Plugin{Kernel: a.kernel, Cluster: c},
@@ -201,6 +201,7 @@ func (a *agent) addCards(context.Context) error {
 	}
 	devices := deviceplugin.New(a.kernel, deviceplugin.Options{
 		Prefix: a.ResourcePrefix, Dir: a.KubeletDir + "/device-plugins", DevDir: a.Root + "/dev", Log: a.Log,
+		Note:    a.book.PutVerbs,
 		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp", // /var/run on the node; a link there would lead out of Root
 	})
 	var err error

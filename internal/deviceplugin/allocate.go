@@ -92,6 +92,9 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 		return vfInfo{}, err
 	}
 	info := vfInfo{Generic: map[string]string{"deviceID": pci}}
+	if err := s.note(d, vf); err != nil {
+		return vfInfo{}, err
+	}
 	if !d.RDMA {
 		return info, nil
 	}
@@ -111,6 +114,21 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 		info.RDMA["rdma_cm"] = filepath.Join(infinibandDir, "rdma_cm")
 	}
 	return info, nil
+}
+
+// note keeps which verbs device goes with the VF.
+func (s *server) note(d sriov.Device, vf host.VF) error {
+	if s.plugin.opts.Note == nil {
+		return nil
+	}
+	name := vf.Uverbs
+	if !d.RDMA {
+		name = ""
+	}
+	if err := s.plugin.opts.Note(d.PCI, name); err != nil {
+		return fmt.Errorf("note the verbs device of VF %s: %w", d.PCI, err)
+	}
+	return nil
 }
 
 // home waits, bounded, until a VF is in the node's namespace: the pod before may still be giving it back, and the numbers of

@@ -297,12 +297,19 @@ func deviceNodes(r *pluginapi.ContainerAllocateResponse) (out []string) {
 
 func TestAllocate(t *testing.T) {
 	f, pool := guideVFs(t, 3)
-	p, o := start(t, f, Options{})
+	noted := map[string]string{}
+	p, o := start(t, f, Options{Note: func(pci, verbs string) error {
+		noted[pci] = verbs
+		return nil
+	}})
 	k := startKubelet(t, o.Dir)
 	p.Publish([]sriov.Pool{pool})
 	k.waitFor(t, guideResource, "0000:86:00.1 Healthy 1", "0000:86:00.2 Healthy 1", "0000:86:00.3 Healthy 1")
 	r, err := allocate(k, guideResource, "0000:86:00.2", "0000:86:00.1")
 	must(t, err)
+	if diff := cmp.Diff(map[string]string{"0000:86:00.1": "uverbs1", "0000:86:00.2": "uverbs2"}, noted); diff != "" {
+		t.Errorf("noted: %s", diff)
+	}
 	// the PF has uverbs0, VFs follow
 	want := []string{
 		"/dev/infiniband/uverbs2 /dev/infiniband/uverbs2 rw", "/dev/infiniband/rdma_cm /dev/infiniband/rdma_cm rw", "/dev/infiniband/uverbs1 /dev/infiniband/uverbs1 rw",

@@ -23,8 +23,9 @@ var (
 	bucketSandboxes = []byte("sandboxes") // container ID -> Sandbox
 	bucketReleases  = []byte("releases")  // Release.key -> Release
 	bucketVFs       = []byte("vfs")       // PCI address -> VF
+	bucketVerbs     = []byte("verbs")     // PCI address -> Verbs
 	bucketDamaged   = []byte("damaged")   // bucket/key -> value that could not be read, kept for a person to look at
-	liveBuckets     = [][]byte{bucketSandboxes, bucketReleases, bucketVFs}
+	liveBuckets     = [][]byte{bucketSandboxes, bucketReleases, bucketVFs, bucketVerbs}
 )
 
 // lockTimeout bounds the wait for the file's lock: the agent before this one may be ending.
@@ -193,6 +194,8 @@ func decodeAny(bucket, value []byte) error {
 		return decode(value, &Sandbox{})
 	case string(bucketReleases):
 		return decode(value, &Release{})
+	case string(bucketVerbs):
+		return decode(value, &Verbs{})
 	default:
 		return decode(value, &VF{})
 	}

@@ -113,6 +113,14 @@ func TestVFsAndReleases(t *testing.T) {
 	if diff := cmp.Diff([]Release{r}, rs); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
+	for _, name := range []string{"uverbs3", ""} {
+		if err := l.PutVerbs("0000:AF:00.1", name); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Verbs("0000:af:00.1"); got != name || err != nil {
+			t.Errorf("Verbs = %q, %v; want %q", got, err, name)
+		}
+	}
 	if err := errors.Join(l.DeleteRelease(r), l.DeleteRelease(r), l.DeleteVF(vf.PCI)); err != nil {
 		t.Error(err)
 	}

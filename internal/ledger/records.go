@@ -67,6 +67,22 @@ func (l *Ledger) VFs() ([]VF, error) { return list[VF](l.db, bucketVFs) }
 // DeleteVF forgets a VF.
 func (l *Ledger) DeleteVF(pci string) error { return l.delete(bucketVFs, strings.ToLower(pci)) }
 
+// PutVerbs records the verbs device that a container was given with a VF; "" forgets it.
+func (l *Ledger) PutVerbs(pci, name string) error {
+	pci = strings.ToLower(pci)
+	if name == "" {
+		return l.delete(bucketVerbs, pci)
+	}
+	return l.set(bucketVerbs, pci, Verbs{PCI: pci, Name: name})
+}
+
+// Verbs returns the verbs device that a container was given last with a VF; "" when none is known.
+func (l *Ledger) Verbs(pci string) (string, error) {
+	var v Verbs
+	_, err := get(l.db, bucketVerbs, strings.ToLower(pci), &v)
+	return v.Name, err
+}
+
 // PutRelease records an address that has still to be given back.
 func (l *Ledger) PutRelease(r Release) error {
 	if r.Since.IsZero() {

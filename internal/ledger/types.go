@@ -107,6 +107,13 @@ type Release struct {
 
 func (r Release) key() string { return r.PodUID + "/" + r.Sandbox + "/" + r.Interface }
 
+// Verbs is the verbs device that a container was given with a VF. A container keeps it whatever becomes of the VF.
+type Verbs struct {
+	PCI string `json:"pci"`
+	// Name is such as "uverbs3".
+	Name string `json:"name"`
+}
+
 // VF is the permanent identity of a virtual function.
 type VF struct {
 	PCI   string // "0000:86:00.1"

@@ -36,7 +36,7 @@ type state struct {
 type plan struct {
 	state    state
 	setState host.VFState // "" leaves the link state
-	uverbs   string       // the verbs device that the container was given; "" when it stays as it is
+	uverbs   string       // the verbs device that the container was given; "" when there is none
 }
 
 // decide is pure: what to do, or why not.
@@ -52,7 +52,7 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 		return plan{}, err
 	}
 	p := plan{state: state{PCI: o.vf.PCI, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
-		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}}
+		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}, uverbs: o.given}
 	if req.linkState != "" && req.linkState != o.vf.State {
 		p.setState, p.state.VFState = req.linkState, o.vf.State
 	}
@@ -60,7 +60,7 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 		p.state.Device = o.vf.RDMA.Name
 	}
 	if isolate {
-		p.state.RDMA, p.uverbs = o.vf.RDMA.Name, o.given
+		p.state.RDMA = o.vf.RDMA.Name
 	}
 	return p, nil
 }

@@ -51,9 +51,9 @@ type Kernel interface {
 // Plugin is the plugin.
 type Plugin struct {
 	Kernel Kernel
-	// Given tells which verbs device ("uverbs3") the device plugin put into a container with the VF; nil, or false, takes
-	// the one that the VF has when Add begins.
-	Given func(pci string) (string, bool)
+	// Given tells which verbs device ("uverbs3") the device plugin gave to the pod's container with the VF. Nil, or "" for one
+	// that is not known, takes the one that the VF has when Add begins.
+	Given func(pci string) (string, error)
 
 	// moves lets one RDMA device move at a time: the kernel gives a moved device the lowest free uverbs number, which is
 	// its old one only as long as no other device has let go of a lower one.
@@ -112,10 +112,15 @@ func (p *Plugin) observe(r *cni.Request, pci string) (observed, error) {
 		return observed{}, fmt.Errorf("read VF %s: %w", pci, err)
 	}
 	o := observed{mode: mode, vf: vf, given: vf.Uverbs}
-	if p.Given != nil {
-		if name, ok := p.Given(pci); ok {
-			o.given = name
-		}
+	if p.Given == nil || r.Pod.UID == "" { // without a pod the kubelet gave nothing
+		return o, nil
+	}
+	name, err := p.Given(pci)
+	if err != nil {
+		return observed{}, fmt.Errorf("look up the verbs device that came with VF %s: %w", pci, err)
+	}
+	if name != "" {
+		o.given = name
 	}
 	return o, nil
 }
@@ -131,10 +136,8 @@ func (p *Plugin) moveIn(ctx context.Context, r *cni.Request, plan plan) (host.Li
 			return host.Link{}, fmt.Errorf("set the link state of VF %s to %s: %w", st.PCI, plan.setState, err)
 		}
 	}
-	if st.RDMA != "" {
-		if err := p.moveRDMA(r, plan); err != nil {
-			return host.Link{}, err
-		}
+	if err := p.moveRDMA(r, plan); err != nil {
+		return host.Link{}, err
 	}
 	defer r.Phases.Start(cni.PhaseLink)()
 	link, err := p.findLink(ctx, st)
@@ -154,17 +157,20 @@ func (p *Plugin) moveIn(ctx context.Context, r *cni.Request, plan plan) (host.Li
 	return link, nil
 }
 
+// moveRDMA moves the RDMA device if it is to go along, and sees that the container's verbs device is the VF's.
 func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
 	p.moves.Lock()
 	defer p.moves.Unlock()
 	st := plan.state
-	if err := p.Kernel.MoveRDMA(host.NodeNS, st.RDMA, st.NetNS); err != nil {
-		return fmt.Errorf("move RDMA device %s of VF %s into the pod: %w", st.RDMA, st.PCI, err)
+	if st.RDMA != "" {
+		if err := p.Kernel.MoveRDMA(host.NodeNS, st.RDMA, st.NetNS); err != nil {
+			return fmt.Errorf("move RDMA device %s of VF %s into the pod: %w", st.RDMA, st.PCI, err)
+		}
 	}
 	vf, err := p.Kernel.VF(st.PCI)
 	if err != nil {
-		return fmt.Errorf("read VF %s after its RDMA device was moved: %w", st.PCI, err)
+		return fmt.Errorf("read VF %s again: %w", st.PCI, err)
 	}
 	if plan.uverbs != "" && vf.Uverbs != plan.uverbs {
 		return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",

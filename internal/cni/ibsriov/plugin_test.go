@@ -152,26 +152,32 @@ func TestDecide(t *testing.T) {
 				return
 			}
 			must(t, err)
-			if got.state.RDMA != test.moves || got.setState != test.sets || (got.uverbs != "") != (test.moves != "") || (got.state.VFState != "") != (test.sets != "") {
+			if got.state.RDMA != test.moves || got.setState != test.sets || got.uverbs != "uverbs1" || (got.state.VFState != "") != (test.sets != "") {
 				t.Errorf("plan %+v", got)
 			}
 		})
 	}
 }
 
-// The container has another verbs device than the VF has after the move: both are named, and Del returns all.
+// The container has another verbs device than the VF: both are named, and Del returns all. Without a pod nothing was given.
 func TestOtherVerbsDevice(t *testing.T) {
-	f := guideNode(t)
-	before := f.Snapshot()
-	p := &Plugin{Kernel: f, Given: func(string) (string, bool) { return "uverbs9", true }}
-	r := call(`{"deviceID":"` + vf0 + `"}`)
-	_, err := p.Add(context.Background(), r)
-	if err == nil || !strings.Contains(err.Error(), "/dev/infiniband/uverbs9") || !strings.Contains(err.Error(), "now has uverbs1") {
-		t.Errorf("err = %v", err)
-	}
-	must(t, p.Del(context.Background(), r))
-	if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
-		t.Error(diff)
+	for _, mode := range []host.RDMAMode{host.RDMAExclusive, host.RDMAShared} {
+		f := guideNode(t)
+		f.ForceRDMAMode(mode)
+		before := f.Snapshot()
+		p := &Plugin{Kernel: f, Given: func(string) (string, error) { return "uverbs9", nil }}
+		r := call(`{"deviceID":"` + vf0 + `"}`)
+		r.Pod.UID = "uid"
+		_, err := p.Add(context.Background(), r)
+		if err == nil || !strings.Contains(err.Error(), "/dev/infiniband/uverbs9") || !strings.Contains(err.Error(), "now has uverbs1") {
+			t.Errorf("err = %v", err)
+		}
+		must(t, p.Del(context.Background(), r))
+		if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+			t.Error(diff)
+		}
+		_, err = p.Add(context.Background(), call(`{"deviceID":"`+vf0+`"}`))
+		must(t, err)
 	}
 }
 
