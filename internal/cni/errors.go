@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -67,6 +68,9 @@ func Wire(err error) *types.Error {
 		if theirs.Details != "" {
 			out.Msg = trimSuffix(out.Msg, "; "+theirs.Details)
 		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // the agent stops, or something took too long
+		out.Code = CodeTryAgainLater
 	}
 	return out
 }

@@ -261,6 +261,7 @@ func TestWire(t *testing.T) {
 		"wrapped": {fmt.Errorf("attach: %w", inner), types.Error{Code: CodeInvalidConfig, Msg: "attach: it is bad: file does not exist", Details: "do this"}},
 		"theirs": {fmt.Errorf("plugin x: %w", &types.Error{Code: 11, Msg: "later", Details: "busy"}),
 			types.Error{Code: 11, Msg: "plugin x: later", Details: "busy"}},
+		"cut short": {fmt.Errorf("attach: %w", context.Canceled), types.Error{Code: CodeTryAgainLater, Msg: "attach: context canceled"}},
 	} {
 		if diff := cmp.Diff(&test.want, Wire(test.err)); diff != "" {
 			t.Errorf("%s: %s", name, diff)

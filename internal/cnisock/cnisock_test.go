@@ -136,6 +136,39 @@ func TestClientGoingAwayEndsTheCall(t *testing.T) {
 	<-ended
 }
 
+// A server that is told to stop lets a call under way finish.
+func TestStoppingServerFinishesCalls(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	started, goOn := make(chan struct{}), make(chan struct{})
+	s := &Server{UID: self(), Log: slog.New(slog.DiscardHandler), Handler: func(ctx context.Context, _ Request) Response {
+		close(started)
+		<-goOn
+		if ctx.Err() != nil {
+			return Response{Error: &Error{Msg: "cut short"}}
+		}
+		return Response{Stdout: []byte("whole")}
+	}}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	go func() {
+		<-started
+		stop()
+		close(goOn)
+	}()
+	resp, err := Call(context.Background(), path, Request{Plugin: "multus"})
+	if err != nil || string(resp.Stdout) != "whole" {
+		t.Errorf("resp = %+v, %v", resp, err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCallWaitsForAnAgent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ctx, cancel := context.WithCancel(context.Background())

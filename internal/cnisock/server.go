@@ -20,9 +20,12 @@ const (
 	readTimeout  = 5 * time.Second // for a request to arrive whole
 	writeTimeout = 5 * time.Second
 	maxCalls     = 1024 // at once
+	// graceTime is how long calls under way may go on after the server was told to stop. It is below the time that a
+	// stopping agent has, and longer than an attachment takes.
+	graceTime = 8 * time.Second
 )
 
-// Handler answers one request. Its context ends when the client goes away or the server stops.
+// Handler answers one request. Its context ends when the client goes away, or some seconds after the server was told to stop.
 type Handler func(ctx context.Context, req Request) Response
 
 // Server answers requests.
@@ -53,9 +56,12 @@ func Listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// Serve answers until ctx ends, then waits for the calls under way.
+// Serve answers until ctx ends, then waits for the calls under way, which are cut short only after some seconds.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
+	callCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(graceTime, cut) })()
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	slots := make(chan struct{}, maxCalls)
@@ -70,7 +76,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 		slots <- struct{}{}
 		calls.Go(func() {
 			defer func() { <-slots }()
-			s.serve(ctx, conn)
+			s.serve(callCtx, conn)
 		})
 	}
 }
