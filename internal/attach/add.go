@@ -19,7 +19,7 @@ import (
 // Reasons of events at pods.
 const (
 	ReasonAdded  = "AddedInterface"
-	ReasonFailed = "FailedAttachNetwork"
+	ReasonFailed = "FailedAttach"
 )
 
 // add attaches all networks of a sandbox or none.

@@ -144,7 +144,7 @@ func TestFaultInAdd(t *testing.T) {
 					n.fake.Revive()
 					if resp.Error == nil { // the announcement may fail
 						n.mustCall("DEL", "p")
-					} else if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Warning FailedAttachNetwork attach network kube-system/"+test.network+" as eth0: plugin ") {
+					} else if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/"+test.network+" as eth0: plugin ") {
 						t.Errorf("events %q", n.events)
 					}
 					n.collect()
