@@ -29,6 +29,7 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 		return nil, err
 	}
 	defer unlock()
+	s.gone.forget(c.containerID)
 	if err := c.checkNetNS(s.Kernel); err != nil {
 		return nil, err
 	}

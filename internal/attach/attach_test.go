@@ -529,6 +529,51 @@ func TestPrimaryNetwork(t *testing.T) {
 	n.same(before, "after DEL of an unknown sandbox")
 }
 
+// A runtime asks for DEL again and again; the default network's plugins hear of it once.
+func TestDelAgainIsCheap(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	counted := &counter{}
+	n.options.Plugins["counted"] = counted
+	n.start()
+	n.writeConf("10-primary.conf", `{"cniVersion":"1.0.0","name":"primary","type":"counted"}`)
+	n.pod("p", annotations("ipoib"))
+	n.pod("q", nil)
+	n.mustCall("ADD", "p")
+	for range 3 {
+		n.mustCall("DEL", "p") // on ipoib: never the default network's business
+		n.mustCall("DEL", "q") // not known: asked once
+	}
+	if counted.dels != 1 {
+		t.Errorf("%d DEL reached the default network's plugin, want 1", counted.dels)
+	}
+	n.mustCall("ADD", "q")
+	n.mustCall("DEL", "q")
+	if counted.dels != 2 {
+		t.Errorf("%d DEL reached the default network's plugin, want 2", counted.dels)
+	}
+	var f finished
+	for i := range keepFinished + 1 {
+		f.add(fmt.Sprint(i))
+	}
+	if f.has("0") || !f.has("1") || len(f.ids) != keepFinished {
+		t.Errorf("%d remembered; the oldest: %t", len(f.ids), f.has("0"))
+	}
+}
+
+// counter is a plugin that counts DEL.
+type counter struct{ dels int }
+
+func (c *counter) Add(context.Context, *cni.Request) (*types100.Result, error) {
+	return &types100.Result{}, nil
+}
+
+func (c *counter) Del(context.Context, *cni.Request) error {
+	c.dels++
+	return nil
+}
+
+func (c *counter) Check(context.Context, *cni.Request) error { return nil }
+
 // A plugin called by its own name, as another meta plugin or cnitool does.
 func TestDirect(t *testing.T) {
 	n := newNode(t, hosttest.Options{})

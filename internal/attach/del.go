@@ -26,11 +26,17 @@ func (s *Service) del(ctx context.Context, c *call) error {
 	if err != nil {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
-	if !ok {
-		return s.delUnknown(ctx, c)
+	switch {
+	case ok:
+		c.networkType = typeOf(sb)
+		err = s.detachAll(ctx, c.containerID, c.phases)
+	case !s.gone.has(c.containerID):
+		err = s.delUnknown(ctx, c)
 	}
-	c.networkType = typeOf(sb)
-	return s.detachAll(ctx, c.containerID, c.phases)
+	if err == nil {
+		s.gone.add(c.containerID)
+	}
+	return err
 }
 
 // delUnknown is for a sandbox without a record: taken down already, or made before we were installed, on the cluster's

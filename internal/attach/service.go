@@ -104,6 +104,7 @@ type Service struct {
 	timings *timings
 	kick    chan struct{} // wakes the collector
 	status  *statusQueue
+	gone    finished
 }
 
 // New checks the options and makes a Service.
