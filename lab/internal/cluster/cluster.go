@@ -45,12 +45,20 @@ type Lab struct {
 	Say    *progress.Printer
 }
 
-// ready limits how long a cluster may take from its start until its nodes are ready.
+// controlPlaneMiB is what the programs on the host take, and QEMU beside what it gives its machine.
+const controlPlaneMiB = 1024
+
+// readyLimit is how long a cluster may take from its start until its nodes are ready.
 const readyLimit = 5 * time.Minute
 
 // Up builds what is missing and starts the cluster; it returns when both nodes are ready, with their cards active. command is the
 // program and arguments that run cell.Main with a file's path added.
 func (l Lab) Up(ctx context.Context, o Options, command []string) error {
+	unlock, err := l.Layout.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if _, up, err := l.Layout.Load(); err != nil || up {
 		return errors.Join(err, whenUp(up))
 	}
@@ -58,7 +66,7 @@ func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	if err != nil {
 		return err
 	}
-	if err := preflight.Check(host, preflight.Need{MemoryMiB: 2*o.MemoryMiB + 1024, Port: o.APIPort}); err != nil {
+	if err := preflight.Check(host, preflight.Need{MemoryMiB: 2*o.MemoryMiB + controlPlaneMiB}); err != nil {
 		return err
 	}
 	if err := l.Layout.fresh(); err != nil {
@@ -228,6 +236,11 @@ func (l Lab) start(o Options, p parts, kvm bool, command []string) (State, error
 
 // Down ends the lab and removes what belonged to it. No lab is no error.
 func (l Lab) Down(ctx context.Context) error {
+	unlock, err := l.Layout.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	s, _, err := l.Layout.Load()
 	if err != nil {
 		return err

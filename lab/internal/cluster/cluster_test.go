@@ -159,6 +159,21 @@ func TestDownOfNothing(t *testing.T) {
 	}
 }
 
+func TestOneCommandAtATime(t *testing.T) {
+	l := Layout{Dir: filepath.Join(t.TempDir(), "lab")}
+	unlock, err := l.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (Lab{Layout: l}).Down(t.Context()); err == nil || !strings.Contains(err.Error(), "another command") {
+		t.Errorf("while another command works: %v", err)
+	}
+	unlock()
+	if err := (Lab{Layout: l}).Down(t.Context()); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
 func TestTail(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "log")
 	if err := os.WriteFile(file, []byte("1\n2\n3\n"), 0o644); err != nil {

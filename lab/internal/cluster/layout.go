@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"spidernet.io/spiderpool/lab/internal/cell"
 )
@@ -78,6 +79,22 @@ func (l Layout) save(s State) error {
 		return fmt.Errorf("noting the lab's state: %w", err)
 	}
 	return nil
+}
+
+// lock keeps two commands from starting or ending the lab at once. It does not wait.
+func (l Layout) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(l.Dir), 0o755); err != nil {
+		return nil, fmt.Errorf("making the place of the lab's state: %w", err)
+	}
+	f, err := os.OpenFile(l.Dir+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the lab's lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another command is starting or ending this lab (%s.lock is taken: %w)", l.Dir, err)
+	}
+	return func() { f.Close() }, nil
 }
 
 // fresh empties the directory and lays out its folders.

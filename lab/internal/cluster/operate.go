@@ -175,6 +175,14 @@ func printProcesses(out io.Writer, processes []cell.Process) {
 	}
 }
 
+// describeNode prints a machine's age and memory, its RDMA mode, and a line for each card.
+const describeNode = `echo "up $(cut -d. -f1 /proc/uptime) s, $(free -m | awk '/^Mem/{print $7}') MiB of memory available"
+rdma system
+for f in /sys/bus/pci/drivers/mlx5_core/*:*; do
+	[ -e $f/physfn ] && continue
+	echo "card ${f##*/}: $(ls $f/infiniband), port $(cat $f/infiniband/*/ports/1/state), $(cat $f/sriov_numvfs) of $(cat $f/sriov_totalvfs) virtual functions"
+done`
+
 // nodeStatus is what the machine itself says, or why it says nothing.
 func (l Lab) nodeStatus(ctx context.Context, n topology.Node) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -184,7 +192,7 @@ func (l Lab) nodeStatus(ctx context.Context, n topology.Node) string {
 		return "does not answer: " + err.Error() + "\n"
 	}
 	defer m.Close()
-	out, err := m.Output(ctx, `echo "up $(cut -d. -f1 /proc/uptime) s, $(free -m | awk '/^Mem/{print $7}') MiB free"; rdma system; rdma link; ls /sys/bus/pci/drivers/mlx5_core | grep -c : | sed 's/$/ InfiniBand functions/'`)
+	out, err := m.Output(ctx, describeNode)
 	if err != nil {
 		return out + err.Error() + "\n"
 	}

@@ -39,7 +39,6 @@ type Place struct {
 // Need is what the lab needs of the host in numbers.
 type Need struct {
 	MemoryMiB int
-	Port      int
 }
 
 // diskNeedMiB is what a first run writes: packages, compiled Kubernetes and its intermediate objects.
