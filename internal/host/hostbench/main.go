@@ -1,0 +1,166 @@
+// Command hostbench measures, on one node, what the kernel alone takes for the
+// steps by which pods are attached: the floor below the product's own times.
+//
+// It goes through the same door to the kernel as the product, with a VF that no
+// pod has and in network namespaces of its own, and gives all back as it was.
+// It also measures the start of the CNI shim and one durable write. It knows
+// neither Kubernetes nor the product's plugins; the lab's benchmark brings it to
+// a node and sets its numbers beside those of real pods.
+//
+// It ends early, in good order, when its standard input ends or at a signal.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
+)
+
+// sample is the duration of one step, as printed.
+type sample struct {
+	Series   string        `json:"series"` // "ib-sriov", "ipoib", "shim", "disk"
+	Round    int           `json:"round"`
+	Verb     string        `json:"verb,omitempty"`  // "ADD" or "DEL"
+	Phase    string        `json:"phase,omitempty"` // the product's phase that does the same
+	Step     string        `json:"step"`
+	Duration time.Duration `json:"ns"`
+}
+
+// step is one thing to measure.
+type step struct {
+	phase, name string
+	do          func() error
+}
+
+// kernel is what the steps need of the node.
+type kernel interface {
+	PFs() ([]host.PF, error)
+	RDMAMode() (host.RDMAMode, error)
+	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	MoveRDMA(from host.NS, name string, to host.NS) error
+	LinkByPCI(ns host.NS, pci string) (host.Link, error)
+	LinkByName(ns host.NS, name string) (host.Link, error)
+	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
+	RenameLink(ns host.NS, index int, name string) error
+	SetLinkUp(ns host.NS, index int) error
+	SetLinkDown(ns host.NS, index int) error
+	DeleteLink(ns host.NS, index int) error
+	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
+	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
+	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
+	AddAddress(ns host.NS, index int, p netip.Prefix) error
+	AddRoute(ns host.NS, r host.Route) error
+	AddRule(ns host.NS, r host.Rule) error
+	DeleteRule(ns host.NS, r host.Rule) error
+	AddNeighbor(ns host.NS, n host.Neighbor) error
+	SetSysctl(ns host.NS, key, value string) error
+	MarkReplies(ns host.NS, link string, mark uint32) error
+}
+
+// bench collects samples.
+type bench struct {
+	kernel  kernel
+	newNS   func() (ns host.NS, closeNS func() error, err error)
+	samples []sample
+}
+
+// measure runs steps in order, up to the first that fails.
+func (b *bench) measure(series string, round int, verb string, steps []step) error {
+	for _, s := range steps {
+		began := time.Now()
+		err := s.do()
+		took := time.Since(began)
+		if err != nil {
+			return fmt.Errorf("%s, round %d, %s: %w", series, round, s.name, err)
+		}
+		b.samples = append(b.samples, sample{Series: series, Round: round, Verb: verb, Phase: s.phase, Step: s.name, Duration: took})
+	}
+	return nil
+}
+
+type options struct {
+	rounds           int
+	pf, shim, ledger string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "n", 20, "rounds of each series")
+	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
+	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
+	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	signal.Ignore(syscall.SIGPIPE) // whoever started us may be gone before all is given back
+	if err := run(untilEOF(ctx, os.Stdin), o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "hostbench:", err)
+		os.Exit(1)
+	}
+}
+
+// untilEOF is a context that ends with ctx or when nothing more comes from r.
+func untilEOF(ctx context.Context, r io.Reader) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		_, _ = io.Copy(io.Discard, r) // an error is an end too
+	}()
+	return ctx
+}
+
+func run(ctx context.Context, o options, out io.Writer) (err error) {
+	if o.rounds < 1 {
+		return fmt.Errorf("-n is %d: want at least 1", o.rounds)
+	}
+	machine, err := host.New(host.Options{})
+	if err != nil {
+		return err
+	}
+	defer machine.Close()
+	b := &bench{kernel: machine, newNS: newNamespace}
+	t, err := chooseTarget(machine, o.pf)
+	if err != nil {
+		return err
+	}
+	if err := b.series(ctx, o, t); err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(b.samples)
+}
+
+// series runs all series, one after another.
+func (b *bench) series(ctx context.Context, o options, t target) (err error) {
+	undo, err := b.nodeRule()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo()) }()
+	for _, one := range []func(round int) error{
+		func(round int) error { return b.shim(ctx, o.shim, round) },
+		func(round int) error { return b.disk(o.ledger, round) },
+		func(round int) error { return b.virtualFunction(t, round) },
+		func(round int) error { return b.child(t, round) },
+	} {
+		for round := range o.rounds {
+			if ctx.Err() != nil {
+				return errors.New("interrupted; what was used has been given back")
+			}
+			if err := one(round); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
