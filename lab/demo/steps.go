@@ -26,6 +26,7 @@ func Steps(o Options) ([]Step, error) {
 	b.rememberDevices()
 	b.application(PartSRIOV, "ib-sriov")
 	b.rdma()
+	b.networkStatus()
 	b.ping("ib-sriov")
 	b.readLatency()
 	b.nodeAndServices()
@@ -161,7 +162,7 @@ func (b *builder) virtualFunctions() {
 				return allocatable(out, "spidernet.io/mellanoxibsriov", "12", b.Nodes)
 			})
 		}})
-	b.onNodes("Every VF has a valid GUID of its own", `ip link show ibs5f0 | grep -o 'NODE_GUID [0-9a-f:]*' | sort -u | wc -l`,
+	b.onNodes("Every VF has a valid GUID of its own", `ip link show ibs5f0 | grep -o 'NODE_GUID [0-9a-f:]*' | grep -v -e 00:00:00:00:00:00:00:00 -e ff:ff:ff:ff:ff:ff:ff:ff | sort -u | wc -l`,
 		"12 different GUIDs, none of them zero", equals("12"))
 }
 
@@ -324,6 +325,25 @@ func (b *builder) rdma() {
 		}})
 }
 
+func (b *builder) networkStatus() {
+	const query = `kubectl get pod %s -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}'`
+	b.add(Step{Title: "The pod's annotation tells its network and device", Command: fmt.Sprintf(query, "POD"),
+		Promise: "name kube-system/ib-sriov, interface eth0, the pod's address, the VF's PCI address and RDMA device",
+		Do: func(ctx context.Context, w *Walk) (string, error) {
+			if err := w.needPods("ib-sriov", len(b.Nodes)); err != nil {
+				return "", err
+			}
+			p := w.pods["ib-sriov"][0]
+			return w.poll(ctx, func() (bool, string, error) {
+				out, err := w.Shell(ctx, fmt.Sprintf(query, p.Name))
+				if err == nil {
+					err = contains(out, []string{`"kube-system/ib-sriov"`, `"eth0"`, p.IP, `"pci-address": "0000:86:0`, `"rdma-device": "mlx5_`}, nil)
+				}
+				return err == nil, out, err
+			})
+		}})
+}
+
 func (w *Walk) needPods(app string, n int) error {
 	if got := len(w.pods[app]); got != n {
 		return fmt.Errorf("%d pods of %s are running, want %d", got, app, n)
@@ -459,10 +479,12 @@ EOF
 `
 
 func (b *builder) giveBack(app string) {
-	b.add(Step{Title: "Deleting the pods of " + app + " gives everything back", Command: "kubectl delete daemonset " + app,
+	// The guide's container does not listen to the signal to end; a short grace period spares half a minute of waiting.
+	command := fmt.Sprintf("kubectl delete daemonset %[1]s --cascade=orphan && kubectl delete pod -l app=%[1]s --grace-period=2 --timeout=90s", app)
+	b.add(Step{Title: "Deleting the pods of " + app + " gives everything back", Command: command,
 		Promise: "VF interfaces and RDMA devices on the node under their old names, all addresses free, no record",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
-			if out, err := w.Shell(ctx, "kubectl delete daemonset "+app+" --cascade=foreground --timeout=90s"); err != nil {
+			if out, err := w.Shell(ctx, command); err != nil {
 				return out, err
 			}
 			return w.poll(ctx, func() (bool, string, error) { return b.allBack(ctx, w) })
