@@ -109,7 +109,7 @@ func Addresses(ctx context.Context, r *Request, iface int) (*types100.Result, er
 	}
 	if len(res.IPs) == 0 {
 		return nil, Errorf(CodeInvalidConfig, "give the ipam section a pool, or remove the section for an interface without address",
-			"network %q: the address management returned no address", r.Network)
+			"the address management returned no address")
 	}
 	for _, ip := range res.IPs {
 		ip.Interface = types100.Int(iface)

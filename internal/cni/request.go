@@ -72,7 +72,7 @@ type IPAM interface {
 // ParseConf decodes the configuration into a plugin's own struct.
 func (r *Request) ParseConf(into any) error {
 	if err := json.Unmarshal(r.Conf, into); err != nil {
-		return Errorf(CodeDecode, "", "network %q: the configuration does not parse: %v", r.Network, err)
+		return Errorf(CodeDecode, "", "the configuration does not parse: %v", err)
 	}
 	return nil
 }

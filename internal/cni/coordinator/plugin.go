@@ -55,7 +55,7 @@ func hostVeth(containerID string) string { return "veth" + containerID[:min(len(
 // Add implements cni.Plugin. Its result is that of the plugin before it.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	if r.Prev == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "network %q: the coordinator is first in the chain", r.Network)
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "the coordinator is first in the chain")
 	}
 	set, err := p.readSettings(ctx, r)
 	if err != nil {

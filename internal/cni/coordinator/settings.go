@@ -47,11 +47,11 @@ func (p *Plugin) readSettings(ctx context.Context, r *cni.Request) (settings, er
 		return settings{}, err
 	}
 	if errs := v2beta1.ValidateCoordinatorSpec(&own, field.NewPath("coordinator")); len(errs) > 0 {
-		return settings{}, cni.Errorf(cni.CodeInvalidConfig, "mend spec.coordinator of the network's SpiderMultusConfig", "network %q: %w", r.Network, errs.ToAggregate())
+		return settings{}, cni.Errorf(cni.CodeInvalidConfig, "mend spec.coordinator of the network's SpiderMultusConfig", "%w", errs.ToAggregate())
 	}
 	spec, status, err := p.Cluster.Coordinator(ctx)
 	if err != nil {
-		return settings{}, cni.Errorf(cni.CodeTryAgainLater, "", "network %q: read the SpiderCoordinator: %w", r.Network, err)
+		return settings{}, cni.Errorf(cni.CodeTryAgainLater, "", "read the SpiderCoordinator: %w", err)
 	}
 	overlay(&spec, &own)
 	if nic := r.Pod.Annotations[AnnotationDefaultRouteNIC]; nic != "" {

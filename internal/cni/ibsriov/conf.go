@@ -55,14 +55,14 @@ func parse(r *cni.Request) (request, error) {
 	case "", host.VFAuto, host.VFEnable, host.VFDisable:
 		out.linkState = s
 	default:
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "network %q: link_state is %q", r.Network, c.LinkState)
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q", c.LinkState)
 	}
 	if c.IPAM.Type == "dhcp" {
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "network %q: ipam type dhcp does not work on InfiniBand", r.Network)
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")
 	}
 	if c.IBKubernetes && text(c.Args.CNI["mellanox.infiniband.app"]) != "configured" {
 		return request{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log, or set enableIbKubernetes to false",
-			"network %q: ib-kubernetes has not marked this pod's network as configured yet", r.Network)
+			"ib-kubernetes has not marked this pod's network as configured yet")
 	}
 	out.guid, err = wantedGUID(r, c)
 	return out, err
@@ -76,10 +76,10 @@ func deviceID(r *cni.Request, c conf) (string, error) {
 	if id == "" {
 		return "", cni.Errorf(cni.CodeInvalidConfig, "request the network's resource in the pod's resources.limits, such as spidernet.io/mellanoxibsriov: 1; "+
 			"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the NetworkAttachmentDefinition",
-			"network %q: no device was given to this attachment (deviceID is empty)", r.Network)
+			"no device was given to this attachment (deviceID is empty)")
 	}
 	if id = strings.ToLower(id); !pciAddress.MatchString(id) {
-		return "", cni.Errorf(cni.CodeInvalidConfig, "", "network %q: deviceID %q: want a PCI address such as 0000:86:00.1", r.Network, id)
+		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: want a PCI address such as 0000:86:00.1", id)
 	}
 	return id, nil
 }
@@ -92,7 +92,7 @@ func wantedGUID(r *cni.Request, c conf) (ib.GUID, error) {
 	}
 	if s == "" {
 		if c.IBKubernetes {
-			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log", "network %q: ib-kubernetes has not given this attachment a GUID yet", r.Network)
+			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log", "ib-kubernetes has not given this attachment a GUID yet")
 		}
 		return ib.GUID{}, nil
 	}
@@ -101,7 +101,7 @@ func wantedGUID(r *cni.Request, c conf) (ib.GUID, error) {
 		err = fmt.Errorf("GUID %s: zero and all ones are not GUIDs", guid)
 	}
 	if err != nil {
-		return ib.GUID{}, cni.Errorf(cni.CodeInvalidConfig, "", "network %q: %s: %w", r.Network, field, err)
+		return ib.GUID{}, cni.Errorf(cni.CodeInvalidConfig, "", "%s: %w", field, err)
 	}
 	return guid, nil
 }

@@ -41,14 +41,14 @@ type plan struct {
 
 // decide is pure: what to do, or why not.
 func decide(r *cni.Request, req request, o observed) (plan, error) {
-	isolate, err := isolation(r, req, o)
+	isolate, err := isolation(req, o)
 	if err != nil {
 		return plan{}, err
 	}
-	if err := atHome(r, o, isolate); err != nil {
+	if err := atHome(o, isolate); err != nil {
 		return plan{}, err
 	}
-	if err := checkGUID(r, req, o.vf); err != nil {
+	if err := checkGUID(req, o.vf); err != nil {
 		return plan{}, err
 	}
 	p := plan{state: state{PCI: o.vf.PCI, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
@@ -66,7 +66,7 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 }
 
 // isolation: asked for, it needs exclusive mode; not said, it follows the mode.
-func isolation(r *cni.Request, req request, o observed) (bool, error) {
+func isolation(req request, o observed) (bool, error) {
 	exclusive := o.mode == host.RDMAExclusive
 	switch {
 	case req.isolate == nil:
@@ -74,47 +74,47 @@ func isolation(r *cni.Request, req request, o observed) (bool, error) {
 	case *req.isolate && !exclusive:
 		return false, cni.Errorf(cni.CodeInvalidConfig, "remove rdmaIsolation from the network to attach in shared mode, or switch this node: "+
 			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
-			"network %q asks for rdmaIsolation, and this node's RDMA subsystem is in %s mode", r.Network, o.mode)
+			"rdmaIsolation is asked for, and this node's RDMA subsystem is in %s mode", o.mode)
 	}
 	return *req.isolate, nil
 }
 
 // atHome: what is to be moved must be in the node's namespace.
-func atHome(r *cni.Request, o observed, isolate bool) error {
+func atHome(o observed, isolate bool) error {
 	vf := o.vf
 	switch {
 	case vf.Driver == "":
-		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "network %q: VF %s has no driver", r.Network, vf.PCI)
+		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "VF %s has no driver", vf.PCI)
 	case vf.Driver == "vfio-pci":
-		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "network %q: VF %s is bound to vfio-pci and has no network interface", r.Network, vf.PCI)
+		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "VF %s is bound to vfio-pci and has no network interface", vf.PCI)
 	case vf.Link == nil:
 		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
-			"network %q: the network interface of VF %s is not in the node's namespace; another pod may still have it", r.Network, vf.PCI)
+			"the network interface of VF %s is not in the node's namespace; another pod may still have it", vf.PCI)
 	case isolate && vf.RDMA == nil:
 		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
-			"network %q: the RDMA device of VF %s is not in the node's namespace; another pod may still have it", r.Network, vf.PCI)
+			"the RDMA device of VF %s is not in the node's namespace; another pod may still have it", vf.PCI)
 	}
 	return nil
 }
 
 // checkGUID: a VF has its GUID for good, from the agent, before it is bound. Another one would need the driver unbound and
 // bound again, in the middle of a pod's start, and is refused.
-func checkGUID(r *cni.Request, req request, vf host.VF) error {
+func checkGUID(req request, vf host.VF) error {
 	if vf.Link.LinkLayer != host.InfiniBand {
-		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "network %q: VF %s is %s, not InfiniBand", r.Network, vf.PCI, vf.Link.LinkLayer)
+		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "VF %s is %s, not InfiniBand", vf.PCI, vf.Link.LinkLayer)
 	}
 	guid, err := ib.LinkAddrGUID(vf.Link.HardwareAddr)
 	if err != nil {
-		return cni.Errorf(cni.CodeFailed, "", "network %q: VF %s: %w", r.Network, vf.PCI, err)
+		return cni.Errorf(cni.CodeFailed, "", "VF %s: %w", vf.PCI, err)
 	}
 	if !guid.Valid() {
 		return cni.Errorf(cni.CodeFailed, "the agent gives every VF its GUID when it makes the VF: see the conditions of this node's SriovNetworkNodeState "+
 			"(kubectl get sriovnetworknodestates -A) and whether a policy selects its card",
-			"network %q: VF %s has no GUID (%s)", r.Network, vf.PCI, guid)
+			"VF %s has no GUID (%s)", vf.PCI, guid)
 	}
 	if !req.guid.IsZero() && req.guid != guid {
 		return cni.Errorf(cni.CodeInvalidConfig, "remove the GUID from the pod's annotation; the GUIDs of a node's VFs are in its SriovNetworkNodeState",
-			"network %q: GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", r.Network, req.guid, vf.PCI, guid)
+			"GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", req.guid, vf.PCI, guid)
 	}
 	return nil
 }

@@ -106,7 +106,7 @@ func (p *Plugin) observe(r *cni.Request, pci string) (observed, error) {
 	vf, err := p.Kernel.VF(pci)
 	if errors.Is(err, host.ErrNotFound) {
 		return observed{}, cni.Errorf(cni.CodeInvalidConfig, "see which VFs exist in this node's SriovNetworkNodeState",
-			"network %q: deviceID %s is not a virtual function of this node", r.Network, pci)
+			"deviceID %s is not a virtual function of this node", pci)
 	}
 	if err != nil {
 		return observed{}, fmt.Errorf("read VF %s: %w", pci, err)
@@ -174,7 +174,7 @@ func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 	}
 	if plan.uverbs != "" && vf.Uverbs != plan.uverbs {
 		return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",
-			"network %q: the container was given /dev/infiniband/%s, and VF %s now has %s", r.Network, plan.uverbs, st.PCI, vf.Uverbs)
+			"the container was given /dev/infiniband/%s, and VF %s now has %s", plan.uverbs, st.PCI, vf.Uverbs)
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "network %q: nothing is recorded of interface %s", r.Network, r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
 	}
 	link, err := p.Kernel.LinkByPCI(st.NetNS, st.PCI)
 	if err != nil {

@@ -33,6 +33,7 @@ const kind = "ipoib"
 type Kernel interface {
 	Links(ns host.NS) ([]host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)
+	VF(pci string) (host.VF, error)
 	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
@@ -73,7 +74,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 		return nil, err
 	}
 	end := r.Phases.Start(cni.PhaseGather)
-	master, err := p.master(r, c.Master)
+	master, err := p.master(c.Master)
 	end()
 	if err != nil {
 		return nil, err
@@ -92,16 +93,16 @@ func parse(r *cni.Request) (conf, error) {
 	}
 	switch {
 	case c.Master == "":
-		return c, cni.Errorf(cni.CodeInvalidConfig, "set it to the node's IPoIB interface, such as ibs5f0", "network %q: master is empty", r.Network)
+		return c, cni.Errorf(cni.CodeInvalidConfig, "set it to the node's IPoIB interface, such as ibs5f0", "master is empty")
 	case c.MTU < 0:
-		return c, cni.Errorf(cni.CodeInvalidConfig, "leave it out to take the master's", "network %q: mtu is %d", r.Network, c.MTU)
+		return c, cni.Errorf(cni.CodeInvalidConfig, "leave it out to take the master's", "mtu is %d", c.MTU)
 	case c.IPAM.Type == "dhcp":
-		return c, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "network %q: ipam type dhcp does not work on InfiniBand", r.Network)
+		return c, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")
 	}
 	return c, nil
 }
 
-func (p *Plugin) master(r *cni.Request, name string) (host.Link, error) {
+func (p *Plugin) master(name string) (host.Link, error) {
 	link, err := p.Kernel.LinkByName(host.NodeNS, name)
 	if err == nil && link.Kind == kind && link.Parent == 0 {
 		return link, nil
@@ -113,10 +114,10 @@ func (p *Plugin) master(r *cni.Request, name string) (host.Link, error) {
 	if err == nil {
 		what = fmt.Sprintf("is of kind %s, not an IPoIB interface with its own device", link.Kind)
 	}
-	return host.Link{}, cni.Errorf(cni.CodeInvalidConfig, p.candidates(), "network %q: master %s %s", r.Network, name, what)
+	return host.Link{}, cni.Errorf(cni.CodeInvalidConfig, p.candidates(), "master %s %s", name, what)
 }
 
-// candidates lists what could be a master here.
+// candidates lists what could be a master here. Virtual functions could as well, but they are given to pods.
 func (p *Plugin) candidates() string {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
@@ -124,7 +125,7 @@ func (p *Plugin) candidates() string {
 	}
 	var names []string
 	for _, l := range links {
-		if l.Kind == kind && l.Parent == 0 {
+		if _, err := p.Kernel.VF(l.PCI); l.Kind == kind && l.Parent == 0 && err != nil {
 			names = append(names, strings.Join(append([]string{l.Name}, l.AltNames...), "="))
 		}
 	}
@@ -255,7 +256,7 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "network %q: nothing is recorded of interface %s", r.Network, r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
 	}
 	link, err := p.Kernel.LinkByName(st.NetNS, st.IfName)
 	if err != nil {

@@ -44,7 +44,7 @@ type state struct {
 // Add implements cni.Plugin. The result is the one of the plugin before.
 func (p *Plugin) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
 	if r.Prev == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "put rdma after the plugin that gives the interface, such as sriov", "network %q: rdma is not chained: there is no prevResult", r.Network)
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "put rdma after the plugin that gives the interface, such as sriov", "rdma is not chained: there is no prevResult")
 	}
 	end := r.Phases.Start(cni.PhaseGather)
 	device, err := p.device(r)
@@ -77,7 +77,7 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 	if mode != host.RDMAExclusive {
 		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "set rdmaIsolation to false on the network, or switch this node: "+
 			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
-			"network %q: an RDMA device cannot be moved while this node's RDMA subsystem is in %s mode", r.Network, mode)
+			"an RDMA device cannot be moved while this node's RDMA subsystem is in %s mode", mode)
 	}
 	pci := strings.ToLower(c.DeviceID)
 	if pci == "" {
@@ -90,11 +90,11 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 		return host.RDMADevice{}, err
 	}
 	if !ok {
-		return host.RDMADevice{}, cni.Errorf(cni.CodeFailed, "is the driver's RDMA part loaded, such as mlx5_ib?", "network %q: %s has no RDMA device in the node's namespace", r.Network, pci)
+		return host.RDMADevice{}, cni.Errorf(cni.CodeFailed, "is the driver's RDMA part loaded, such as mlx5_ib?", "%s has no RDMA device in the node's namespace", pci)
 	}
 	if d.LinkLayer == host.InfiniBand {
 		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "use type ib-sriov with rdmaIsolation, and take rdma out of the list",
-			"network %q: %s is InfiniBand: moving its RDMA device would take its network interface away", r.Network, pci)
+			"%s is InfiniBand: moving its RDMA device would take its network interface away", pci)
 	}
 	return d, nil
 }
@@ -115,7 +115,7 @@ func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
 			}
 		}
 	}
-	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions", "network %q: no deviceID, and no interface in prevResult belongs to a PCI function", r.Network)
+	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions", "no deviceID, and no interface in prevResult belongs to a PCI function")
 }
 
 func (p *Plugin) find(ns host.NS, pci string) (host.RDMADevice, bool, error) {
@@ -157,7 +157,7 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "network %q: nothing is recorded of interface %s", r.Network, r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
 	}
 	if _, ok, err := p.find(st.NetNS, st.PCI); err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of %s is not in the pod", st.PCI))

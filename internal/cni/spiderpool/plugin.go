@@ -56,7 +56,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	}
 	if r.Pod.UID == "" {
 		return nil, cni.Errorf(cni.CodeInvalidEnv, "the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local without Kubernetes",
-			"network %q: ipam spiderpool gives addresses to pods, and CNI_ARGS names none", r.Network)
+			"ipam spiderpool gives addresses to pods, and CNI_ARGS names none")
 	}
 	if err := r.State.Save(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
@@ -64,7 +64,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	got, err := p.Addresses.Allocate(ctx, ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID, Network: r.NAD,
 		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway, MatchMasterSubnet: c.IPAM.MatchMasterSubnet})
 	if err != nil {
-		return nil, fmt.Errorf("allocate an address for %s: %w", r.IfName, err)
+		return nil, err // a refusal is for people and says everything
 	}
 	return result(got), nil
 }
