@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func parsePoolAnnotation(text string) (poolNames, error) {
 		return poolNames{}, err
 	}
 	if names.empty() {
-		return poolNames{}, fmt.Errorf("%q names no pool; want for example %s", text, poolShape)
+		return poolNames{}, fmt.Errorf("%s names no pool; want for example %s", text, poolShape)
 	}
 	return names, nil
 }
@@ -58,7 +59,7 @@ func parsePoolsAnnotation(text string) ([]interfacePools, error) {
 		return nil, err
 	}
 	if len(entries) == 0 {
-		return nil, fmt.Errorf("%q has no entry; want for example %s", text, poolsShape)
+		return nil, fmt.Errorf("%s has no entry; want for example %s", text, poolsShape)
 	}
 	seen := map[string]bool{}
 	for i, e := range entries {
@@ -120,7 +121,7 @@ func parseNamespaceAnnotation(text string) ([]string, error) {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%q names no pool; want for example %s, or remove the annotation", text, namespaceShape)
+		return nil, fmt.Errorf("%s names no pool; want for example %s, or remove the annotation", text, namespaceShape)
 	}
 	return names, nil
 }
@@ -161,7 +162,19 @@ func decode(text string, into any, shape string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%q does not parse (%w); want for example %s", text, err, shape)
+		return fmt.Errorf("%s does not parse: %w; want for example %s", text, plain(err), shape)
 	}
 	return nil
+}
+
+// plain says what is wrong with JSON in words of JSON rather than of Go.
+func plain(err error) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) {
+		return fmt.Errorf("%s has a %s", cmp.Or(kind.Field, "the whole"), kind.Value)
+	}
+	if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		return fmt.Errorf("unknown key %s", key)
+	}
+	return err
 }

@@ -52,16 +52,16 @@ type source struct {
 func Choose(r Request, f Facts) (Choice, error) {
 	s, err := findSource(r, f)
 	if err != nil {
-		return Choice{}, fmt.Errorf("pod %s/%s, interface %s: %w", r.Pod.Namespace, r.Pod.Name, r.Interface, err)
+		return Choice{}, err
 	}
 	choice := Choice{CleanGateway: r.CleanGateway || s.cleanGateway}
 	if text, ok := r.Pod.Annotations[AnnotationRoutes]; ok {
 		if choice.Routes, err = parseRoutesAnnotation(text); err != nil {
-			return Choice{}, fmt.Errorf("pod %s/%s: annotation %s: %w", r.Pod.Namespace, r.Pod.Name, AnnotationRoutes, err)
+			return Choice{}, fmt.Errorf("annotation %s: %w", AnnotationRoutes, err)
 		}
 	}
 	if choice.Families, err = s.families(r, f); err != nil {
-		return Choice{}, fmt.Errorf("pod %s/%s, interface %s: %s: %w", r.Pod.Namespace, r.Pod.Name, r.Interface, s.name, err)
+		return Choice{}, fmt.Errorf("%s: %w", s.name, err)
 	}
 	return choice, nil
 }
@@ -87,7 +87,7 @@ func findSource(r Request, f Facts) (source, error) {
 	if s, err := namespaceSource(r, f); err != nil || !s.names.empty() {
 		return s, err
 	}
-	s := source{name: "the CNI configuration", names: poolNames{IPv4: r.DefaultIPv4, IPv6: r.DefaultIPv6}}
+	s := source{name: "the network's configuration", names: poolNames{IPv4: r.DefaultIPv4, IPv6: r.DefaultIPv6}}
 	if !s.names.empty() {
 		return s, nil
 	}

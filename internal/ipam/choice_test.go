@@ -187,7 +187,7 @@ func TestDropReasons(t *testing.T) {
 				t.Fatalf("families (-want +got):\n%s", diff)
 			}
 			var refusal *Refusal
-			if err := Refuse(r, choice.Families); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "pool v4 "+test.want) {
+			if err := Refuse(choice.Families); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "pool v4 "+test.want) {
 				t.Errorf("refusal %v does not name the reason", err)
 			}
 		})
@@ -203,44 +203,44 @@ func TestChooseRefusals(t *testing.T) {
 		want    string
 	}{
 		{name: "no default", request: request(),
-			want: "pod default/p, interface eth0: the cluster's default pools: no pool has spec.default: true, and nothing else names a pool; annotate the pod with ipam.spidernet.io/ippool, or make a pool the default"},
+			want: "the cluster's default pools: no pool has spec.default: true, and nothing else names a pool; annotate the pod with ipam.spidernet.io/ippool, or make a pool the default"},
 		{name: "annotation does not parse", request: request(AnnotationPool, `{"ipv4":"v4-a"}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: "{\"ipv4\":\"v4-a\"}" does not parse (json: cannot unmarshal string into Go struct field poolNames.ipv4 of type []string); want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
+			want: `annotation ipam.spidernet.io/ippool: {"ipv4":"v4-a"} does not parse: ipv4 has a string; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
 		{name: "unknown field", request: request(AnnotationPool, `{"ip4":["v4-a"]}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: "{\"ip4\":[\"v4-a\"]}" does not parse (json: unknown field "ip4"); want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
+			want: `annotation ipam.spidernet.io/ippool: {"ip4":["v4-a"]} does not parse: unknown key "ip4"; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
 		{name: "annotation names nothing", request: request(AnnotationPool, `{}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: "{}" names no pool; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
+			want: `annotation ipam.spidernet.io/ippool: {} names no pool; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
 		{name: "missing pool", request: request(AnnotationPool, `{"ipv4":["v4-a","v4-x"]}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: pool "v4-x" does not exist; see kubectl get spiderippools`},
+			want: `annotation ipam.spidernet.io/ippool: pool "v4-x" does not exist; see kubectl get spiderippools`},
 		{name: "listed twice", request: request(AnnotationPool, `{"ipv4":["v4-a","v4-a"]}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: pool "v4-a" is listed twice`},
+			want: `annotation ipam.spidernet.io/ippool: pool "v4-a" is listed twice`},
 		{name: "glob without a match", request: request(AnnotationPool, `{"ipv6":["v4-*"]}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: no IPv6 pool matches "v4-*"; see kubectl get spiderippools`},
+			want: `annotation ipam.spidernet.io/ippool: no IPv6 pool matches "v4-*"; see kubectl get spiderippools`},
 		{name: "malformed glob", request: request(AnnotationPool, `{"ipv4":["v4-["]}`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: pool pattern "v4-[" is malformed; close its brackets`},
+			want: `annotation ipam.spidernet.io/ippool: pool pattern "v4-[" is malformed; close its brackets`},
 		{name: "only a family that is off", request: request(AnnotationPool, `{"ipv6":["v6-a"]}`), change: func(_ *Request, f *Facts) { f.Families.IPv6 = false },
-			want: "pod default/p, interface eth0: annotation ipam.spidernet.io/ippool: only pools of a family that is not enabled are named (IPv4 enabled: true, IPv6 enabled: false)"},
+			want: "annotation ipam.spidernet.io/ippool: only pools of a family that is not enabled are named (IPv4 enabled: true, IPv6 enabled: false)"},
 		{name: "interface not listed", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"interface":"net2","ipv4":["v4-a"]}]`),
-			want: "pod default/p, interface eth0: annotation ipam.spidernet.io/ippools: interface eth0 is not listed (found net1, net2); add an entry for it"},
+			want: "annotation ipam.spidernet.io/ippools: interface eth0 is not listed (found net1, net2); add an entry for it"},
 		{name: "interface listed twice", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-a"]}]`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippools: entry 1: interface "net1" is listed twice`},
+			want: `annotation ipam.spidernet.io/ippools: entry 1: interface "net1" is listed twice`},
 		{name: "some entries without interface", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"ipv4":["v4-a"]}]`),
-			want: "pod default/p, interface eth0: annotation ipam.spidernet.io/ippools: entry 1: name the interface in every entry or in none"},
+			want: "annotation ipam.spidernet.io/ippools: entry 1: name the interface in every entry or in none"},
 		{name: "too few entries", request: request(AnnotationPools, byPlace), change: func(r *Request, _ *Facts) { r.Interface = "net1" },
-			want: "pod default/p, interface net1: annotation ipam.spidernet.io/ippools: has 1 entries, and interface net1 is number 2; add an entry for it"},
+			want: "annotation ipam.spidernet.io/ippools: has 1 entries, and interface net1 is number 2; add an entry for it"},
 		{name: "place unknown", request: request(AnnotationPools, byPlace), change: func(r *Request, _ *Facts) { r.Interface = "ib0" },
-			want: "pod default/p, interface ib0: annotation ipam.spidernet.io/ippools: cannot tell which entry is for interface ib0; name the interface in every entry"},
+			want: "annotation ipam.spidernet.io/ippools: cannot tell which entry is for interface ib0; name the interface in every entry"},
 		{name: "missing pool of another interface", request: request(AnnotationPools, `[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-x"]}]`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippools: entry 1: pool "v4-x" does not exist; see kubectl get spiderippools`},
+			want: `annotation ipam.spidernet.io/ippools: entry 1: pool "v4-x" does not exist; see kubectl get spiderippools`},
 		{name: "an empty list", request: request(AnnotationPools, `[]`),
-			want: `pod default/p, interface eth0: annotation ipam.spidernet.io/ippools: "[]" has no entry; want for example [{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`},
+			want: `annotation ipam.spidernet.io/ippools: [] has no entry; want for example [{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`},
 		{name: "namespace annotation", request: request(), change: func(_ *Request, f *Facts) {
 			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv4: "v4-a"}
-		}, want: `pod default/p, interface eth0: annotation ipam.spidernet.io/default-ipv4-ippool of namespace default: "v4-a" does not parse (invalid character 'v' looking for beginning of value); want for example ["pool"]`},
+		}, want: `annotation ipam.spidernet.io/default-ipv4-ippool of namespace default: v4-a does not parse: invalid character 'v' looking for beginning of value; want for example ["pool"]`},
 		{name: "routes annotation", request: request(AnnotationPool, `{"ipv4":["v4-a"]}`, AnnotationRoutes, `[{"dst":"10.0.0.1/8","gw":"192.0.2.1"}]`),
-			want: `pod default/p: annotation ipam.spidernet.io/routes: entry 0: dst "10.0.0.1/8" has host bits set; write 10.0.0.0/8`},
+			want: `annotation ipam.spidernet.io/routes: entry 0: dst "10.0.0.1/8" has host bits set; write 10.0.0.0/8`},
 		{name: "pools on demand", request: request("ipam.spidernet.io/subnet", `{"ipv4":["s"]}`),
-			want: "pod default/p, interface eth0: annotation ipam.spidernet.io/subnet asks for pools made on demand, which this product does not make; name pools with ipam.spidernet.io/ippool"},
+			want: "annotation ipam.spidernet.io/subnet asks for pools made on demand, which this product does not make; name pools with ipam.spidernet.io/ippool"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -267,9 +267,9 @@ func TestRefusalListsEveryPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "pod default/p, interface eth0: no IPv4 address from annotation ipam.spidernet.io/ippool: " +
-		"pool v4-a is disabled (spec.disable); pool v4-b does not serve node n1 (spec.nodeName: n2)"
-	if err := Refuse(r, choice.Families); err == nil || err.Error() != want {
+	const want = "no IPv4 address from annotation ipam.spidernet.io/ippool: " +
+		"pool v4-a is disabled; set its spec.disable to false, or name another pool; pool v4-b does not serve node n1 (spec.nodeName: n2)"
+	if err := Refuse(choice.Families); err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}
 	if !choice.Families[0].Keeps("v4-a") {
@@ -287,7 +287,7 @@ func TestDefaultsOfOneFamilySuffice(t *testing.T) {
 		t.Errorf("got %s, %v; want the IPv4 default alone", names(choice), err)
 	}
 	f = facts(pool("v4", byDefault, disabled), pool("v6", byDefault, disabled))
-	if choice, _ = Choose(request(), f); Refuse(request(), choice.Families) == nil {
+	if choice, _ = Choose(request(), f); Refuse(choice.Families) == nil {
 		t.Error("defaults that cannot serve were not refused")
 	}
 }

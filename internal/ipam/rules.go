@@ -51,7 +51,7 @@ func ruleNotTerminating(p *Pool, _ question) string {
 
 func ruleEnabled(p *Pool, _ question) string {
 	if p.Disabled {
-		return "is disabled (spec.disable)"
+		return "is disabled; set its spec.disable to false, or name another pool"
 	}
 	return ""
 }

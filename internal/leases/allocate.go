@@ -75,7 +75,7 @@ func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []
 	missing := slices.DeleteFunc(slices.Clone(families), func(f ipam.Family) bool {
 		return slices.ContainsFunc(held, func(h ipam.Address) bool { return versionOf(h.IP.Addr()) == f.Version })
 	})
-	if err := ipam.Refuse(r, missing); err != nil {
+	if err := ipam.Refuse(missing); err != nil {
 		return nil, err
 	}
 	var taken []*v2beta1.SpiderIPLease
@@ -103,7 +103,7 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 		}
 		exhausted.Dropped = append(exhausted.Dropped, ipam.Drop{Pool: pool.Name, Reason: exhaustedReason(pool)})
 	}
-	return nil, ipam.Address{}, ipam.Refuse(r, []ipam.Family{exhausted})
+	return nil, ipam.Address{}, ipam.Refuse([]ipam.Family{exhausted})
 }
 
 func exhaustedReason(p *ipam.Pool) string {

@@ -212,8 +212,8 @@ func TestExactFit(t *testing.T) {
 			t.Fatalf("round %d: %d leases for %d pods", round, got, nodes*perNode)
 		}
 		_, err := allocators[0].Allocate(t.Context(), cl.request("one-more", pool))
-		want := fmt.Sprintf("pod %s/one-more, interface eth0: no IPv4 address from the CNI configuration: "+
-			"pool %s has no free address: all 60 are in use; add addresses to spec.ips, or delete pods", cl.name, pool)
+		want := fmt.Sprintf("no IPv4 address from the network's configuration: "+
+			"pool %s has no free address: all 60 are in use; add addresses to spec.ips, or delete pods", pool)
 		if err == nil || err.Error() != want {
 			t.Fatalf("round %d: one pod too many\n got %v\nwant %s", round, err, want)
 		}
