@@ -134,7 +134,7 @@ func parseJSON(text string) ([]cncfv1.NetworkSelectionElement, error) {
 		if strings.HasPrefix(text, "{") {
 			return nil, errors.New("is a JSON object: want a list, put it into [ ]")
 		}
-		return nil, fmt.Errorf("want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list: %w", err)
+		return nil, fmt.Errorf("%s does not parse: %w: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list", text, err)
 	}
 	elements := make([]cncfv1.NetworkSelectionElement, len(raw))
 	for i, r := range raw {
