@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -163,12 +164,14 @@ func (p *SriovNetworkNodePolicy) WhyNothing(nodes []NodeCards) (lines []string) 
 		}
 	}
 	if len(lines) == 0 {
-		return []string{"spec.nodeSelector: no node has all of these labels, so nothing happens until one has"}
+		return []string{fmt.Sprintf("spec.nodeSelector: no node has %s, so nothing happens until one has; `kubectl get nodes --show-labels` lists what they have",
+			labels.FormatLabels(p.Spec.NodeSelector))}
 	}
-	return append([]string{"spec.nicSelector: selects no card on any node, so nothing happens until one fits"}, cut(lines)...)
+	return append([]string{"spec.nicSelector: selects no card on any node, so nothing happens until one fits; correct it by what the nodes have"}, cut(lines)...)
 }
 
-// whyNothingOn says what a node has in place of the cards that the policy selects.
+// whyNothingOn says what a node has in place of the cards that the policy selects. A card that cannot have VFs and is another than the
+// wanted one, such as a virtual machine's own, is nobody's mistake and left out.
 func (p *SriovNetworkNodePolicy) whyNothingOn(node *NodeCards) string {
 	if len(node.Interfaces) == 0 {
 		return fmt.Sprintf("node %s: its agent has not reported any network card yet", node.Name)
@@ -177,7 +180,15 @@ func (p *SriovNetworkNodePolicy) whyNothingOn(node *NodeCards) string {
 	for i := range node.Interfaces {
 		pf := &node.Interfaces[i]
 		_, why := p.Spec.Selects(pf)
+		able := *pf
+		able.TotalVfs = 1
+		if wanted, _ := p.Spec.Selects(&able); pf.TotalVfs == 0 && !wanted {
+			continue
+		}
 		cards = append(cards, pf.Describe()+": "+why)
+	}
+	if len(cards) == 0 {
+		return fmt.Sprintf("node %s has no card that can have virtual functions", node.Name)
 	}
 	return fmt.Sprintf("node %s has %s", node.Name, strings.Join(cards, "; "))
 }

@@ -148,7 +148,7 @@ func TestWarnsOfPolicyThatSelectsNothing(t *testing.T) {
 		nodes  []NodeCards
 		want   []string
 	}{
-		{"label", func(s *SriovNetworkNodePolicySpec) { s.NodeSelector["gpu"] = "yes" }, guideNodes(16), []string{"no node has all of these labels"}},
+		{"label", func(s *SriovNetworkNodePolicySpec) { s.NodeSelector["gpu"] = "yes" }, guideNodes(16), []string{"no node has gpu=yes,kubernetes.io/os=linux, so nothing happens until one has"}},
 		{"device", func(s *SriovNetworkNodePolicySpec) { s.NicSelector.DeviceID = "1019" }, guideNodes(16),
 			[]string{"selects no card", "10-20-1-10 has 0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019", "10-20-1-20"}},
 		{"address", func(s *SriovNetworkNodePolicySpec) { s.NicSelector.RootDevices[0] = "0000:87:00.0" }, guideNodes(16), []string{"not in rootDevices (0000:87:00.0)"}},
