@@ -149,7 +149,7 @@ func TestDropReasons(t *testing.T) {
 		want    string
 	}{
 		{name: "terminating", change: func(p *v2beta1.SpiderIPPool) { p.DeletionTimestamp = new(metav1.Now()) }, want: "is being deleted"},
-		{name: "disabled", change: disabled, want: "is disabled; set its spec.disable to false"},
+		{name: "disabled", change: disabled, want: "is disabled; set its spec.disable to false, or name another pool"},
 		{name: "invalid", change: func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"x"} },
 			want: `is not valid: spec.ips[0]: Invalid value: "x": is not an IP address; want for example 192.0.2.10 or 2001:db8::10`},
 		{name: "version", change: func(p *v2beta1.SpiderIPPool) { p.Spec = pool("v6").Spec }, want: "is IPv6, but is named among the IPv4 pools"},
