@@ -203,7 +203,7 @@ func (l Lab) productImage(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	return true, l.Say.Step("compiling the product", func() error {
-		return buildProduct(ctx, l.Source, l.imageFile(productFile))
+		return packProduct(ctx, l.Source, l.imageFile(productFile))
 	})
 }
 

@@ -36,7 +36,7 @@ func pauseImage(ctx context.Context, c cache.Dir, s gobuild.Source) (string, err
 
 // testImage returns the path of the image that the guide's pods run.
 func testImage(ctx context.Context, c cache.Dir, p noderoot.Packages, lab string) (string, error) {
-	key := cache.NewKey("2", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
+	key := cache.NewKey("3", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
 	dir, err := c.Get("image-test", key, func(dir string) error {
 		root := filepath.Join(dir, "root")
 		if err := assembleTestImage(ctx, root, p.Test(), filepath.Join(lab, "guest/test-image")); err != nil {
@@ -63,6 +63,11 @@ var testFiles = []string{
 }
 
 func assembleTestImage(ctx context.Context, root, packages, extra string) error {
+	for _, d := range []string{"tmp", "root", "run", "var/tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return fmt.Errorf("making the test image: %w", err)
+		}
+	}
 	for _, d := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.MkdirAll(filepath.Join(root, "usr", d), 0o755); err != nil {
 			return fmt.Errorf("making the test image: %w", err)
@@ -142,17 +147,39 @@ func productSources(s gobuild.Source) (missing string) {
 	return ""
 }
 
-// buildProduct compiles the product and packs its image into the file out. Compiled packages come from the go command's cache, so it takes
-// about as long as linking.
-func buildProduct(ctx context.Context, s gobuild.Source, out string) error {
-	root, err := os.MkdirTemp(filepath.Dir(out), "product-")
+// packProduct compiles the product and packs its image into a docker-archive.
+func packProduct(ctx context.Context, s gobuild.Source, out string) error {
+	return withProduct(ctx, s, filepath.Dir(out), func(root string) error {
+		return image.Pack(root, topology.ProductImage, productConfig, out)
+	})
+}
+
+// splitProduct compiles the product and lays out its image for machines that run: layer, rest and digest, as package image has them and
+// guest/rootfs/usr/lib/lab/load-image takes them.
+func splitProduct(ctx context.Context, s gobuild.Source, dir string) error {
+	return withProduct(ctx, s, dir, func(root string) error {
+		file := func(part string) string { return filepath.Join(dir, productFile+"."+part) }
+		digest, err := image.Split(root, topology.ProductImage, productConfig, file("layer"), file("rest"))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file("digest"), []byte(digest+"\n"), 0o644); err != nil {
+			return fmt.Errorf("noting the digest of the product's image: %w", err)
+		}
+		return nil
+	})
+}
+
+var productConfig = image.Config{Entrypoint: []string{"/usr/bin/" + productPrograms[0]}}
+
+// withProduct compiles the product into a temporary root below dir and calls pack with it. Compiled packages come from the go command's
+// cache, so it takes about as long as linking.
+func withProduct(ctx context.Context, s gobuild.Source, dir string, pack func(root string) error) error {
+	root, err := os.MkdirTemp(dir, "product-")
 	if err != nil {
 		return fmt.Errorf("making a place for the product's image: %w", err)
 	}
 	defer os.RemoveAll(root)
-	if err := os.Chmod(root, 0o755); err != nil {
-		return fmt.Errorf("making a place for the product's image: %w", err)
-	}
 	for _, p := range productPrograms {
 		if err := gobuild.Build(ctx, s.Product(), "./cmd/"+p, filepath.Join(root, "usr/bin", p), ""); err != nil {
 			return err
@@ -161,12 +188,5 @@ func buildProduct(ctx context.Context, s gobuild.Source, out string) error {
 	if err := os.Mkdir(filepath.Join(root, "tmp"), 0o755); err != nil {
 		return fmt.Errorf("making the product's image: %w", err)
 	}
-	partial := out + ".partial"
-	if err := image.Pack(root, topology.ProductImage, image.Config{Entrypoint: []string{"/usr/bin/" + productPrograms[0]}}, partial); err != nil {
-		return err
-	}
-	if err := os.Rename(partial, out); err != nil {
-		return fmt.Errorf("putting the product's image in its place: %w", err)
-	}
-	return nil
+	return pack(root)
 }

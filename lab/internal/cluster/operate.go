@@ -30,14 +30,14 @@ func (l Lab) LoadImage(ctx context.Context) error {
 	if missing := productSources(l.Source); missing != "" {
 		return fmt.Errorf("%s is not there: the product cannot be compiled", missing)
 	}
-	err := l.Say.Step("compiling the product", func() error { return buildProduct(ctx, l.Source, l.imageFile(productFile)) })
+	err := l.Say.Step("compiling the product", func() error { return splitProduct(ctx, l.Source, l.Layout.images()) })
 	if err != nil {
 		return err
 	}
 	err = l.Say.Step("importing the image", func() error {
 		g, ctx := errgroup.WithContext(ctx)
 		for _, n := range topology.Nodes() {
-			g.Go(func() error { return l.runOn(ctx, n.Name, "/usr/lib/lab/images "+productFile) })
+			g.Go(func() error { return l.runOn(ctx, n.Name, "/usr/lib/lab/load-image "+productFile) })
 		}
 		return g.Wait()
 	})

@@ -200,7 +200,11 @@ func Console(socket string) error {
 	}
 	ended := make(chan error, 2)
 	go func() { _, err := io.Copy(os.Stdout, conn); ended <- err }()
-	go func() { ended <- typed(conn, os.Stdin) }()
+	go func() {
+		if err := typed(conn, os.Stdin); !errors.Is(err, io.EOF) { // without a terminal, nothing more to type is no reason to leave
+			ended <- err
+		}
+	}()
 	return <-ended
 }
 
@@ -217,9 +221,6 @@ func typed(to io.Writer, from io.Reader) error {
 			return err
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -26,11 +27,14 @@ func TestQuoteSurvivesAShell(t *testing.T) {
 }
 
 func TestTypedStopsAtTheDetachCharacter(t *testing.T) {
-	cases := map[string]string{"ls\r": "ls\r", "ls\x1dmore": "ls", "\x1d": ""}
-	for in, want := range cases {
+	cases := []struct {
+		in, want string
+		err      error
+	}{{"ls\r", "ls\r", io.EOF}, {"ls\x1dmore", "ls", nil}, {"\x1d", "", nil}}
+	for _, c := range cases {
 		var out bytes.Buffer
-		if err := typed(&out, strings.NewReader(in)); err != nil || out.String() != want {
-			t.Errorf("%q passes %q, %v; want %q", in, out.String(), err, want)
+		if err := typed(&out, strings.NewReader(c.in)); !errors.Is(err, c.err) || out.String() != c.want {
+			t.Errorf("%q passes %q, %v; want %q, %v", c.in, out.String(), err, c.want, c.err)
 		}
 	}
 }

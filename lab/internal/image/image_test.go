@@ -1,9 +1,15 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,5 +80,69 @@ func TestPackKeepsWhatWasAsked(t *testing.T) {
 func TestPackRefusesABadName(t *testing.T) {
 	if err := Pack(t.TempDir(), "No Such:Name", Config{}, filepath.Join(t.TempDir(), "x")); err == nil {
 		t.Error("no error")
+	}
+}
+
+func TestSplit(t *testing.T) {
+	dir := t.TempDir()
+	layer, rest := filepath.Join(dir, "layer"), filepath.Join(dir, "rest")
+	digest, err := Split(directory(t), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, layer, rest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("sha256:%x", sha256.Sum256(b)); digest != want {
+		t.Errorf("digest is %s, want %s", digest, want)
+	}
+	files := entries(t, rest)
+	var index struct {
+		Manifests []struct {
+			Digest      string
+			Annotations map[string]string
+		}
+	}
+	if err := json.Unmarshal(files["index.json"], &index); err != nil {
+		t.Fatal(err)
+	}
+	named := index.Manifests[0]
+	if named.Annotations["io.containerd.image.name"] != "example.test/tool:1" {
+		t.Errorf("the image is named by %v", named.Annotations)
+	}
+	var manifest struct{ Config struct{ Digest string } }
+	if err := json.Unmarshal(files[blob(named.Digest)], &manifest); err != nil {
+		t.Fatalf("the index's manifest: %v", err)
+	}
+	if files[blob(manifest.Config.Digest)] == nil {
+		t.Error("the manifest's configuration is missing")
+	}
+	if files[blob(digest)] != nil {
+		t.Error("the layer came along")
+	}
+}
+
+func blob(digest string) string { return "blobs/" + strings.Replace(digest, ":", "/", 1) }
+
+func entries(t *testing.T, file string) map[string][]byte {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	files := map[string][]byte{}
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[h.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

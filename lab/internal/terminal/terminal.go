@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"spidernet.io/spiderpool/lab/internal/cluster"
 	"spidernet.io/spiderpool/lab/internal/gobuild"
+	"spidernet.io/spiderpool/lab/internal/guest"
 )
 
 // Terminal is a place to type commands in.
@@ -47,6 +49,20 @@ func (t *Terminal) Node(ctx context.Context, node, script string) (string, error
 	}
 	defer m.Close()
 	return m.Output(ctx, script)
+}
+
+// Feed is Node with a standard input for the script.
+func (t *Terminal) Feed(ctx context.Context, node, script string, in io.Reader) (string, error) {
+	m, err := t.lab.Dial(ctx, node)
+	if err != nil {
+		return "", fmt.Errorf("reaching node %s: %w", node, err)
+	}
+	defer m.Close()
+	var out, errs bytes.Buffer
+	if err := m.Run(ctx, script, guest.Stdio{In: in, Out: &out, Err: &errs}); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
 }
 
 // Shell runs a bash script in the repository's root. It returns standard output, and with an error what was written to standard error.
