@@ -57,7 +57,7 @@ func root() *cobra.Command {
 	)
 	c.AddCommand(
 		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
-		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(),
+		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
 		cableCommand(), rebootCommand(), restartKubeletCommand(),
 		kubeBinCommand(), cellCommand(),
 	)

@@ -1,0 +1,240 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"spidernet.io/spiderpool/lab/demo"
+)
+
+// Lab is what the benchmark needs of the lab.
+type Lab interface {
+	demo.Lab
+	// Feed is Node with a standard input for the script.
+	Feed(ctx context.Context, node, script string, in io.Reader) (string, error)
+}
+
+// Options say what to measure.
+type Options struct {
+	Node string
+	Pods int // of each network, and rounds of the bare steps
+	// Steps bring the product and what the guide makes; they are run if any of it is missing.
+	Steps []demo.Step
+	// Program is the path of hostbench, compiled for the node.
+	Program string
+	// ID tells this run's pods from others'.
+	ID string
+}
+
+// Limits.
+const (
+	podLimit     = 90 * time.Second // for a pod to run, and again to go
+	bareLimit    = 5 * time.Minute
+	cleanupLimit = 2 * time.Minute
+)
+
+type runner struct {
+	Options
+	lab Lab
+	out io.Writer
+}
+
+// Run measures and returns what it found. Progress goes to out.
+func Run(ctx context.Context, lab Lab, o Options, out io.Writer) (Report, error) {
+	r := runner{o, lab, out}
+	report := Report{Node: o.Node, Pods: o.Pods, Calls: map[string]Calls{}}
+	if err := r.prepare(ctx); err != nil {
+		return report, err
+	}
+	for _, network := range Networks {
+		calls, err := r.pods(ctx, network)
+		if err != nil {
+			return report, err
+		}
+		report.Calls[network] = calls
+	}
+	var err error
+	report.Samples, err = r.bare(ctx)
+	return report, err
+}
+
+// ready succeeds when the product and the guide's objects are there, and both networks can serve a pod.
+const ready = `set -e
+kubectl -n kube-system get network-attachment-definitions ib-sriov ipoib >/dev/null
+kubectl get spiderippool v4-91 >/dev/null
+test "$(kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/mellanoxibsriov}')" -gt 0
+kubectl -n kube-system rollout status --timeout=60s daemonset/spiderpool-agent >/dev/null
+kubectl -n kube-system rollout status --timeout=60s deployment/spiderpool-controller >/dev/null`
+
+func (r runner) prepare(ctx context.Context) error {
+	if _, err := r.lab.Shell(ctx, fmt.Sprintf(ready, r.Node)); err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	fmt.Fprintln(r.out, "the product, or what the guide makes, is missing here: walking those steps of the guide")
+	if _, err := demo.New(r.lab, r.out).Run(ctx, r.Steps); err != nil {
+		return fmt.Errorf("preparing the lab: %w", err)
+	}
+	return nil
+}
+
+// pods makes and deletes one pod after another and returns their calls.
+func (r runner) pods(ctx context.Context, network string) (calls Calls, err error) {
+	defer func() { err = errors.Join(err, r.removePods(ctx)) }()
+	var pods []string
+	began := time.Now()
+	for i := range r.Pods {
+		name := fmt.Sprintf("bench-%s-%s-%d", r.ID, network, i)
+		pods = append(pods, "default/"+name)
+		if err := r.pod(ctx, network, name); err != nil {
+			return calls, err
+		}
+		if (i+1)%5 == 0 || i+1 == r.Pods {
+			fmt.Fprintf(r.out, "%s: %d of %d pods came and went, %.0f s\n", network, i+1, r.Pods, time.Since(began).Seconds())
+		}
+	}
+	return r.collect(ctx, pods)
+}
+
+// cycle makes a pod, waits until it runs, and deletes it.
+const cycle = `set -e
+kubectl apply -f - <<'EOF' >/dev/null
+%[1]s
+EOF
+kubectl wait --for=jsonpath='{.status.phase}'=Running --timeout=%[3]ds pod/%[2]s >/dev/null || {
+  kubectl describe pod %[2]s | sed -n '/^Events:/,$p' >&2
+  exit 1
+}
+kubectl delete pod %[2]s --timeout=%[3]ds >/dev/null`
+
+func (r runner) pod(ctx context.Context, network, name string) error {
+	script := fmt.Sprintf(cycle, manifest(network, name, r.Node, r.ID), name, int(podLimit.Seconds()))
+	if _, err := r.lab.Shell(ctx, script); err != nil {
+		return fmt.Errorf("pod %s: %w", name, err)
+	}
+	return nil
+}
+
+// runLabel marks all pods of a run.
+const runLabel = "lab-bench-run"
+
+// manifest is a bare pod with the guide's annotation and, for ib-sriov, the guide's resource.
+func manifest(network, name, node, id string) string {
+	var limits string
+	if network == "ib-sriov" {
+		limits = "\n    resources: {limits: {spidernet.io/mellanoxibsriov: 1}}"
+	}
+	return fmt.Sprintf(`apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+  namespace: default
+  labels: {%s: %q}
+  annotations: {v1.multus-cni.io/default-network: kube-system/%s}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  nodeSelector: {kubernetes.io/hostname: %s}
+  containers:
+  - name: sleep
+    image: docker.io/mellanox/rping-test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "3600"]%s`, name, runLabel, id, network, node, limits)
+}
+
+// removePods deletes what an interrupted run left; it works when ctx has ended.
+func (r runner) removePods(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	script := fmt.Sprintf("kubectl -n default delete pod -l %s=%s --ignore-not-found --timeout=%ds", runLabel, r.ID, int(podLimit.Seconds()))
+	if _, err := r.lab.Shell(ctx, script); err != nil {
+		return fmt.Errorf("removing the pods of this run: %w", err)
+	}
+	return nil
+}
+
+// collect reads the agent's memory. The last pod's DEL and status may be a moment late.
+func (r runner) collect(ctx context.Context, pods []string) (Calls, error) {
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		text, err := r.lab.Node(ctx, r.Node, "curl -sSf http://127.0.0.1:5710/v1/node/timings")
+		if err != nil {
+			return Calls{}, fmt.Errorf("asking the agent on %s for its timings: %w", r.Node, err)
+		}
+		all, err := ParseTimings(text)
+		if err != nil {
+			return Calls{}, err
+		}
+		c := Select(all, pods)
+		if c.complete(len(pods)) || time.Now().After(deadline) {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return c, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// bare brings hostbench to the node, runs it and removes it.
+func (r runner) bare(ctx context.Context) (samples []Sample, err error) {
+	dir := "/run/lab-bench-" + r.ID
+	defer func() { err = errors.Join(err, r.removeProgram(ctx, dir)) }()
+	f, err := os.Open(r.Program)
+	if err != nil {
+		return nil, fmt.Errorf("opening the program for the bare steps: %w", err)
+	}
+	defer f.Close()
+	bring := fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/hostbench && chmod 755 %[1]s/hostbench", dir)
+	if _, err := r.lab.Feed(ctx, r.Node, bring, f); err != nil {
+		return nil, fmt.Errorf("bringing the program for the bare steps to %s: %w", r.Node, err)
+	}
+	fmt.Fprintf(r.out, "the bare steps on %s, %d rounds\n", r.Node, r.Pods)
+	text, err := r.untilDone(ctx, fmt.Sprintf("%s/hostbench -n %d", dir, r.Pods))
+	if err != nil {
+		return nil, fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
+	}
+	return ParseSamples(text)
+}
+
+func (r runner) removeProgram(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	if _, err := r.lab.Node(ctx, r.Node, "rm -rf "+dir); err != nil {
+		return fmt.Errorf("removing the program for the bare steps from %s: %w", r.Node, err)
+	}
+	return nil
+}
+
+// untilDone runs a command that ends early, having cleared up, when its standard input ends. That is how ctx reaches it:
+// breaking the connection instead would leave nobody to wait for it.
+func (r runner) untilDone(ctx context.Context, command string) (string, error) {
+	in, hold := io.Pipe()
+	defer hold.Close()
+	defer context.AfterFunc(ctx, func() { hold.Close() })()
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), bareLimit)
+	defer cancel()
+	return r.lab.Feed(limited, r.Node, command, in)
+}
+
+func (c Calls) complete(pods int) bool {
+	return len(c.Add) >= pods && len(c.Del) >= pods && len(c.Status) >= pods
+}
+
+// Incomplete says which calls are missing from a report; nil when none is.
+func (r Report) Incomplete() error {
+	var missing []string
+	for _, network := range Networks {
+		if c := r.Calls[network]; !c.complete(r.Pods) {
+			missing = append(missing, fmt.Sprintf("%s: %d ADD, %d DEL and %d status of %d pods", network, len(c.Add), len(c.Del), len(c.Status), r.Pods))
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("the agent on %s remembers only some of the calls; did it start anew? %s", r.Node, strings.Join(missing, "; "))
+	}
+	return nil
+}
