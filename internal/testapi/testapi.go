@@ -16,8 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +31,7 @@ import (
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	spiderpoolv2beta1 "spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/config"
 )
 
 // assetsEnv names the directory with etcd, kube-apiserver and kubectl; envtest reads it too.
@@ -109,22 +108,19 @@ func start() (*API, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build the scheme: %w", err)
 	}
+	crds, err := config.CRDs()
+	if err != nil {
+		return nil, err
+	}
 	env := &envtest.Environment{
 		Scheme:                   scheme,
-		CRDDirectoryPaths:        []string{crdDirectory()},
-		ErrorIfCRDPathMissing:    true,
+		CRDs:                     crds,
 		ControlPlaneStartTimeout: 2 * time.Minute, // a loaded two-core machine
 		ControlPlaneStopTimeout:  time.Minute,
 	}
-	config, err := env.Start()
+	reached, err := env.Start()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the API server from %s: %w", os.Getenv(assetsEnv), err), env.Stop())
 	}
-	return &API{Config: config, Scheme: scheme, env: env}, nil
-}
-
-// crdDirectory is config/crd of the source tree this file was compiled from.
-func crdDirectory() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..", "config", "crd")
+	return &API{Config: reached, Scheme: scheme, env: env}, nil
 }

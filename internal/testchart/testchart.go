@@ -5,10 +5,10 @@ package testchart
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -25,8 +25,11 @@ const Namespace = "kube-system"
 // Objects returns the objects of a golden file, such as "sriov.yaml", of the given kinds; all when none is given.
 func Objects(t testing.TB, golden string, kinds ...string) []*unstructured.Unstructured {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(file), "../../charts/testdata", golden))
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatalf("testchart: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "charts/testdata", golden))
 	if err != nil {
 		t.Fatalf("testchart: %v", err)
 	}
@@ -41,6 +44,22 @@ func Objects(t testing.TB, golden string, kinds ...string) []*unstructured.Unstr
 		}
 		if len(o.Object) > 0 && (len(kinds) == 0 || slices.Contains(kinds, o.GetKind())) {
 			objects = append(objects, o)
+		}
+	}
+}
+
+// moduleRoot is the folder of go.mod: tests run in their package's folder, somewhere below it.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the test's folder: %w", err)
+	}
+	for start := dir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("there is no go.mod in %s or above it", start)
 		}
 	}
 }
