@@ -132,11 +132,12 @@ func setup(mgr ctrl.Manager, o Options) error {
 }
 
 // cacheOptions keep the process from reading more than it may and needs: of Secrets, webhook configurations and leases
-// its own, of the SR-IOV objects those that count.
+// its own, of the SR-IOV objects those that count, of pods what tells whether they have ended.
 func cacheOptions(o Options) cache.Options {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := func(name string) fields.Selector { return fields.OneTermEqualSelector("metadata.name", name) }
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
+		&corev1.Pod{}:    {Transform: pools.StripPod},
 		&corev1.Secret{}: {Namespaces: map[string]cache.Config{o.Namespace: {FieldSelector: named(o.CertificateSecret)}}},
 		&admissionv1.ValidatingWebhookConfiguration{}: {Field: named(o.Name)},
 		&admissionv1.MutatingWebhookConfiguration{}:   {Field: named(o.Name)},

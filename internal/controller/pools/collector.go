@@ -59,6 +59,39 @@ func setupCollector(mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
+// StripPod is a cache transform: of a pod it leaves what the collector asks for. A cluster has many pods, and most of a
+// pod is its template and its conditions.
+func StripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	kept := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+			DeletionTimestamp: pod.DeletionTimestamp,
+		},
+		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName, Containers: make([]corev1.Container, len(pod.Spec.Containers))},
+		Status: corev1.PodStatus{
+			Phase: pod.Status.Phase, InitContainerStatuses: stripStatuses(pod.Status.InitContainerStatuses),
+			ContainerStatuses:          stripStatuses(pod.Status.ContainerStatuses),
+			EphemeralContainerStatuses: stripStatuses(pod.Status.EphemeralContainerStatuses),
+		},
+	}
+	if hash, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
+		kept.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: hash}
+	}
+	return kept, nil
+}
+
+func stripStatuses(all []corev1.ContainerStatus) []corev1.ContainerStatus {
+	var kept []corev1.ContainerStatus
+	for _, s := range all {
+		kept = append(kept, corev1.ContainerStatus{State: s.State})
+	}
+	return kept
+}
+
 // podEnds passes on what may end a pod's use of its addresses.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{

@@ -24,7 +24,7 @@ import (
 type Options struct {
 	// Families that the cluster's configuration enables.
 	Families v2beta1.Families
-	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms.
+	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms, and more for a pool with many addresses in use.
 	StatusDelay time.Duration
 	// GoneGrace is how long a pod must be gone before its address is freed: its
 	// node normally frees it first, and a pod deleted by force may still be stopping. Default 30 s.

@@ -45,6 +45,9 @@ const (
 // about 1.5 MB. The counts are of all.
 const maxListed = 5000
 
+// maxNote bounds an event's text: the API server refuses longer ones.
+const maxNote = 1024
+
 // statusReconciler writes what the leases say into the status of their pool,
 // completes pools that admission did not see, and lets a deleted pool go when
 // its last lease is gone.
@@ -56,7 +59,7 @@ type statusReconciler struct {
 
 func setupStatus(mgr ctrl.Manager, o Options) error {
 	r := &statusReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("spiderpool-pools")}
-	later := laterHandler{delay: o.StatusDelay, pools: r.poolsOf}
+	later := laterHandler{delay: r.delayOf(o.StatusDelay), pools: r.poolsOf}
 	err := ctrl.NewControllerManagedBy(mgr).Named("pool-status").
 		For(&v2beta1.SpiderIPPool{}, builder.WithPredicates(predicate.Or(
 			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
@@ -69,9 +72,24 @@ func setupStatus(mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
+// perDelay is how many listed addresses make the writes of a pool's status as rare again.
+const perDelay = 100
+
+// delayOf returns how long the changes of a pool are gathered: the longer, the more its status lists. Every agent
+// watches the pools, so a write of a few hundred kilobytes travels to every node.
+func (r *statusReconciler) delayOf(least time.Duration) func(context.Context, string) time.Duration {
+	return func(ctx context.Context, name string) time.Duration {
+		var pool v2beta1.SpiderIPPool
+		if err := r.client.Get(ctx, client.ObjectKey{Name: name}, &pool); err != nil || pool.Status.AllocatedIPCount == nil {
+			return least
+		}
+		return least * time.Duration(1+min(*pool.Status.AllocatedIPCount, maxListed)/perDelay)
+	}
+}
+
 // laterHandler asks for the pools of an object after a delay, so that many changes cost one write.
 type laterHandler struct {
-	delay time.Duration
+	delay func(ctx context.Context, pool string) time.Duration
 	pools func(context.Context, client.Object) []string
 }
 
@@ -79,7 +97,7 @@ func (h laterHandler) funcs() handler.EventHandler {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 	add := func(ctx context.Context, o client.Object, q queue) {
 		for _, name := range h.pools(ctx, o) {
-			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}, h.delay)
+			q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKey{Name: name}}, h.delay(ctx, name))
 		}
 	}
 	return handler.Funcs{
@@ -200,7 +218,7 @@ func (r *statusReconciler) write(ctx context.Context, pool *v2beta1.SpiderIPPool
 	if after == reasonExhausted || after == reasonInvalid {
 		kind = corev1.EventTypeWarning
 	}
-	r.recorder.Eventf(pool, nil, kind, after, "UpdateStatus", "%s", ready.Message)
+	r.recorder.Eventf(pool, nil, kind, after, "UpdateStatus", "%.*s", maxNote, ready.Message)
 	return nil
 }
 

@@ -8,10 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go4.org/netipx"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/yaml"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
@@ -117,5 +121,23 @@ func TestStatusListsNoMoreThanFits(t *testing.T) {
 	}
 	if len(listed) != maxListed || *status.AllocatedIPCount != maxListed+1 {
 		t.Errorf("listed %d, counted %d", len(listed), *status.AllocatedIPCount)
+	}
+}
+
+// A status that lists thousands of addresses is written seldom, however often the leases change.
+func TestDelayOfStatus(t *testing.T) {
+	api := runtime.NewScheme()
+	if err := v2beta1.AddToScheme(api); err != nil {
+		t.Fatal(err)
+	}
+	pool := func(name string, used *int64) client.Object {
+		return guidePool(func(p *v2beta1.SpiderIPPool) { p.Name, p.Status.AllocatedIPCount = name, used })
+	}
+	c := fake.NewClientBuilder().WithScheme(api).WithObjects(pool("new", nil), pool("small", new(int64(21))), pool("large", new(int64(1000))), pool("huge", new(int64(1000000)))).Build()
+	delay := (&statusReconciler{client: c}).delayOf(time.Second)
+	for name, want := range map[string]time.Duration{"absent": 1, "new": 1, "small": 1, "large": 11, "huge": 51} {
+		if got := delay(t.Context(), name); got != want*time.Second {
+			t.Errorf("pool %s: %s, want %s", name, got, want*time.Second)
+		}
 	}
 }

@@ -50,12 +50,24 @@ func (o Options) judge(e evidence) verdict {
 		return keep("it is stock of its node")
 	case holder.Owner != nil && ownerKeeps(e.set, holder.Name) && !superseded(e):
 		return keep("its StatefulSet keeps it")
+	case staticPod(e) && !stopped(e.pod):
+		return keep("its static pod may be running")
 	case e.pod == nil || string(e.pod.UID) != holder.UID:
 		return o.judgeGone(e)
 	case !stopped(e.pod):
 		return keep("its pod may be running")
 	}
 	return o.judgeStopped(e)
+}
+
+// staticPod: the pod comes from a file of the lease's node. What the API server has is an image of it, made again with another
+// UID whenever somebody deletes it, while the containers go on. Its node alone knows when one of its sandboxes ends.
+func staticPod(e evidence) bool {
+	if e.pod == nil || e.pod.Spec.NodeName != e.lease.Spec.Node {
+		return false
+	}
+	_, mirror := e.pod.Annotations[corev1.MirrorPodAnnotationKey]
+	return mirror
 }
 
 // superseded: the pod was made again, runs, and so has chosen its addresses; this one was not among them.

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,6 +37,12 @@ func TestJudge(t *testing.T) {
 	phase := func(p corev1.PodPhase) change { return func(e *evidence) { e.pod.Status.Phase = p } }
 	terminating := func(d time.Duration) change { return func(e *evidence) { e.pod.DeletionTimestamp = new(ago(d)) } }
 	otherUID := func(e *evidence) { e.pod.UID = "u2" }
+	static := func(node string) change {
+		return func(e *evidence) {
+			e.pod.Annotations, e.pod.Spec.NodeName = map[string]string{corev1.MirrorPodAnnotationKey: "hash"}, node
+			e.goneSince = now.Add(-time.Hour)
+		}
+	}
 	gone := func(d time.Duration) change {
 		return func(e *evidence) { e.pod = nil; e.goneSince = now.Add(-d) }
 	}
@@ -61,6 +68,9 @@ func TestJudge(t *testing.T) {
 		{"gone past the grace", []change{gone(30 * time.Second)}, true, 0},
 		{"never seen gone before", []change{func(e *evidence) { e.pod = nil }}, false, 30 * time.Second},
 		{"another pod of the name", []change{running, otherUID, func(e *evidence) { e.goneSince = now.Add(-time.Minute) }}, true, 0},
+		{"static pod whose image was deleted and made again", []change{running, otherUID, static("n1")}, false, 0},
+		{"static pod of another node", []change{running, otherUID, static("n2")}, true, 0},
+		{"static pod that has ended", []change{running, otherUID, static("n1"), phase(corev1.PodFailed), ended(time.Hour)}, true, 0},
 		{"finished", []change{running, phase(corev1.PodSucceeded), ended(time.Minute)}, true, 0},
 		{"finished just now", []change{running, phase(corev1.PodSucceeded), ended(10 * time.Second)}, false, 20 * time.Second},
 		{"failed, a container still runs", []change{running, phase(corev1.PodFailed)}, false, 0},
@@ -90,9 +100,37 @@ func TestJudge(t *testing.T) {
 				c(&e)
 			}
 			v := o.judge(e)
+			if e.pod != nil { // the cache holds less of a pod
+				stripped, err := StripPod(e.pod)
+				if err != nil {
+					t.Fatal(err)
+				}
+				e.pod = stripped.(*corev1.Pod)
+				if again := o.judge(e); again != v {
+					t.Errorf("of the pod in the cache: %+v, want %+v", again, v)
+				}
+			}
 			if v.free != test.free || v.again != test.again || v.why == "" {
 				t.Errorf("got %+v, want free %t, again %s, and a reason", v, test.free, test.again)
 			}
 		})
+	}
+}
+
+// What a pod costs in the cache does not grow with its template.
+func TestStripPod(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{"note": "long"}}}
+	pod.Spec.Containers = []corev1.Container{{Name: "c", Image: "i", Env: []corev1.EnvVar{{Name: "E", Value: "long"}}}}
+	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady}}
+	got, err := StripPod(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "u"}, Spec: corev1.PodSpec{Containers: make([]corev1.Container, 1)}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if pod.Spec.Containers[0].Image != "i" {
+		t.Error("the object itself was changed")
 	}
 }
