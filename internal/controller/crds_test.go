@@ -48,7 +48,15 @@ func TestApplyCRDs(t *testing.T) {
 		}
 	}
 	columns := len(get(old).Spec.Versions[0].AdditionalPrinterColumns)
-	change(old, func(c *apiextensionsv1.CustomResourceDefinition) { c.Spec.Versions[0].AdditionalPrinterColumns = nil })
+	change(old, func(c *apiextensionsv1.CustomResourceDefinition) {
+		c.Spec.Versions[0].AdditionalPrinterColumns = nil
+		c.Labels["cluster"] = "own"
+		// What this version has no more: a field that was required, and a rule that would refuse what is right today.
+		spec := c.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+		spec.Properties["retired"] = apiextensionsv1.JSONSchemaProps{Type: "string"}
+		spec.XValidations = append(spec.XValidations, apiextensionsv1.ValidationRule{Rule: "!has(self.gateway)", Message: "retired"})
+		c.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
+	})
 	if err := admin.Delete(t.Context(), get(missing)); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +83,18 @@ func TestApplyCRDs(t *testing.T) {
 	}
 	if got := len(get(old).Spec.Versions[0].AdditionalPrinterColumns); got != columns {
 		t.Errorf("the older CRD has %d printer columns, want %d", got, columns)
+	}
+	spec := get(old).Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	if _, ok := spec.Properties["retired"]; ok {
+		t.Error("a field that this version does not have is still in the schema")
+	}
+	for _, rule := range spec.XValidations {
+		if rule.Message == "retired" {
+			t.Errorf("a rule that this version does not have is still in force: %s", rule.Rule)
+		}
+	}
+	if label := get(old).Labels["cluster"]; label != "own" {
+		t.Errorf("label cluster %q, want own: what others put on the object is theirs", label)
 	}
 	get(missing)
 	if got := get(foreign).Spec.Names.ShortNames; len(got) != 1 || got[0] != "theirs" {
