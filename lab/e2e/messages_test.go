@@ -1,0 +1,391 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// errorsDoc is the table for users. A change of it is a change of what they read: -update writes it.
+const errorsDoc = "../../docs/errors.md"
+
+// TestBadInputDoc shows that users can look up every message of the table.
+func TestBadInputDoc(t *testing.T) {
+	want := renderErrors(badInputs)
+	if *update {
+		if err := os.WriteFile(errorsDoc, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(errorsDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/errors.md is not what the table says; run this test with -update:\n%s", diff)
+	}
+}
+
+// TestBadInput (in a file behind main_test.go, because it needs what TestGuide installs) gives the product everything that users get wrong. Each is answered by one message, where the user looks
+// first, and leaves nothing behind. The pods are made first and all at once: kubelets take their time.
+func TestBadInput(t *testing.T) {
+	shell(t, "kubectl -n kube-system rollout status --timeout=90s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	before := remember(t)
+	start(t)
+	t.Run("kubectl", func(t *testing.T) {
+		for _, b := range badInputs {
+			if b.where != atPod {
+				t.Run(b.title, func(t *testing.T) { testAnswer(t, b) })
+			}
+		}
+	})
+	t.Run("pods", testPods)
+	t.Run("nothing is left", func(t *testing.T) {
+		stop(t)
+		eventually(t, time.Minute, func() string { return cmp.Diff(before, look(t)) })
+	})
+}
+
+// testAnswer applies a bad object and compares what kubectl prints.
+func testAnswer(t *testing.T, b badInput) {
+	stdout, stderr, err := term.ShellBoth(t.Context(), "kubectl apply -f - <<'END'\n"+b.manifest+"END")
+	if (err != nil) != (b.where == refused) {
+		t.Errorf("kubectl apply: %v, want refused: %t", err, b.where == refused)
+	}
+	if err == nil {
+		defer shell(t, "kubectl delete --wait=false -f - <<'END'\n"+b.manifest+"END")
+	}
+	if made := strings.Contains(stdout, " created"); made != (b.where == warned) {
+		t.Errorf("kubectl says %q", stdout)
+	}
+	if diff := cmp.Diff(b.message, answer(stderr)); diff != "" {
+		t.Errorf("kubectl's answer:\n%s\nnot as expected (-want +got):\n%s", stderr, diff)
+	}
+}
+
+// preamble is what API server and kubectl put before a message: who refused which object.
+var preamble = regexp.MustCompile(`^(Warning: |Error from server \(Invalid\): error when creating "STDIN": |The \w+ "[^"]+" is invalid: ?)` +
+	`(admission webhook "[^"]+" denied the request: )?(\S+ "[^"]+" is invalid: )?`)
+
+// finalizerWarning is the API server's word on every pool, good or bad: the name of our finalizer is older than the rule.
+const finalizerWarning = "Warning: metadata.finalizers:"
+
+// answer is kubectl's answer without what does not tell anything of the mistake.
+func answer(stderr string) string {
+	var lines []string
+	for line := range strings.Lines(strings.TrimSpace(stderr)) {
+		if line = strings.TrimRight(line, "\n"); !strings.HasPrefix(line, finalizerWarning) {
+			lines = append(lines, preamble.ReplaceAllString(line, ""))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// start makes what the pods need, and then the pods. The one that is to have the only address of its pool comes first.
+func start(t *testing.T) {
+	t.Helper()
+	apply(t, common)
+	eventually(t, 30*time.Second, func() string {
+		made := strings.Fields(shell(t, "kubectl -n badinput get network-attachment-definitions -o name"))
+		if want := strings.Count(common, "kind: SpiderMultusConfig"); len(made) != want {
+			return fmt.Sprintf("%d networks of %d: %s", len(made), want, made)
+		}
+		return ""
+	})
+	apply(t, manifests(goodPods))
+	eventually(t, 30*time.Second, func() string {
+		if leases := shell(t, "kubectl get spideripleases -o name"); !strings.Contains(leases, "badinput-one") {
+			return "no lease of pool badinput-one: " + leases
+		}
+		return ""
+	})
+	apply(t, manifests(badPods()))
+}
+
+func badPods() []pod {
+	var pods []pod
+	for _, b := range badInputs {
+		if b.where == atPod {
+			pods = append(pods, b.pod)
+		}
+	}
+	return pods
+}
+
+// podTime bounds the waiting for all pods' events; emulated machines attach and give up about one pod a second.
+const podTime = 90 * time.Second
+
+func testPods(t *testing.T) {
+	var all events
+	eventually(t, podTime, func() string {
+		all = readEvents(t)
+		var missing []string
+		for _, p := range badPods() {
+			if len(all.of(p.name, reasonOurs)) == 0 || len(all.of(p.name, reasonKubelet)) == 0 {
+				missing = append(missing, p.name)
+			}
+		}
+		if len(missing) > 0 {
+			return "no events yet of pods " + strings.Join(missing, ", ")
+		}
+		return ""
+	})
+	for _, b := range badInputs {
+		if b.where == atPod {
+			t.Run(b.title, func(t *testing.T) { testEvents(t, b, all) })
+		}
+	}
+	t.Run("Explicit rdmaIsolation on an exclusive node is right", func(t *testing.T) {
+		shell(t, "kubectl -n badinput wait --for=condition=Ready --timeout=60s pod/isolated pod/holder")
+		if devices := strings.Fields(shell(t, "kubectl -n badinput exec isolated -- ls /sys/class/infiniband")); len(devices) != 1 {
+			t.Errorf("the pod sees RDMA devices %s, want its own alone", devices)
+		}
+	})
+	t.Run("A pod that failed holds nothing", func(t *testing.T) {
+		eventually(t, 30*time.Second, func() string { return held(t) })
+	})
+}
+
+// testEvents wants one message, ours and the kubelet's alike.
+func testEvents(t *testing.T, b badInput, all events) {
+	ours := all.of(b.pod.name, reasonOurs)
+	for _, message := range ours {
+		if diff := cmp.Diff(b.message, placeholders(message)); diff != "" {
+			t.Errorf("our event:\n%s\nnot as expected (-want +got):\n%s", message, diff)
+		}
+	}
+	for _, message := range all.of(b.pod.name, reasonKubelet) {
+		if !slices.ContainsFunc(ours, func(our string) bool { return strings.HasSuffix(message, our) }) {
+			t.Errorf("the kubelet's event does not end with ours:\n%s\nours:\n%s", message, strings.Join(ours, "\n"))
+		}
+	}
+}
+
+// placeholders stand for what the kubelet chose.
+func placeholders(message string) string {
+	for _, p := range []struct{ pattern, with string }{
+		{`\b[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]\b`, "<PCI address>"},
+		{`(has) ([0-9a-f]{2}:){7}[0-9a-f]{2}\b`, "$1 <GUID>"},
+	} {
+		message = regexp.MustCompile(p.pattern).ReplaceAllString(message, p.with)
+	}
+	return message
+}
+
+// Reasons of events: ours, and the kubelet's.
+const (
+	reasonOurs    = "FailedAttach"
+	reasonKubelet = "FailedCreatePodSandBox"
+)
+
+type events struct {
+	Items []struct {
+		InvolvedObject struct{ Name string }
+		Reason         string
+		Message        string
+	}
+}
+
+func (e events) of(pod, reason string) []string {
+	var messages []string
+	for _, item := range e.Items {
+		if item.InvolvedObject.Name == pod && item.Reason == reason {
+			messages = append(messages, item.Message)
+		}
+	}
+	slices.Sort(messages)
+	return slices.Compact(messages)
+}
+
+func readEvents(t *testing.T) events {
+	t.Helper()
+	var e events
+	if err := json.Unmarshal([]byte(shell(t, "kubectl -n badinput get events -o json")), &e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// held tells which pods of ours hold addresses or records, beside the good ones.
+func held(t *testing.T) string {
+	t.Helper()
+	var wrong []string
+	leases := shell(t, `kubectl get spideripleases -o jsonpath='{range .items[*]}{.spec.pod.namespace}/{.spec.pod.name}{"\n"}{end}'`)
+	for _, n := range topology.Names() {
+		leases += "\n" + records(t, n)
+	}
+	for _, b := range badPods() {
+		if slices.Contains(strings.Fields(leases), "badinput/"+b.name) {
+			wrong = append(wrong, b.name)
+		}
+	}
+	if len(wrong) > 0 {
+		return "pods that failed and hold an address or a record: " + strings.Join(wrong, ", ")
+	}
+	return ""
+}
+
+// stop deletes what start made. Pods with networks that never came to be go at once.
+func stop(t *testing.T) {
+	t.Helper()
+	shell(t, "kubectl -n badinput delete pod --all --timeout=60s")
+	shell(t, "kubectl delete --timeout=60s -f - <<'END'\n"+common+"END")
+}
+
+// snapshot is all that bad input could have changed.
+type snapshot struct {
+	Objects, Leases string
+	Nodes           map[string]string // node -> its links, RDMA devices, records
+}
+
+func remember(t *testing.T) snapshot {
+	t.Helper()
+	s := look(t)
+	if !strings.Contains(s.Objects, "spiderippool.spiderpool.spidernet.io/v4-91") {
+		t.Fatal("pool v4-91 of the guide does not exist: run TestGuide first")
+	}
+	return s
+}
+
+func look(t *testing.T) snapshot {
+	t.Helper()
+	s := snapshot{Nodes: map[string]string{}}
+	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,sriovnetworknodepolicies,spiderendpoints -A -o name")
+	s.Leases = shell(t, "kubectl get spideripleases -o name")
+	for _, n := range topology.Names() {
+		s.Nodes[n] = node(t, n, devicesOfNode) + records(t, n)
+	}
+	return s
+}
+
+// devicesOfNode prints links, RDMA devices with their GUIDs, and what the kubelet may give away, without the primary network's links.
+const devicesOfNode = `ip -br link show | awk '{print $1}' | sed 's/@.*//' | grep -v -e ^veth -e ^cni0$ | sort; rdma dev show | sed 's/^[0-9]*: //' | sort` + "\n"
+
+// records are the pods of which the agent on a node has a record of InfiniBand.
+func records(t *testing.T, name string) string {
+	t.Helper()
+	var list []struct {
+		Pod struct{ Namespace, Name string }
+	}
+	text := node(t, name, "curl -sf http://127.0.0.1:5710/v1/node/sandboxes")
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("records of %s: %v\n%s", name, err, text)
+	}
+	var pods []string
+	for _, sb := range list {
+		pods = append(pods, sb.Pod.Namespace+"/"+sb.Pod.Name+"\n")
+	}
+	slices.Sort(pods)
+	return strings.Join(pods, "")
+}
+
+func manifests(pods []pod) string {
+	var all strings.Builder
+	for _, p := range pods {
+		all.WriteString("---\n" + p.manifest())
+	}
+	return all.String()
+}
+
+// manifest is the pod as users would write it, as small as can be.
+func (p pod) manifest() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: badinput\n  annotations:\n", p.name)
+	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
+		value := p.annotations[key]
+		fmt.Fprintf(&b, "    %s: '%s'\n", key, value)
+	}
+	b.WriteString("spec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: docker.io/mellanox/rping-test\n" +
+		"    imagePullPolicy: IfNotPresent\n    command: [sleep, infinity]\n")
+	if p.vfs > 0 {
+		fmt.Fprintf(&b, "    resources: {limits: {spidernet.io/mellanoxibsriov: %d}}\n", p.vfs)
+	}
+	return b.String()
+}
+
+func apply(t *testing.T, manifest string) {
+	t.Helper()
+	shell(t, "kubectl apply -f - <<'END'\n"+manifest+"END")
+}
+
+func shell(t *testing.T, script string) string {
+	t.Helper()
+	out, err := term.Shell(context.WithoutCancel(t.Context()), script)
+	if err != nil {
+		t.Fatalf("%s\n%v\n%s", script, err, out)
+	}
+	return out
+}
+
+func node(t *testing.T, name, script string) string {
+	t.Helper()
+	out, err := term.Node(context.WithoutCancel(t.Context()), name, script)
+	if err != nil {
+		t.Fatalf("on %s: %s\n%v\n%s", name, script, err, out)
+	}
+	return out
+}
+
+// eventually waits until f has nothing to complain about.
+func eventually(t *testing.T, most time.Duration, f func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(most); ; time.Sleep(500 * time.Millisecond) {
+		complaint := f()
+		if complaint == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("still after %s: %s", most, complaint)
+		}
+	}
+}
+
+// renderErrors is the table as users read it.
+func renderErrors(list []badInput) string {
+	var b strings.Builder
+	b.WriteString("# Errors\n\nWhat you may get wrong, what you are told, and what to do. The end-to-end test gives the product each of these and compares\n" +
+		"the message; it also writes this page. Words in angle brackets stand for what differs.\n\n" +
+		"An object that is refused is not made. A pod whose network cannot be made holds no address and no device, and starts by itself\n" +
+		"once the cause is gone.\n")
+	group := ""
+	for _, c := range list {
+		if c.group != group {
+			group = c.group
+			fmt.Fprintf(&b, "\n## %s\n", group)
+		}
+		written := c.manifest
+		if _, spec, ok := strings.Cut(c.manifest, "\nspec:\n"); ok {
+			written = "spec:\n" + spec
+		}
+		if c.where == atPod {
+			written = c.pod.excerpt()
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n```yaml\n%s```\n\nSeen in %s.\n\n```\n%s\n```\n\n%s\n", c.title, written, c.where, c.message, c.remedy)
+	}
+	return b.String()
+}
+
+// excerpt is the part of a pod that matters.
+func (p pod) excerpt() string {
+	var b strings.Builder
+	b.WriteString("metadata:\n  annotations:\n")
+	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
+		value := p.annotations[key]
+		fmt.Fprintf(&b, "    %s: '%s'\n", key, value)
+	}
+	return b.String()
+}
