@@ -72,6 +72,12 @@ func lease(name, node string, owner *v2beta1.LeaseOwner) *v2beta1.SpiderIPLease 
 	return l
 }
 
+// ordinal gives a lease to another pod of its owner.
+func ordinal(l *v2beta1.SpiderIPLease, pod string) *v2beta1.SpiderIPLease {
+	l.Spec.Pod.Name = pod
+	return l
+}
+
 func endpoint(name, node string) *v2beta1.SpiderEndpoint {
 	return &v2beta1.SpiderEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
@@ -84,6 +90,13 @@ func pod(name, node string) *corev1.Pod {
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
 		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}
+}
+
+// annotated is a pod of the agent's node that has a label and an annotation of somebody else's.
+func annotated(name string) *corev1.Pod {
+	p := pod(name, ownNode)
+	p.Labels, p.Annotations = map[string]string{"app": "a"}, map[string]string{"other": "as it was"}
+	return p
 }
 
 func heartbeat(name string) *coordinationv1.Lease {
@@ -154,28 +167,38 @@ func TestAgentWritesOnlyItsOwnNode(t *testing.T) {
 		do   func(*testing.T, client.Client) error
 		want string // part of the refusal; empty when it is allowed
 	}{
-		"lease: create own":                {create(lease("create-own", ownNode, nil)), ""},
-		"lease: create for another":        {create(lease("create-other", otherNode, nil)), "may not write an address lease of node node-b"},
-		"lease: use own stock":             {changeLease(lease("use", ownNode, nil), lease("use", ownNode, sticky)), ""},
-		"lease: give to another":           {changeLease(lease("give", ownNode, nil), lease("give", otherNode, nil)), "address lease of node node-b"},
-		"lease: take another's stock":      {changeLease(lease("take", otherNode, nil), lease("take", ownNode, nil)), "may not write"},
-		"lease: take with its owner":       {changeLease(lease("move", otherNode, sticky), lease("move", ownNode, sticky)), ""},
-		"lease: take with another's owner": {changeLease(lease("steal", otherNode, sticky), lease("steal", ownNode, other)), "may not write"},
-		"lease: delete own":                {remove(lease("delete-own", ownNode, nil)), ""},
-		"lease: delete another's":          {remove(lease("delete-other", otherNode, nil)), "address lease of node node-b"},
-		"endpoint: create own":             {create(endpoint("own", ownNode)), ""},
-		"endpoint: create for another":     {create(endpoint("other", otherNode)), "SpiderEndpoint of a pod on another node"},
-		"endpoint: delete another's":       {remove(endpoint("delete-other", otherNode)), "SpiderEndpoint of a pod on another node"},
-		"node state: own status":           {reportState(ownNode), ""},
-		"node state: another's status":     {reportState(otherNode), "SriovNetworkNodeState of node node-b"},
-		"pod: annotate own":                {annotate(pod("own", ownNode), networkStatus), ""},
-		"pod: annotate another's":          {annotate(pod("other", otherNode), networkStatus), "status of a pod on another node"},
+		"lease: create own":                   {create(lease("create-own", ownNode, nil)), ""},
+		"lease: create for another":           {create(lease("create-other", otherNode, nil)), "may not write an address lease of node node-b"},
+		"lease: use own stock":                {changeLease(lease("use", ownNode, nil), lease("use", ownNode, sticky)), ""},
+		"lease: give to another":              {changeLease(lease("give", ownNode, nil), lease("give", otherNode, nil)), "address lease of node node-b"},
+		"lease: take another's stock":         {changeLease(lease("take", otherNode, nil), lease("take", ownNode, nil)), "may not write"},
+		"lease: take with its owner":          {changeLease(lease("move", otherNode, sticky), lease("move", ownNode, sticky)), ""},
+		"lease: take with another's owner":    {changeLease(lease("steal", otherNode, sticky), lease("steal", ownNode, other)), "may not write"},
+		"lease: take that of another ordinal": {changeLease(lease("ordinal", otherNode, sticky), ordinal(lease("ordinal", ownNode, sticky), "db-1")), "may not write"},
+		"lease: delete own":                   {remove(lease("delete-own", ownNode, nil)), ""},
+		"lease: delete another's":             {remove(lease("delete-other", otherNode, nil)), "address lease of node node-b"},
+		"endpoint: create own":                {create(endpoint("own", ownNode)), ""},
+		"endpoint: create for another":        {create(endpoint("other", otherNode)), "SpiderEndpoint of a pod on another node"},
+		"endpoint: delete another's":          {remove(endpoint("delete-other", otherNode)), "SpiderEndpoint of a pod on another node"},
+		"node state: own status":              {reportState(ownNode), ""},
+		"node state: another's status":        {reportState(otherNode), "SriovNetworkNodeState of node node-b"},
+		"pod: annotate own":                   {annotate(pod("own", ownNode), networkStatus), ""},
+		"pod: annotate another's":             {annotate(pod("other", otherNode), networkStatus), "status of a pod on another node"},
 		"pod: change the status of own": {annotate(pod("own-status", ownNode), func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
 			"and nothing else"},
-		"pod: delete own":                   {remove(pod("delete", ownNode)), "cannot delete resource"},
-		"heartbeat: create own":             {create(heartbeat("spiderpool-agent-" + ownNode)), ""},
-		"heartbeat: renew another's":        {renew("spiderpool-agent-" + otherNode), "may only write the lease spiderpool-agent-node-a"},
-		"heartbeat: take a leader election": {renew("kube-scheduler"), "may only write the lease"},
+		"pod: label own": {annotate(pod("own-label", ownNode), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "bank"} }),
+			"and nothing else"},
+		"pod: annotate own otherwise": {annotate(pod("own-annotation", ownNode), func(p *corev1.Pod) {
+			metav1.SetMetaDataAnnotation(&p.ObjectMeta, "k8s.v1.cni.cncf.io/networks", "other")
+		}), "and nothing else"},
+		"pod: change what another annotated": {annotate(annotated("own-changed"), func(p *corev1.Pod) { p.Annotations["other"] = "changed" }), "and nothing else"},
+		"pod: remove what another annotated": {annotate(annotated("own-removed"), func(p *corev1.Pod) { delete(p.Annotations, "other") }), "and nothing else"},
+		"pod: annotate own beside others":    {annotate(annotated("own-beside"), networkStatus), ""},
+		"pod: finalize own":                  {annotate(pod("own-finalizer", ownNode), func(p *corev1.Pod) { p.Finalizers = []string{"a.b/c"} }), "and nothing else"},
+		"pod: delete own":                    {remove(pod("delete", ownNode)), "cannot delete resource"},
+		"heartbeat: create own":              {create(heartbeat("spiderpool-agent-" + ownNode)), ""},
+		"heartbeat: renew another's":         {renew("spiderpool-agent-" + otherNode), "may only write the lease spiderpool-agent-node-a"},
+		"heartbeat: take a leader election":  {renew("kube-scheduler"), "may only write the lease"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
