@@ -98,11 +98,12 @@ func onThread(ns *os.File, do func() error) error {
 	return err
 }
 
-// NSExists tells whether the path still is a network namespace.
+// NSExists tells whether the path still is a network namespace. Only a path that surely is none counts as gone: what hangs on
+// the answer is whether a pod's networks are taken down, and a process that is out of file descriptors sees none.
 func (h *Host) NSExists(ns NS) bool {
 	f, err := h.open(ns)
 	if err != nil {
-		return false
+		return !errors.Is(err, ErrNSGone)
 	}
 	f.Close()
 	return true

@@ -109,6 +109,13 @@ func TestLeftoverPathIsNoNamespace(t *testing.T) {
 	if _, err := h.Links(ns); !errors.Is(err, ErrNSGone) {
 		t.Errorf("links of a plain file: %v", err)
 	}
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	if !h.NSExists(NS(loop)) {
+		t.Error("a path that cannot be looked at counts as gone")
+	}
 	if _, err := h.Links("/proc/self/ns/uts"); !errors.Is(err, ErrNSGone) {
 		t.Errorf("links of a UTS namespace: %v", err)
 	}
