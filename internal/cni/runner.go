@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/invoke"
@@ -31,6 +32,8 @@ type Runner struct {
 	Root string
 	// BinDirs are searched, below Root, when a call names none; nil is DefaultBinDir.
 	BinDirs []string
+	// DiskTimeout bounds one plugin on disk; 0 is two minutes.
+	DiskTimeout time.Duration
 }
 
 // Call is what all plugins of one attachment are called with.

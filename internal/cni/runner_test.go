@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -213,6 +214,45 @@ func TestErrorsOfPluginsOnDisk(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A plugin that hangs is ended, whoever waits for it; one that has ended counts as ended, whatever it left running.
+func TestPluginsOnDiskEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		body  string
+		limit time.Duration
+		ok    bool
+	}{
+		"hangs":            {`sleep 15 >/dev/null 2>&1; touch "$0.late"; ` + diskResult, time.Second, false},
+		"leaves a process": {`(sleep 15; touch "$0.late") & ` + diskResult, time.Minute, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			script(t, dir, "disk", test.body)
+			list, err := Parse([]byte(`{"cniVersion":"0.3.1","name":"net","type":"disk"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = (&Runner{DiskTimeout: test.limit}).Add(context.WithoutCancel(t.Context()), list, testCall(dir))
+			if test.ok != (err == nil) || err != nil && Wire(err).Code != CodeTryAgainLater {
+				t.Errorf("error %v", err)
+			}
+			if _, err := os.Stat(filepath.Join(dir, "disk.late")); err == nil {
+				t.Error("what the plugin waits for was waited for")
+			}
+		})
+	}
+}
+
+// Some runtimes end CNI_ARGS with a semicolon.
+func TestParseArgs(t *testing.T) {
+	args, err := parseArgs("A=b;C=d=e;")
+	if diff := cmp.Diff(map[string]string{"A": "b", "C": "d=e"}, args); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	if _, err := parseArgs("A=b;C"); err == nil {
+		t.Error("a pair without a value was taken")
 	}
 }
 

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
@@ -165,11 +167,21 @@ func (s *session) restore(res *types100.Result) {
 	}
 }
 
+// Bounds of a plugin on disk. A DEL is not ended by a runtime that gives up, and a plugin that hangs would hold its sandbox, or
+// the collector, for ever.
+const (
+	diskTimeout = 2 * time.Minute
+	// outputWait is for the output of a plugin that has ended and left a process behind with it.
+	outputWait = time.Second
+)
+
 // onDisk executes a plugin with the CNI variables alone: the agent's own environment is none of its business.
 func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.runner.DiskTimeout, diskTimeout))
+	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path)
-	cmd.Dir = "/"
+	cmd.Dir, cmd.WaitDelay = "/", outputWait
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	for _, pair := range environ {
@@ -180,7 +192,11 @@ func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ
 	if s.runner.Root != "" {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: s.runner.Root}
 	}
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s was ended: %w", path, ctx.Err())
+	}
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // with that one the plugin itself has succeeded
 		return nil, diskError(path, err, stdout.Bytes(), stderr.Bytes())
 	}
 	return stdout.Bytes(), nil
