@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -180,6 +181,9 @@ func tempName(containerID, ifname string) string {
 	return fmt.Sprintf("ibc%x", sum[:6])
 }
 
+// firstName matches what tempName makes.
+var firstName = regexp.MustCompile(`^ibc[0-9a-f]{12}$`)
+
 // identifier is a GUID that no other child of the port has: all children share the port's GUID and with it the link-local
 // address that the kernel would form. It is random by the container ID, marked as locally administered.
 func identifier(r *cni.Request, link host.Link) ib.GUID {
@@ -243,10 +247,14 @@ func (p *Plugin) remove(ns host.NS, st state) error {
 	return nil
 }
 
-// is recognises the child: by its hardware address once that is recorded, and by its first name.
+// is recognises the child: by its first name, and by its hardware address once that is recorded. Its queue pair number is given again
+// when it is gone, perhaps to the child of an attachment under way, which still has a first name of its own.
 func (st state) is(l host.Link) bool {
 	if l.Kind != kind {
 		return false
+	}
+	if l.NS == host.NodeNS && firstName.MatchString(l.Name) {
+		return l.Name == st.TempName
 	}
 	return l.Name == st.TempName || st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
 }

@@ -126,3 +126,28 @@ func TestDelSparesOthers(t *testing.T) {
 		t.Error("the temporary name is too long for the kernel")
 	}
 }
+
+// A record that is kept after its child has gone, because something else could not be undone, must not cost another pod its child:
+// the kernel gives a queue pair number again.
+func TestDelSparesTheNextOwnerOfAnAddress(t *testing.T) {
+	f := hosttest.GuideNode()
+	f.AddNS("/ns")
+	p := &Plugin{Kernel: f}
+	r := call("c", `{"master":"ibs5f0"}`, "/ns")
+	_, err := p.Add(context.Background(), r)
+	must(t, err)
+	must(t, p.Del(context.Background(), r))
+	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
+	must(t, err)
+	other, err := f.AddIPoIBChild(master.Index, tempName("d", "eth0"), master.PKey)
+	must(t, err)
+	var st state
+	_, err = r.State.Load(&st)
+	must(t, err)
+	st.HardwareAddr = other.HardwareAddr.String()
+	must(t, r.State.Save(st))
+	must(t, p.Del(context.Background(), r))
+	if _, err := f.LinkByIndex(host.NodeNS, other.Index); err != nil {
+		t.Errorf("deleted a child that another attachment is making: %v", err)
+	}
+}
