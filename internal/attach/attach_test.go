@@ -505,6 +505,11 @@ func TestStatusAndGC(t *testing.T) {
 	if resp := ask("GC", `,"cni.dev/valid-attachments":[{"containerID":"sandbox-p","ifname":"eth0"}]`); resp.Error != nil || !recorded(n) {
 		t.Errorf("GC took a valid attachment: %+v", resp.Error)
 	}
+	for _, bad := range []string{"", `,"cni.dev/valid-attachments":{}`} {
+		if resp := ask("GC", bad); resp.Error == nil || !recorded(n) {
+			t.Errorf("GC with the list %q: %+v", bad, resp.Error)
+		}
+	}
 	if resp := ask("GC", `,"cni.dev/valid-attachments":[]`); resp.Error != nil {
 		t.Errorf("GC: %+v", resp.Error)
 	}
@@ -527,6 +532,50 @@ func TestPrimaryNetwork(t *testing.T) {
 	n.mustCall("DEL", "q")
 	n.collect()
 	n.same(before, "after DEL of an unknown sandbox")
+}
+
+// DEL waits for another call no longer than the runtime does, and for an API server that is away not at all.
+func TestDelWaitsForNothing(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	unlock, err := n.service.locks.meta(t.Context(), "sandbox-p")
+	must(t, err)
+	gone, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	del := request("DEL", "p", "sandbox-p", podNS)
+	if resp := ended(t, func() cnisock.Response { return n.service.Handle(gone, del) }); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater {
+		t.Errorf("DEL behind another call: %+v", resp.Error)
+	}
+	unlock()
+
+	lookupTimeout = time.Millisecond
+	defer func() { lookupTimeout = 10 * time.Second }()
+	n.options.ClusterNetwork, n.options.Networks = "kube-system/primary", silent{}
+	n.start()
+	if resp := ended(t, func() cnisock.Response { return n.service.Handle(t.Context(), del) }); resp.Error != nil {
+		t.Errorf("DEL of an unknown sandbox without the API server: %+v", resp.Error)
+	}
+}
+
+// ended waits for a call that must end by itself.
+func ended(t *testing.T, call func() cnisock.Response) cnisock.Response {
+	t.Helper()
+	done := make(chan cnisock.Response, 1)
+	go func() { done <- call() }()
+	select {
+	case resp := <-done:
+		return resp
+	case <-time.After(time.Minute):
+		t.Fatal("the call does not end")
+	}
+	return cnisock.Response{}
+}
+
+// silent is a network source whose answer never comes.
+type silent struct{}
+
+func (silent) Network(ctx context.Context, _, _ string) (*cncfv1.NetworkAttachmentDefinition, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
 }
 
 // A runtime asks for DEL again and again; the default network's plugins hear of it once.

@@ -42,8 +42,21 @@ type metaConf struct {
 	NamespaceIsolation bool     `json:"namespaceIsolation"`
 	GlobalNamespaces   textList `json:"globalNamespaces"`
 
-	RuntimeConfig    map[string]any       `json:"runtimeConfig"`
-	ValidAttachments []types.GCAttachment `json:"cni.dev/valid-attachments"`
+	RuntimeConfig map[string]any `json:"runtimeConfig"`
+	// ValidAttachments is nil when the key is not there.
+	ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments"`
+}
+
+// valid are the attachments that GC is to leave. A list that is missing is refused: taken for an empty one, it would cost every pod its networks.
+func (c *metaConf) valid() ([]types.GCAttachment, error) {
+	var list []types.GCAttachment
+	if c.ValidAttachments == nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "give the list, which may be empty", "GC without cni.dev/valid-attachments")
+	}
+	if err := json.Unmarshal(c.ValidAttachments, &list); err != nil {
+		return nil, cni.Errorf(cni.CodeDecode, "want a list of objects with containerID and ifname", "cni.dev/valid-attachments: %w", err)
+	}
+	return list, nil
 }
 
 // textList is names with commas between them, as the configuration has it.
@@ -107,7 +120,10 @@ func (c *call) parseArgs() error {
 	c.args = map[string]string{}
 	for pair := range strings.SplitSeq(c.argsText, ";") {
 		name, value, ok := strings.Cut(pair, "=")
-		if !ok && pair != "" {
+		if pair == "" {
+			continue
+		}
+		if !ok {
 			return cni.Errorf(cni.CodeInvalidEnv, "want NAME=VALUE;NAME=VALUE", "CNI_ARGS: %q", pair)
 		}
 		c.args[name] = value

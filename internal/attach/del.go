@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -22,6 +23,8 @@ func (s *Service) del(ctx context.Context, c *call) error {
 		return err
 	}
 	defer unlock()
+	// Once begun, DEL goes to its end: a runtime that gave up would only ask again.
+	ctx = context.WithoutCancel(ctx)
 	sb, ok, err := s.Ledger.Sandbox(c.containerID)
 	if err != nil {
 		return fmt.Errorf("read the ledger: %w", err)
@@ -47,7 +50,7 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 			return fmt.Errorf("note the release of the sandbox's addresses: %w", err)
 		}
 	}
-	primary, err := s.primary(ctx, c)
+	primary, err := s.primaryWithin(ctx, c, lookupTimeout)
 	if err != nil {
 		s.Log.Info("DEL of a sandbox without a record, and no default network to ask", "sandbox", c.containerID, "reason", err)
 		return nil
@@ -60,6 +63,15 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 	call := s.callFor(c.containerID, c.netns, p.list.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs, call.Capabilities = c.argsText, c.binDirs, p.capabilities
 	return s.runner.Del(ctx, p.list, call, nil)
+}
+
+// lookupTimeout bounds the search for the default network: it may be an object that is asked of an API server that is away.
+var lookupTimeout = 10 * time.Second // a variable for the test
+
+func (s *Service) primaryWithin(ctx context.Context, c *call, limit time.Duration) (network, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return s.primary(ctx, c)
 }
 
 // detachAll undoes all attachments of a sandbox in reverse; the record ends with the last. Whatever fails stays recorded.

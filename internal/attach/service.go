@@ -173,8 +173,7 @@ func (s *Service) dispatch(ctx context.Context, c *call) ([]byte, error) {
 	case "ADD":
 		return s.add(ctx, c)
 	case "DEL":
-		// Once begun, DEL goes to its end: a runtime that gave up would only ask again.
-		return nil, s.del(context.WithoutCancel(ctx), c)
+		return nil, s.del(ctx, c)
 	case "CHECK":
 		return nil, s.check(ctx, c)
 	case "STATUS":

@@ -71,13 +71,17 @@ func (s *Service) statusVerb(ctx context.Context, c *call) error {
 
 // gc takes down every sandbox of ours that the runtime does not list, and passes the list on to the default network.
 func (s *Service) gc(ctx context.Context, c *call) error {
+	valid, err := c.conf.valid()
+	if err != nil {
+		return err
+	}
 	all, err := s.Ledger.Sandboxes()
 	if err != nil {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
 	for _, sb := range all {
 		i := slices.IndexFunc(sb.Attachments, func(a ledger.Attachment) bool { return a.Default })
-		if i >= 0 && !slices.Contains(c.conf.ValidAttachments, types.GCAttachment{ContainerID: sb.ContainerID, IfName: sb.Attachments[i].IfName}) {
+		if i >= 0 && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: sb.Attachments[i].IfName}) {
 			s.forget(ctx, sb.ContainerID)
 		}
 	}
@@ -89,7 +93,7 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 	if err := p.parse(); err != nil || p.list.DisableGC {
 		return err
 	}
-	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, c.conf.ValidAttachments)
+	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, valid)
 }
 
 // forget takes a sandbox down unless a call is at work on it.
