@@ -2,6 +2,7 @@ package leases
 
 import (
 	"maps"
+	"slices"
 	"sync"
 
 	"go4.org/netipx"
@@ -13,14 +14,19 @@ import (
 // catalogue keeps every pool read into its trusted form, so that no
 // allocation parses one. A map once handed out never changes.
 type catalogue struct {
-	mu       sync.Mutex
-	objects  map[string]*v2beta1.SpiderIPPool
-	reserved map[string]*netipx.IPSet
-	pools    map[string]*ipam.Pool
+	mu      sync.Mutex
+	objects map[string]*v2beta1.SpiderIPPool
+	// addresses of the pools whose spec can be read.
+	addresses map[string]v2beta1.IPPoolAddresses
+	reserved  map[string]*netipx.IPSet
+	pools     map[string]*ipam.Pool
 }
 
 func newCatalogue() *catalogue {
-	return &catalogue{objects: map[string]*v2beta1.SpiderIPPool{}, reserved: map[string]*netipx.IPSet{}, pools: map[string]*ipam.Pool{}}
+	return &catalogue{
+		objects: map[string]*v2beta1.SpiderIPPool{}, addresses: map[string]v2beta1.IPPoolAddresses{},
+		reserved: map[string]*netipx.IPSet{}, pools: map[string]*ipam.Pool{},
+	}
 }
 
 // snapshot returns the pools by name; the map must not be changed.
@@ -38,16 +44,58 @@ func (c *catalogue) putPool(p *v2beta1.SpiderIPPool) {
 	if known && old.UID == p.UID && old.Generation == p.Generation && old.DeletionTimestamp.IsZero() == p.DeletionTimestamp.IsZero() {
 		return // only the status changed
 	}
-	c.pools = maps.Clone(c.pools)
-	c.pools[p.Name] = ipam.ParsePool(p, c.allReserved())
+	touched := c.sharing(p.Name)
+	delete(c.addresses, p.Name)
+	if a, errs := v2beta1.ParseIPPoolSpec(&p.Spec); len(errs) == 0 {
+		c.addresses[p.Name] = a
+	}
+	c.read(append(append(touched, c.sharing(p.Name)...), p.Name))
 }
 
 func (c *catalogue) removePool(p *v2beta1.SpiderIPPool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	touched := c.sharing(p.Name)
 	delete(c.objects, p.Name)
-	c.pools = maps.Clone(c.pools)
+	delete(c.addresses, p.Name)
+	c.read(touched)
 	delete(c.pools, p.Name)
+}
+
+// sharing names the other pools that have addresses of this one: whether they may serve depends on it.
+func (c *catalogue) sharing(name string) []string {
+	a, ok := c.addresses[name]
+	if !ok {
+		return nil
+	}
+	var names []string
+	for other, b := range c.addresses {
+		if other != name && a.IPs.Overlaps(b.IPs) {
+			names = append(names, other)
+		}
+	}
+	return names
+}
+
+// read reads these pools again into a new map.
+func (c *catalogue) read(names []string) {
+	reserved := c.allReserved()
+	c.pools = maps.Clone(c.pools)
+	for _, name := range names {
+		c.pools[name] = c.parse(name, reserved)
+	}
+}
+
+// parse reads one pool. It is not valid when it has addresses of an older one.
+func (c *catalogue) parse(name string, reserved *netipx.IPSet) *ipam.Pool {
+	p := c.objects[name]
+	pool := ipam.ParsePool(p, reserved)
+	for _, other := range slices.Sorted(slices.Values(c.sharing(name))) {
+		if err := v2beta1.SharesWithOlder(p, c.addresses[name], c.objects[other], c.addresses[other]); err != nil && pool.Invalid == nil {
+			pool.Invalid = err
+		}
+	}
+	return pool
 }
 
 func (c *catalogue) putReserved(r *v2beta1.SpiderReservedIP) {
@@ -70,11 +118,7 @@ func (c *catalogue) removeReserved(r *v2beta1.SpiderReservedIP) {
 }
 
 func (c *catalogue) parseAgain() {
-	reserved := c.allReserved()
-	c.pools = make(map[string]*ipam.Pool, len(c.objects))
-	for name, p := range c.objects {
-		c.pools[name] = ipam.ParsePool(p, reserved)
-	}
+	c.read(slices.Collect(maps.Keys(c.objects)))
 }
 
 func (c *catalogue) allReserved() *netipx.IPSet {

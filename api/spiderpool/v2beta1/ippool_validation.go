@@ -218,6 +218,24 @@ func validateOthers(name string, a IPPoolAddresses, others []SpiderIPPool) field
 	return errs
 }
 
+// SharesWithOlder refuses a pool that has addresses of an older one, nil when it has none. Admission keeps them apart, but
+// not pools that are created at the same moment or while nobody admits: the leases of two pools do not guard one address.
+// a and b are the addresses of p and other.
+func SharesWithOlder(p *SpiderIPPool, a IPPoolAddresses, other *SpiderIPPool, b IPPoolAddresses) *field.Error {
+	if p.Name == other.Name || !olderPool(other, p) || !a.IPs.Overlaps(b.IPs) {
+		return nil
+	}
+	return field.Forbidden(field.NewPath("spec", "ips"),
+		fmt.Sprintf("%s belong to the older pool %s too; take them out of one of the two pools", sample(intersect(a.IPs, b.IPs)), other.Name))
+}
+
+func olderPool(a, b *SpiderIPPool) bool {
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.Name < b.Name
+	}
+	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+}
+
 // validateLeasesStay refuses to take away addresses in use. A lease that lay
 // outside the pool before the change does not stand in its way.
 func validateLeasesStay(old, p *SpiderIPPool, leases []SpiderIPLease) field.ErrorList {

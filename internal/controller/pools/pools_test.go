@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -222,6 +223,28 @@ func TestStatusFollowsTheLeases(t *testing.T) {
 	if pool.Status.AllocatedIPs != nil {
 		t.Errorf("allocatedIPs %q after all were given back, want none", *pool.Status.AllocatedIPs)
 	}
+}
+
+// Pools that share addresses, as two that are created at the same moment may: the younger one says so until one gives way.
+func TestPoolsThatShareAddresses(t *testing.T) {
+	l := newLab(t, Options{})
+	l.delete(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "testapi"}})
+	older := guidePool()
+	l.create(older)
+	younger := guidePool(func(p *v2beta1.SpiderIPPool) { p.Name, p.Spec.IPs = "v4-92", []string{"172.91.0.110-172.91.0.130"} })
+	l.eventually("nobody admits", func() bool { return l.c.Create(t.Context(), younger) == nil })
+	l.eventually("the younger pool tells of it", func() bool { return l.exists(younger) && readyReason(younger.Status) == reasonInvalid })
+	const want = "172.91.0.110-172.91.0.120 belong to the older pool v4-91 too; take them out of one of the two pools"
+	if got := younger.Status.Conditions[0].Message; !strings.Contains(got, want) {
+		t.Errorf("message %q, want %q", got, want)
+	}
+	l.eventually("the older pool serves", func() bool { return l.exists(older) && readyReason(older.Status) == reasonServing })
+	before := older.DeepCopy()
+	older.Spec.IPs = []string{"172.91.0.100-172.91.0.109"}
+	if err := l.c.Patch(t.Context(), older, client.MergeFrom(before)); err != nil {
+		t.Fatal(err)
+	}
+	l.eventually("the younger pool serves once the older has given way", func() bool { return l.exists(younger) && readyReason(younger.Status) == reasonServing })
 }
 
 func TestPoolGoesWithItsLastLease(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -65,6 +66,7 @@ func setupStatus(mgr ctrl.Manager, o Options) error {
 			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
 		Watches(&v2beta1.SpiderIPLease{}, later.funcs()).
 		Watches(&v2beta1.SpiderReservedIP{}, later.funcs()).
+		Watches(&v2beta1.SpiderIPPool{}, later.funcs(), builder.WithPredicates(predicate.GenerationChangedPredicate{})). // see sharedWithOlder
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up the pool status controller: %w", err)
@@ -107,21 +109,29 @@ func (h laterHandler) funcs() handler.EventHandler {
 	}
 }
 
-// poolsOf names the pools whose status an object changes: its own of a lease, all of a reserved address.
+// poolsOf names the pools whose status an object changes: its own of a lease, all of a reserved address or of another pool.
 func (r *statusReconciler) poolsOf(ctx context.Context, o client.Object) []string {
 	if lease, ok := o.(*v2beta1.SpiderIPLease); ok {
 		return []string{lease.Spec.Pool}
 	}
-	var list v2beta1.SpiderIPPoolList
-	if err := r.client.List(ctx, &list); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "list pools after a change of reserved addresses")
+	pools, err := r.pools(ctx)
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "find the pools whose status may change")
 		return nil
 	}
 	var names []string
-	for _, p := range list.Items {
+	for _, p := range pools {
 		names = append(names, p.Name)
 	}
 	return names
+}
+
+func (r *statusReconciler) pools(ctx context.Context) ([]v2beta1.SpiderIPPool, error) {
+	var list v2beta1.SpiderIPPoolList
+	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil { // read only
+		return nil, fmt.Errorf("list pools: %w", err)
+	}
+	return list.Items, nil
 }
 
 // Reconcile brings one pool up to date.
@@ -144,7 +154,11 @@ func (r *statusReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, r.write(ctx, pool, statusOf(pool, leases, reserved))
+	others, err := r.pools(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, r.write(ctx, pool, statusOf(pool, leases, reserved, others))
 }
 
 // complete gives a pool what admission would have given it, and tells whether
@@ -231,7 +245,7 @@ func readyReason(s v2beta1.IPPoolStatus) string {
 
 // statusOf says what the leases mean for the pool. Stock is not listed: no pod
 // uses it. It is pure but for the time of a condition's change.
-func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserved *netipx.IPSet) v2beta1.IPPoolStatus {
+func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserved *netipx.IPSet, others []v2beta1.SpiderIPPool) v2beta1.IPPoolStatus {
 	status := v2beta1.IPPoolStatus{Conditions: slices.Clone(pool.Status.Conditions)}
 	used := usedAddresses(leases)
 	status.AllocatedIPs = listAddresses(used)
@@ -239,11 +253,27 @@ func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserv
 	addresses, errs := v2beta1.ParseIPPoolSpec(&pool.Spec)
 	if len(errs) == 0 {
 		status.TotalIPCount = new(v2beta1.CountAddresses(addresses.IPs))
+		errs = sharedWithOlder(pool, addresses, others)
 	}
 	ready := readiness(pool, addresses, errs.ToAggregate(), leases, reserved)
 	ready.Type, ready.ObservedGeneration = conditionReady, pool.Generation
 	meta.SetStatusCondition(&status.Conditions, ready)
 	return status
+}
+
+// sharedWithOlder lists the older pools that have addresses of this one. The agents give out none of its addresses then.
+func sharedWithOlder(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, others []v2beta1.SpiderIPPool) field.ErrorList {
+	var errs field.ErrorList
+	for i := range others {
+		b, bErrs := v2beta1.ParseIPPoolSpec(&others[i].Spec)
+		if len(bErrs) > 0 {
+			continue
+		}
+		if err := v2beta1.SharesWithOlder(pool, a, &others[i], b); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // usedAddress is an address with its pod.

@@ -74,7 +74,7 @@ func TestStatusOf(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			status := statusOf(test.pool, test.leases, set)
+			status := statusOf(test.pool, test.leases, set, nil)
 			for i := range status.Conditions {
 				status.Conditions[i].LastTransitionTime = metav1.Time{}
 			}
@@ -114,7 +114,7 @@ func TestStatusListsNoMoreThanFits(t *testing.T) {
 	for i := range maxListed + 1 {
 		leases = append(leases, podLease("v4-91", fmt.Sprintf("172.91.%d.%d", 1+i/256, i%256), fmt.Sprint("p", i)))
 	}
-	status := statusOf(pool, leases, nil)
+	status := statusOf(pool, leases, nil, nil)
 	listed := map[string]v2beta1.AllocatedIP{}
 	if err := json.Unmarshal([]byte(*status.AllocatedIPs), &listed); err != nil {
 		t.Fatal(err)
