@@ -85,6 +85,9 @@ func parseArgs(s string) (map[string]string, error) {
 	}
 	for pair := range strings.SplitSeq(s, ";") {
 		name, value, ok := strings.Cut(pair, "=")
+		if pair == "" { // such as behind a ';' at the end
+			continue
+		}
 		if !ok {
 			return nil, fmt.Errorf("CNI_ARGS: %q is not NAME=VALUE", pair)
 		}
