@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"spidernet.io/spiderpool/internal/host"
 )
 
 // shim measures the CNI shim's start alone, and its start with one question to the agent, which refuses it at once.
@@ -31,6 +33,17 @@ func (b *bench) shim(ctx context.Context, program string, round int) error {
 	return b.measure("shim", round, "", []step{
 		{"shim", "start (VERSION)", call("VERSION", "supportedVersions")},
 		{"shim", "start, socket, answer", call("NONE", "CNI_COMMAND is ")},
+	})
+}
+
+// reads measures what plugins look at before they change anything; it has a series of its own because how often they look
+// is theirs to decide.
+func (b *bench) reads(t target, round int) error {
+	return b.measure("reads", round, "", []step{
+		{"gather", "mode of the RDMA subsystem", func() error { _, err := b.kernel.RDMAMode(); return err }},
+		{"gather", "one VF", func() error { _, err := b.kernel.VF(t.vf.PCI); return err }},
+		{"gather", "links of the node", func() error { _, err := b.kernel.Links(host.NodeNS); return err }},
+		{"gather", "RDMA devices of the node", func() error { _, err := b.kernel.RDMADevices(host.NodeNS); return err }},
 	})
 }
 

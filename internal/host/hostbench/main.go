@@ -29,7 +29,7 @@ import (
 
 // sample is the duration of one step, as printed.
 type sample struct {
-	Series   string        `json:"series"` // "ib-sriov", "ipoib", "shim", "disk"
+	Series   string        `json:"series"` // "ib-sriov", "ipoib", "reads", "shim", "disk"
 	Round    int           `json:"round"`
 	Verb     string        `json:"verb,omitempty"`  // "ADD" or "DEL"
 	Phase    string        `json:"phase,omitempty"` // the product's phase that does the same
@@ -46,6 +46,8 @@ type step struct {
 // kernel is what the steps need of the node.
 type kernel interface {
 	PFs() ([]host.PF, error)
+	VF(pci string) (host.VF, error)
+	Links(ns host.NS) ([]host.Link, error)
 	RDMAMode() (host.RDMAMode, error)
 	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
@@ -150,6 +152,7 @@ func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 	for _, one := range []func(round int) error{
 		func(round int) error { return b.shim(ctx, o.shim, round) },
 		func(round int) error { return b.disk(o.ledger, round) },
+		func(round int) error { return b.reads(t, round) },
 		func(round int) error { return b.virtualFunction(t, round) },
 		func(round int) error { return b.child(t, round) },
 	} {
