@@ -11,8 +11,8 @@ import (
 )
 
 // AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key (0: the
-// parent's). It is made on the node and moved by the caller: making one straight into another namespace is a fault of the
-// kernel's. ErrExists when the name is taken.
+// parent's). It is made on the node and moved by the caller: not every kernel makes one well straight in another namespace, though
+// 6.1 does. ErrExists when the name is taken.
 func (h *Host) AddIPoIBChild(parent int, name string, pkey uint16) (Link, error) {
 	p, err := h.LinkByIndex(NodeNS, parent)
 	if err != nil {

@@ -62,7 +62,8 @@ func (h *Host) open(ns NS) (*os.File, error) {
 }
 
 // in runs do on a thread that is in the namespace: sockets that do opens, and
-// /proc/sys/net as it reads it, belong there. do must not start goroutines that do so.
+// /proc/sys/net as it reads it, belong there. do must not start goroutines that do so. A panic of do is the caller's, as it is without a
+// thread of its own.
 func (h *Host) in(ns NS, do func() error) error {
 	if ns == NodeNS && !h.away {
 		return do() // every thread that other goroutines can run on is there
@@ -72,9 +73,19 @@ func (h *Host) in(ns NS, do func() error) error {
 		return err
 	}
 	defer f.Close()
-	done := make(chan error, 1)
-	go func() { done <- onThread(f, do) }()
-	return <-done
+	var fault any
+	done := make(chan error)
+	go func() {
+		defer close(done)
+		defer func() { fault = recover() }() // the thread is still locked then, and ends with this goroutine
+		done <- onThread(f, do)
+	}()
+	err = <-done
+	<-done
+	if fault != nil {
+		panic(fault)
+	}
+	return err
 }
 
 // onThread enters the namespace, runs do, and leaves. When it cannot leave,

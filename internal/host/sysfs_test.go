@@ -120,3 +120,21 @@ func TestLeftoverPathIsNoNamespace(t *testing.T) {
 		t.Errorf("links of a UTS namespace: %v", err)
 	}
 }
+
+// A fault on a thread of its own is the caller's, who may catch it; the thread is not used again.
+func TestFaultInNamespace(t *testing.T) {
+	h, err := New(Options{Root: t.TempDir(), NodeNS: "/proc/self/ns/net"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if err := h.in(NodeNS, func() error { return nil }); err != nil {
+		t.Skipf("threads cannot enter namespaces here: %v", err)
+	}
+	defer func() {
+		if r := recover(); r != "injected" {
+			t.Errorf("the caller got %v", r)
+		}
+	}()
+	_ = h.in(NodeNS, func() error { panic("injected") })
+}
