@@ -231,6 +231,9 @@ func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
 			continue
 		}
 		addrs, err := p.global(host.NodeNS, l)
+		if errors.Is(err, host.ErrNotFound) {
+			continue // it went into another pod just now
+		}
 		if err != nil {
 			return nil, err
 		}

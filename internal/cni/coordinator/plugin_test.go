@@ -400,3 +400,27 @@ func TestHostVeth(t *testing.T) {
 		}
 	}
 }
+
+// vanishing is a node whose links lose one between being listed and being looked at.
+type vanishing struct {
+	*hosttest.Fake
+	name string
+}
+
+func (v vanishing) Links(ns host.NS) ([]host.Link, error) {
+	links, err := v.Fake.Links(ns)
+	if ns == host.NodeNS {
+		links = append(links, host.Link{NS: ns, Index: 4711, Name: v.name, Kind: "ipoib", Up: true})
+	}
+	return links, err
+}
+
+// While one pod is attached, another one's virtual function leaves the node.
+func TestLinkOfAnotherPodVanishes(t *testing.T) {
+	f := node(t)
+	prev := attach(t, f, "eth0", "172.91.0.1", "172.91.0.10/16")
+	p := &Plugin{Kernel: vanishing{f, "ib3"}, Cluster: labCluster}
+	if _, err := p.Add(context.Background(), request("eth0", prev, `{}`)); err != nil {
+		t.Error(err)
+	}
+}
