@@ -556,6 +556,38 @@ func TestDelWaitsForNothing(t *testing.T) {
 	}
 }
 
+// An API server that does not answer holds the collector up once, and costs no release.
+func TestCollectWaitsOnce(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	for _, pod := range []string{"p", "q", "r"} {
+		must(t, n.service.releaseLater("uid-"+pod, "sandbox-"+pod, "eth0"))
+	}
+	deaf := &deafAddresses{Addresses: n}
+	n.options.Addresses = deaf
+	n.start()
+	releaseTimeout = time.Millisecond
+	defer func() { releaseTimeout = 10 * time.Second }()
+	err := n.service.Collect(t.Context())
+	if !errors.Is(err, context.DeadlineExceeded) || deaf.asked != 1 {
+		t.Errorf("asked %d times, error %v", deaf.asked, err)
+	}
+	if left, err := n.ledger.Releases(); err != nil || len(left) != 3 {
+		t.Errorf("%d releases are left, want 3 (%v)", len(left), err)
+	}
+}
+
+// deafAddresses never gives an answer to a release.
+type deafAddresses struct {
+	Addresses
+	asked int
+}
+
+func (d *deafAddresses) Release(ctx context.Context, _, _, _ string) error {
+	d.asked++
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // ended waits for a call that must end by itself.
 func ended(t *testing.T, call func() cnisock.Response) cnisock.Response {
 	t.Helper()
