@@ -343,6 +343,16 @@ func badPolicies(t *testing.T, r *rig) {
 	}
 	must(t, r.Delete(t.Context(), defaulted))
 
+	theirs := policyOf(t, func(p *v1.SriovNetworkNodePolicy) {
+		p.Name, p.Namespace, p.Spec.NicSelector.RootDevices = "theirs", "default", []string{"86:00.0"}
+	})
+	if err := r.Create(t.Context(), theirs); err != nil {
+		t.Errorf("a policy of another product, in a namespace of its own: %v", err)
+	} else {
+		must(t, r.Delete(t.Context(), theirs))
+	}
+	r.warnings.take()
+
 	nothing := policyOf(t, func(p *v1.SriovNetworkNodePolicy) { p.Name, p.Spec.NicSelector.DeviceID = "nothing", "1019" })
 	must(t, r.Create(t.Context(), nothing))
 	if got := r.warnings.take(); !strings.Contains(got, "selects no card") || !strings.Contains(got, "its deviceID is 1017, not 1019") {

@@ -39,10 +39,11 @@ func (a *admitter) Default(_ context.Context, p *v1.SriovNetworkNodePolicy) erro
 
 // ValidateCreate implements admission.Validator.
 func (a *admitter) ValidateCreate(ctx context.Context, p *v1.SriovNetworkNodePolicy) (admission.Warnings, error) {
+	if p.Namespace != a.Namespace { // another product of the same kinds may be at work there, by rules of its own
+		return admission.Warnings{fmt.Sprintf("metadata.namespace: %s: policies count only in namespace %s; this one has no effect here", p.Namespace, a.Namespace)}, nil
+	}
 	warnings, errs := p.Validate()
-	if p.Namespace != a.Namespace {
-		warnings = append(warnings, fmt.Sprintf("metadata.namespace: %s: policies count only in namespace %s; this one has no effect", p.Namespace, a.Namespace))
-	} else if len(errs) == 0 {
+	if len(errs) == 0 {
 		more, conflicts := a.compare(ctx, p)
 		warnings, errs = append(warnings, more...), append(errs, conflicts...)
 	}
