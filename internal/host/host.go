@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // Options choose what a Host looks at. The zero value is the machine it runs on.
@@ -16,13 +17,16 @@ type Options struct {
 }
 
 // Host is the kernel of this machine. It keeps no state but one file
-// descriptor of the node's namespace and is safe for concurrent use. Its
+// descriptor of the node's namespace and a lock, and is safe for concurrent use. Its
 // methods are described in hosttest.API.
 type Host struct {
 	root string
 	node *os.File // the node's network namespace
 	// away tells that the node's namespace is not the one that threads are in.
 	away bool
+	// numbers lets one RDMA device at a time be moved or made. The kernel gives it the lowest free uverbs number: a moved one gets
+	// its old number back, as its container needs, only when no other device comes in between.
+	numbers sync.Mutex
 }
 
 // New makes a Host of the machine.

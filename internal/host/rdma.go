@@ -166,7 +166,7 @@ func guidOfGID(text string) (ib.GUID, error) {
 	return ib.GUID(ip.To16()[8:]), nil
 }
 
-// MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew.
+// MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew. One device moves at a time.
 func (h *Host) MoveRDMA(from NS, name string, to NS) error {
 	target, err := h.open(to)
 	if err == nil {
@@ -191,6 +191,8 @@ func (h *Host) moveRDMA(from NS, name string, to NS, target *os.File) error {
 	if from == to {
 		return nil
 	}
+	h.numbers.Lock()
+	defer h.numbers.Unlock()
 	err = h.in(from, func() error { return netlink.RdmaLinkSetNsFd(found[i], uint32(target.Fd())) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("the RDMA subsystem is in shared mode, or the driver cannot part with its users (disassociate_ucontext): %w", err)

@@ -227,6 +227,8 @@ func (h *Host) probe(pci, pf string) error {
 			return fmt.Errorf("allowing the virtual functions of %s to be bound: %w", pf, err)
 		}
 	}
+	h.numbers.Lock()
+	defer h.numbers.Unlock()
 	if err := write(pci, string(sys), "bus/pci/drivers_probe"); err != nil {
 		return fmt.Errorf("binding %s to its default driver: %w", pci, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,4 +138,31 @@ func TestFaultInNamespace(t *testing.T) {
 		}
 	}()
 	_ = h.in(NodeNS, func() error { panic("injected") })
+}
+
+// Whoever makes or moves an RDMA device keeps the others from it: they would take each other's uverbs numbers.
+func TestOneRDMADeviceAtATime(t *testing.T) {
+	h, _ := card(t, nil, 1)
+	probe := filepath.Join(string(h.sys()), "bus/pci/drivers_probe")
+	if err := unix.Mkfifo(probe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.BindVF("0000:86:00.1") }() // stays at the write until somebody reads
+	for deadline := time.Now().Add(10 * time.Second); h.numbers.TryLock(); time.Sleep(time.Millisecond) {
+		h.numbers.Unlock()
+		if time.Now().After(deadline) {
+			t.Error("a VF is bound, and nobody is kept from moving a device")
+			break
+		}
+	}
+	if text, err := os.ReadFile(probe); err != nil || string(text) != "0000:86:00.1" {
+		t.Errorf("written to drivers_probe: %q, %v", text, err)
+	}
+	if err := <-done; !errors.Is(err, ErrUnsupported) {
+		t.Errorf("no driver took it, and BindVF says %v", err)
+	}
+	if !h.numbers.TryLock() {
+		t.Error("the lock was kept")
+	}
 }

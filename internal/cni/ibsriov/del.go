@@ -45,8 +45,6 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 // rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps its name.
 func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
-	p.moves.Lock()
-	defer p.moves.Unlock()
 	d, ok, err := p.rdmaIn(st.NetNS, st.PCI)
 	if errors.Is(err, host.ErrNSGone) {
 		return nil // the kernel returns it by itself

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -54,10 +53,6 @@ type Plugin struct {
 	// Given tells which verbs device ("uverbs3") the device plugin gave to the pod's container with the VF. Nil, or "" for one
 	// that is not known, takes the one that the VF has when Add begins.
 	Given func(pci string) (string, error)
-
-	// moves lets one RDMA device move at a time: the kernel gives a moved device the lowest free uverbs number, which is
-	// its old one only as long as no other device has let go of a lower one.
-	moves sync.Mutex
 }
 
 // comeHome bounds the wait for a netdev that the kernel makes anew or returns from a dying namespace.
@@ -160,8 +155,6 @@ func (p *Plugin) moveIn(ctx context.Context, r *cni.Request, plan plan) (host.Li
 // moveRDMA moves the RDMA device if it is to go along, and sees that the container's verbs device is the VF's.
 func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
-	p.moves.Lock()
-	defer p.moves.Unlock()
 	st := plan.state
 	if st.RDMA != "" {
 		if err := p.Kernel.MoveRDMA(host.NodeNS, st.RDMA, st.NetNS); err != nil {
