@@ -111,7 +111,7 @@ func (x *index) saw(l *v2beta1.SpiderIPLease) { x.store(l, true) }
 func (x *index) store(l *v2beta1.SpiderIPLease, watched bool) {
 	ip, err := l.Address()
 	if err != nil {
-		return // not a lease by its name: it guards no address, and the collector reports it
+		return // not a lease by its name: it guards no address
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

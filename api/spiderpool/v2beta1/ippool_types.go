@@ -86,7 +86,7 @@ type IPPoolStatus struct {
 	// +optional
 	TotalIPCount *int64 `json:"totalIPCount,omitempty"`
 
-	// AllocatedIPCount counts the entries of AllocatedIPs.
+	// AllocatedIPCount counts the addresses that pods use. AllocatedIPs lists at most the 5000 lowest of them.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	AllocatedIPCount *int64 `json:"allocatedIPCount,omitempty"`

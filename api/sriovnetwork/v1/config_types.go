@@ -13,21 +13,26 @@ type SriovOperatorConfigSpec struct {
 	// ConfigDaemonNodeSelector are labels of the nodes whose cards are managed.
 	// +optional
 	ConfigDaemonNodeSelector map[string]string `json:"configDaemonNodeSelector,omitempty"`
+	// EnableInjector has no effect: pods name their resources themselves.
 	// +optional
 	EnableInjector bool `json:"enableInjector,omitempty"`
+	// EnableOperatorWebhook has no effect: policies are always admitted by the controller.
 	// +optional
 	EnableOperatorWebhook bool `json:"enableOperatorWebhook,omitempty"`
+	// LogLevel has no effect here: the chart's value of this name sets the operator's level.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=2
 	// +optional
 	LogLevel int `json:"logLevel,omitempty"`
-	// DisableDrain forbids eviction of pods; a card in use then waits.
+	// DisableDrain has no effect: nobody is ever evicted; a card in use waits until it is free.
 	// +kubebuilder:default=true
 	// +optional
 	DisableDrain *bool `json:"disableDrain,omitempty"`
+	// ConfigurationMode has no effect: the agent is always the one that configures.
 	// +kubebuilder:validation:Enum=daemon;systemd
 	// +optional
 	ConfigurationMode string `json:"configurationMode,omitempty"`
+	// UseCDI, DisablePlugins, FeatureGates and ConfigDaemonEnvVars have no effect.
 	// +optional
 	UseCDI bool `json:"useCDI,omitempty"`
 	// +optional
@@ -63,6 +68,7 @@ type SriovOperatorConfigList struct {
 type SriovNetworkPoolConfigSpec struct {
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// MaxUnavailable has no effect: nodes are not drained.
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// RdmaMode is the desired mode of the nodes' RDMA subsystem.
@@ -94,7 +100,7 @@ type SriovNetworkPoolConfigList struct {
 
 // SriovIBNetworkSpec describes a network of InfiniBand VFs.
 type SriovIBNetworkSpec struct {
-	// NetworkNamespace is where the NetworkAttachmentDefinition is made; the object's own namespace when absent.
+	// NetworkNamespace is where the network is meant to be; the object's own namespace when absent.
 	// +optional
 	NetworkNamespace string `json:"networkNamespace,omitempty"`
 	// ResourceName is a policy's resourceName, without a prefix.
@@ -113,7 +119,8 @@ type SriovIBNetworkSpec struct {
 	MetaPluginsConfig string `json:"metaPlugins,omitempty"`
 }
 
-// SriovIBNetwork is a network of InfiniBand VFs, from which a NetworkAttachmentDefinition is made.
+// SriovIBNetwork is a network of InfiniBand VFs. Nothing is made of it here: a SpiderMultusConfig with cniType ib-sriov
+// makes a NetworkAttachmentDefinition.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"

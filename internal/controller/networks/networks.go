@@ -30,7 +30,7 @@ type Options struct {
 // RBAC: spiderpool.spidernet.io spidermultusconfigs/status, spidercoordinators/status: get, patch, update
 // RBAC: spiderpool.spidernet.io spidermultusconfigs/finalizers: update (to block owner deletion)
 // RBAC: k8s.cni.cncf.io network-attachment-definitions: get, list, watch, create, patch
-// RBAC: events.k8s.io events: create, patch, update
+// RBAC: events.k8s.io events: create, patch
 // RBAC: "" nodes: get, list, watch
 // RBAC: "" configmaps in kube-system: get, names kubeadm-config and cilium-config
 // RBAC: "" pods in kube-system: list
