@@ -36,6 +36,8 @@ type installer struct {
 	log  *slog.Logger
 	// problem is why pods cannot be served yet, "" when they can.
 	problem atomic.Pointer[string]
+	// binaries: they are in place. Of Start's goroutine.
+	binaries bool
 }
 
 func newInstaller(i Install, conf cniinstall.ConfOptions, log *slog.Logger) *installer {
@@ -45,12 +47,10 @@ func newInstaller(i Install, conf cniinstall.ConfOptions, log *slog.Logger) *ins
 }
 
 // Start implements manager.Runnable. It runs once the socket answers, so that the runtime never finds a configuration without an agent.
+// A full disk makes the agent unready, not end: pods that run still have to be taken down.
 func (in *installer) Start(ctx context.Context) error {
-	if err := cniinstall.InstallBinaries(in.Shim, in.BinDir, in.Plugins); err != nil {
-		return err
-	}
 	for {
-		in.write()
+		in.install()
 		select {
 		case <-ctx.Done():
 			return in.stop()
@@ -61,6 +61,18 @@ func (in *installer) Start(ctx context.Context) error {
 
 // NeedLeaderElection tells the manager to run Start everywhere.
 func (in *installer) NeedLeaderElection() bool { return false }
+
+// install puts in place what is not there yet, the plugins before the configuration that names them.
+func (in *installer) install() {
+	if !in.binaries {
+		if err := cniinstall.InstallBinaries(in.Shim, in.BinDir, in.Plugins); err != nil {
+			in.report(err.Error())
+			return
+		}
+		in.binaries = true
+	}
+	in.write()
+}
 
 func (in *installer) write() {
 	if !in.Meta {
@@ -82,7 +94,7 @@ func (in *installer) report(problem string) bool {
 	old := in.problem.Swap(&problem)
 	changed := old == nil || *old != problem
 	if changed && problem != "" {
-		in.log.Warn("the CNI configuration is not in place", "reason", problem)
+		in.log.Warn("what the container runtime needs is not in place", "reason", problem)
 	}
 	return changed
 }
