@@ -36,7 +36,8 @@ func applyCRDs(ctx context.Context, c client.Client, log *slog.Logger) error {
 			return err
 		}
 		if foreign {
-			log.Info("left alone a CRD that another product has installed", "crd", crd.Name)
+			log.Info("left alone a CRD that another product has installed; fields that it lacks are lost", "crd", crd.Name,
+				"remedy", fmt.Sprintf("when no other product uses it: kubectl label crd %s %s=%s, and start the controller again", crd.Name, config.LabelPartOf, config.PartOf))
 			continue
 		}
 		if err := applyCRD(ctx, c, crd); err != nil {
