@@ -44,7 +44,9 @@ func TestBadInputDoc(t *testing.T) {
 // first, and leaves nothing behind. The pods are made first and all at once: kubelets take their time.
 func TestBadInput(t *testing.T) {
 	shell(t, "kubectl -n kube-system rollout status --timeout=90s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	stop(t) // what a run that was interrupted left
 	before := remember(t)
+	t.Cleanup(func() { stop(t) })
 	start(t)
 	t.Run("kubectl", func(t *testing.T) {
 		for _, b := range badInputs {
@@ -99,7 +101,7 @@ func answer(stderr string) string {
 func start(t *testing.T) {
 	t.Helper()
 	apply(t, common)
-	eventually(t, 30*time.Second, func() string {
+	eventually(t, 90*time.Second, func() string {
 		made := strings.Fields(shell(t, "kubectl -n badinput get network-attachment-definitions -o name"))
 		if want := strings.Count(common, "kind: SpiderMultusConfig"); len(made) != want {
 			return fmt.Sprintf("%d networks of %d: %s", len(made), want, made)
@@ -107,7 +109,7 @@ func start(t *testing.T) {
 		return ""
 	})
 	apply(t, manifests(goodPods))
-	eventually(t, 30*time.Second, func() string {
+	eventually(t, time.Minute, func() string {
 		if leases := shell(t, "kubectl get spideripleases -o name"); !strings.Contains(leases, "badinput-one") {
 			return "no lease of pool badinput-one: " + leases
 		}
@@ -243,7 +245,7 @@ func held(t *testing.T) string {
 func stop(t *testing.T) {
 	t.Helper()
 	shell(t, "kubectl -n badinput delete pod --all --timeout=60s")
-	shell(t, "kubectl delete --timeout=60s -f - <<'END'\n"+common+"END")
+	shell(t, "kubectl delete --ignore-not-found --timeout=60s -f - <<'END'\n"+common+"END")
 }
 
 // snapshot is all that bad input could have changed.
