@@ -106,6 +106,16 @@ func haveWorkloads(t *testing.T, admin client.Client) {
 	}
 }
 
+// noNewPools refuses to create a pool, as the webhook does when its addresses belong to another one.
+type noNewPools struct{ client.Client }
+
+func (c noNewPools) Create(ctx context.Context, o client.Object, options ...client.CreateOption) error {
+	if pool, ok := o.(*v2beta1.SpiderIPPool); ok {
+		return apierrors.NewInvalid(v2beta1.GroupVersion.WithKind("SpiderIPPool").GroupKind(), pool.Name, nil)
+	}
+	return c.Client.Create(ctx, o, options...)
+}
+
 func TestRunCreatesTheDefaultsAndIsRepeatable(t *testing.T) {
 	admin, own := clients(t)
 	haveWorkloads(t, admin)
@@ -136,6 +146,11 @@ func TestRunCreatesTheDefaultsAndIsRepeatable(t *testing.T) {
 	}
 	if pool.Spec.Subnet != "10.6.0.0/16" || !ptr.Deref(pool.Spec.Default, false) || ptr.Deref(pool.Spec.Gateway, "") != "10.6.0.1" {
 		t.Errorf("pool %+v", pool.Spec)
+	}
+
+	// A pool that is there is not judged again: its addresses may have gone to another pool since.
+	if out, err := run(t, noNewPools{own}, d, 30*time.Second); err != nil {
+		t.Fatalf("with a pool that is there: %v\n%s", err, out)
 	}
 
 	// An upgrade changes what nobody has touched, and leaves what somebody has.

@@ -79,6 +79,14 @@ func conflicts(err error) string {
 }
 
 func (o Options) createPool(ctx context.Context, p Pool) (string, error) {
+	// A pool that is there would be judged by admission before the API server sees that it is there, and people change pools.
+	err := o.Client.Get(ctx, client.ObjectKey{Name: p.Name}, &v2beta1.SpiderIPPool{})
+	if err == nil {
+		return "kept as it is", nil
+	}
+	if !apierrors.IsNotFound(err) {
+		return "", asFinal(err)
+	}
 	pool := &v2beta1.SpiderIPPool{
 		ObjectMeta: objectMeta(p.Name),
 		Spec:       v2beta1.IPPoolSpec{Subnet: p.Subnet, IPs: p.IPs, Default: ptr.To(true)},
@@ -86,7 +94,7 @@ func (o Options) createPool(ctx context.Context, p Pool) (string, error) {
 	if p.Gateway != "" {
 		pool.Spec.Gateway = ptr.To(p.Gateway)
 	}
-	err := o.Client.Create(ctx, pool)
+	err = o.Client.Create(ctx, pool)
 	if apierrors.IsAlreadyExists(err) {
 		return "kept as it is", nil
 	}
