@@ -57,6 +57,10 @@ func (r *reconciler) converge(ctx context.Context, state *v1.SriovNetworkNodeSta
 		if len(todo) == 0 || ctx.Err() != nil {
 			return out
 		}
+		if !slices.ContainsFunc(todo, sriov.Change.Destroys) { // else VFs would be offered for a moment
+			// After a start nothing is offered yet, and steps may take long: what is ready does not wait for what is not.
+			r.Front.Publish(sriov.Pools(&state.Spec, node))
+		}
 		r.announce(ctx, state, out)
 		for _, c := range todo {
 			if ctx.Err() != nil || out.stopped(c) {

@@ -218,7 +218,7 @@ func TestMakesTheGuidesVFs(t *testing.T) {
 
 	// all is well: nothing is done again, and no new event
 	r.kernel.Revive()
-	if state, _ = r.run(); r.kernel.Steps() != 0 {
+	if r.run(); r.kernel.Steps() != 0 {
 		t.Errorf("a second pass did %q", r.kernel.Calls())
 	}
 	if ev := r.recorded(); len(ev) > 0 {
@@ -275,8 +275,8 @@ func TestNeverResetsPFWithVFInUse(t *testing.T) {
 	r.front.history = nil
 	state, _ := r.run()
 	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "mellanoxibsriov: 2 VFs ready")
-	if got := strings.Join(r.front.history, " "); got != "0 2" {
-		t.Errorf("published %q; want the old ones withdrawn before they go, then the new ones", got)
+	if got := strings.Join(r.front.history, " "); got != "0 0 2" {
+		t.Errorf("published %q; want the old ones withdrawn before they go, none while they are made, then the new ones", got)
 	}
 }
 
@@ -522,5 +522,36 @@ func TestNoObject(t *testing.T) {
 	must(t, r.client.Delete(context.Background(), r.state()))
 	if _, err := r.Reconcile(context.Background(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: nodeName}}); err != nil || len(r.front.history) > 0 {
 		t.Errorf("error %v, published %q", err, r.front.history)
+	}
+}
+
+// slowBind is a kernel that looks around before it binds a VF.
+type slowBind struct {
+	*hosttest.Fake
+	before func()
+}
+
+func (k slowBind) BindVF(pci string) error {
+	k.before()
+	return k.Fake.BindVF(pci)
+}
+
+// An agent that starts again offers what is ready before it turns to a VF whose driver takes its time.
+func TestReadyVFsDoNotWait(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	r.want(guideSpec(4))
+	r.run()
+	must(t, r.kernel.UnbindVF("0000:86:00.3"))
+	r.front.pools = nil // a new process
+	bound := 0
+	r.Kernel = slowBind{r.kernel, func() {
+		bound++
+		if got := r.front.pools["mellanoxibsriov"]; len(got) != 3 {
+			t.Errorf("offered while a driver is being bound: %v, want the other three", got)
+		}
+	}}
+	r.run()
+	if got := r.front.pools["mellanoxibsriov"]; bound != 1 || len(got) != 4 {
+		t.Errorf("%d bound, offered %v", bound, got)
 	}
 }
