@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -59,8 +61,10 @@ func (v multusValidator) ValidateCreate(ctx context.Context, c *v2beta1.SpiderMu
 	return v.conclude(ctx, c, errs, warnings)
 }
 
+// ValidateUpdate admits what changes nothing of the network, so that one that was stored before a rule existed can be labelled.
 func (v multusValidator) ValidateUpdate(ctx context.Context, before, after *v2beta1.SpiderMultusConfig) (admission.Warnings, error) {
-	if after.DeletionTimestamp != nil {
+	same := equality.Semantic.DeepEqual(before.Spec, after.Spec) && maps.Equal(before.Annotations, after.Annotations)
+	if same || after.DeletionTimestamp != nil {
 		return nil, nil
 	}
 	errs, warnings := v2beta1.ValidateMultusConfig(after)
@@ -120,8 +124,8 @@ func (coordinatorAdmission) ValidateCreate(_ context.Context, c *v2beta1.SpiderC
 	return warnings, invalid("SpiderCoordinator", c.Name, errs)
 }
 
-func (a coordinatorAdmission) ValidateUpdate(ctx context.Context, _, after *v2beta1.SpiderCoordinator) (admission.Warnings, error) {
-	if after.DeletionTimestamp != nil {
+func (a coordinatorAdmission) ValidateUpdate(ctx context.Context, before, after *v2beta1.SpiderCoordinator) (admission.Warnings, error) {
+	if after.DeletionTimestamp != nil || equality.Semantic.DeepEqual(before.Spec, after.Spec) {
 		return nil, nil
 	}
 	return a.ValidateCreate(ctx, after)
