@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -225,26 +226,51 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 		return errors.Join(append(errs, err)...)
 	}
 	defer r.Phases.Start(cni.PhaseLink)()
-	return errors.Join(append(errs, p.remove(st.NetNS, st), p.remove(host.NodeNS, st))...)
+	return errors.Join(append(errs, p.takeBack(ctx, st))...)
 }
 
-func (p *Plugin) remove(ns host.NS, st state) error {
-	links, err := p.Kernel.Links(ns)
-	if errors.Is(err, host.ErrNSGone) {
-		return nil
+// Bounds of the wait for a child that the kernel is returning from a dying namespace. It is not an error when none comes: a child
+// also goes with its master, and none outlives the node's restart.
+const (
+	comeHome  = time.Second
+	lookAgain = 10 * time.Millisecond
+)
+
+// takeBack deletes the child in the pod and on the node.
+func (p *Plugin) takeBack(ctx context.Context, st state) error {
+	_, podErr := p.remove(st.NetNS, st)
+	dying := errors.Is(podErr, host.ErrNSGone)
+	if dying {
+		podErr = nil
 	}
+	for deadline := time.Now().Add(comeHome); ; {
+		found, err := p.remove(host.NodeNS, st)
+		if err != nil || found || !dying || st.HardwareAddr == "" || time.Now().After(deadline) {
+			return errors.Join(podErr, err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the IPoIB child to come back to the node: %w", ctx.Err())
+		case <-time.After(lookAgain):
+		}
+	}
+}
+
+func (p *Plugin) remove(ns host.NS, st state) (found bool, err error) {
+	links, err := p.Kernel.Links(ns)
 	if err != nil {
-		return fmt.Errorf("look for the IPoIB child: %w", err)
+		return false, fmt.Errorf("look for the IPoIB child: %w", err)
 	}
 	for _, l := range links {
 		if !st.is(l) {
 			continue
 		}
-		if err := p.Kernel.DeleteLink(ns, l.Index); err != nil && !errors.Is(err, host.ErrNSGone) && !errors.Is(err, host.ErrNotFound) {
-			return fmt.Errorf("delete IPoIB child %s: %w", l.Name, err)
+		found = true
+		if err := p.Kernel.DeleteLink(ns, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {
+			return found, fmt.Errorf("delete IPoIB child %s: %w", l.Name, err)
 		}
 	}
-	return nil
+	return found, nil
 }
 
 // is recognises the child: by its first name, and by its hardware address once that is recorded. Its queue pair number is given again

@@ -3,6 +3,7 @@ package ipoib
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -149,5 +150,37 @@ func TestDelSparesTheNextOwnerOfAnAddress(t *testing.T) {
 	must(t, p.Del(context.Background(), r))
 	if _, err := f.LinkByIndex(host.NodeNS, other.Index); err != nil {
 		t.Errorf("deleted a child that another attachment is making: %v", err)
+	}
+}
+
+// returning is a node to which a child comes home only after a few looks: namespaces die in the background.
+type returning struct {
+	*hosttest.Fake
+	looks *int
+}
+
+func (k returning) Links(ns host.NS) ([]host.Link, error) {
+	links, err := k.Fake.Links(ns)
+	if ns == host.NodeNS {
+		*k.looks++
+		if *k.looks < 4 {
+			links = slices.DeleteFunc(links, func(l host.Link) bool { return l.Kind == kind && l.Parent != 0 })
+		}
+	}
+	return links, err
+}
+
+func TestDelWaitsForADyingNamespace(t *testing.T) {
+	f := hosttest.GuideNode()
+	before := f.Snapshot()
+	f.AddNS("/ns")
+	r := call("c", `{"master":"ibs5f0"}`, "/ns")
+	_, err := (&Plugin{Kernel: f}).Add(context.Background(), r)
+	must(t, err)
+	f.DeleteNS("/ns")
+	looks := 0
+	must(t, (&Plugin{Kernel: returning{f, &looks}}).Del(context.Background(), r))
+	if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+		t.Errorf("left on the node after %d looks:\n%s", looks, diff)
 	}
 }
