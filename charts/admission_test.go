@@ -179,7 +179,7 @@ func TestAgentWritesOnlyItsOwnNode(t *testing.T) {
 		"lease: delete another's":             {remove(lease("delete-other", otherNode, nil)), "address lease of node node-b"},
 		"endpoint: create own":                {create(endpoint("own", ownNode)), ""},
 		"endpoint: create for another":        {create(endpoint("other", otherNode)), "SpiderEndpoint of a pod on another node"},
-		"endpoint: delete another's":          {remove(endpoint("delete-other", otherNode)), "SpiderEndpoint of a pod on another node"},
+		"endpoint: delete another's":          {remove(endpoint("delete-other", otherNode)), "cannot delete resource"},
 		"node state: own status":              {reportState(ownNode), ""},
 		"node state: another's status":        {reportState(otherNode), "SriovNetworkNodeState of node node-b"},
 		"pod: annotate own":                   {annotate(pod("own", ownNode), networkStatus), ""},

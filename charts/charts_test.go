@@ -129,7 +129,6 @@ func TestNoRoleHasWildcards(t *testing.T) {
 // TestAgentRights holds down what a process on every node may do. Adding to it deserves a second thought.
 func TestAgentRights(t *testing.T) {
 	read := []string{"get", "list", "watch"}
-	all := []string{"create", "delete", "get", "list", "patch", "update", "watch"}
 	want := map[string][]string{
 		"pods":                 read,
 		"namespaces":           read,
@@ -142,8 +141,8 @@ func TestAgentRights(t *testing.T) {
 		"spiderreservedips.spiderpool.spidernet.io":               read,
 		"spidermultusconfigs.spiderpool.spidernet.io":             read,
 		"spidercoordinators.spiderpool.spidernet.io":              read,
-		"spideripleases.spiderpool.spidernet.io":                  all,
-		"spiderendpoints.spiderpool.spidernet.io":                 all,
+		"spideripleases.spiderpool.spidernet.io":                  {"create", "delete", "get", "list", "update", "watch"},
+		"spiderendpoints.spiderpool.spidernet.io":                 {"create", "get", "update"},
 		"sriovnetworknodestates.sriovnetwork.openshift.io":        read,
 		"sriovnetworknodestates/status.sriovnetwork.openshift.io": {"get", "patch", "update"},
 		"leases.coordination.k8s.io":                              {"create", "get", "patch", "update"},
