@@ -58,9 +58,26 @@ func Run(ctx context.Context, lab Lab, o Options, out io.Writer) (Report, error)
 		}
 		report.Calls[network] = calls
 	}
-	var err error
+	before, err := r.lab.Shell(ctx, fmt.Sprintf(allocatable, r.Node))
+	if err != nil {
+		return report, fmt.Errorf("counting the VFs of %s: %w", r.Node, err)
+	}
 	report.Samples, err = r.bare(ctx)
-	return report, err
+	return report, errors.Join(err, r.waitCounted(ctx, strings.TrimSpace(before)))
+}
+
+// allocatable prints how many VFs the kubelet offers.
+const allocatable = `kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/mellanoxibsriov}'`
+
+// waitCounted waits until the agent offers the VF of the bare steps again: it looks at the node every half minute.
+func (r runner) waitCounted(ctx context.Context, before string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+	defer cancel()
+	script := fmt.Sprintf(`for i in $(seq 60); do test "$(%s)" = "%s" && exit; sleep 1; done; exit 1`, fmt.Sprintf(allocatable, r.Node), before)
+	if _, err := r.lab.Shell(ctx, script); err != nil {
+		return fmt.Errorf("%s does not offer %s VFs again, as it did before: %w", r.Node, before, err)
+	}
+	return nil
 }
 
 // ready succeeds when the product and the guide's objects are there, and both networks can serve a pod.
