@@ -168,6 +168,7 @@ func (a *agent) addService(ctx context.Context) error {
 		Pods: sources, Networks: sources, Status: sources, Devices: a.kubelet,
 		Events: recorder{a.mgr.GetEventRecorder("spiderpool-agent")}, Log: a.Log,
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
+		Socket: a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
 	})
 	if err != nil {
@@ -245,11 +246,21 @@ func cacheOptions(node, namespace string) cache.Options {
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:  {Field: fields.OneTermEqualSelector("spec.nodeName", node)},
 			&corev1.Node{}: {Field: fields.OneTermEqualSelector("metadata.name", node)},
+			// A pool's status lists all its addresses; the agent knows them from the leases.
+			&v2beta1.SpiderIPPool{}: {Transform: withoutStatus},
 			&sriovv1.SriovNetworkNodeState{}: {Namespaces: map[string]cache.Config{
 				namespace: {FieldSelector: fields.OneTermEqualSelector("metadata.name", node)},
 			}},
 		},
 	}
+}
+
+func withoutStatus(object any) (any, error) {
+	if pool, ok := object.(*v2beta1.SpiderIPPool); ok {
+		pool.Status = v2beta1.IPPoolStatus{}
+		pool.ManagedFields = nil
+	}
+	return object, nil
 }
 
 // everywhere is a part that does not wait for leadership.
