@@ -168,7 +168,7 @@ func (a *agent) addService(ctx context.Context) error {
 		Pods: sources, Networks: sources, Status: sources, Devices: a.kubelet,
 		Events: recorder{a.mgr.GetEventRecorder("spiderpool-agent")}, Log: a.Log,
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
-		Socket: a.Settings.IPAMUnixSocketPath,
+		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
 	})
 	if err != nil {
