@@ -23,9 +23,6 @@ import (
 	"spidernet.io/spiderpool/internal/cnisock"
 )
 
-// socketVariable overrides the agent's socket path.
-const socketVariable = "SPIDERPOOL_SOCKET"
-
 // Limits of one call.
 const (
 	// waitForAgent bounds the wait for an agent that is restarting; the runtime's own retry comes after it.
@@ -110,7 +107,7 @@ func socketPath(environ []string, conf []byte) string {
 		return cmp.Or(c.IPAM.Socket, c.Socket)
 	}
 	for _, pair := range environ {
-		if value, ok := strings.CutPrefix(pair, socketVariable+"="); ok && value != "" {
+		if value, ok := strings.CutPrefix(pair, cnisock.PathVariable+"="); ok && value != "" {
 			return value
 		}
 	}

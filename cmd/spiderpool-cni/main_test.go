@@ -56,7 +56,7 @@ func TestRun(t *testing.T) {
 		{"CHECK", `junk`, `{"cniVersion":"1.1.0","code":7,"msg":"bad","details":"why"}` + "\n", 1},
 	} {
 		var out bytes.Buffer
-		env := []string{"PATH=/bin", "CNI_COMMAND=" + test.command, "CNI_ARGS=a=b;c=d", socketVariable + "=" + path}
+		env := []string{"PATH=/bin", "CNI_COMMAND=" + test.command, "CNI_ARGS=a=b;c=d", cnisock.PathVariable + "=" + path}
 		status := run("/opt/cni/bin/ib-sriov", env, strings.NewReader(test.stdin), &out)
 		if status != test.status || out.String() != test.out {
 			t.Errorf("%s: status %d, out %q", test.command, status, out.String())

@@ -87,6 +87,8 @@ type Options struct {
 	ConfDir string
 	// Root is what plugins on disk see as "/", such as "/host".
 	Root string
+	// Socket is the agent's own, for plugins on disk that delegate to us; "" is the default.
+	Socket string
 	// NamespaceIsolation refuses networks of other namespaces than the pod's, except those in GlobalNamespaces.
 	NamespaceIsolation bool
 	GlobalNamespaces   []string
@@ -131,7 +133,7 @@ func New(o Options) (*Service, error) {
 	for name, p := range o.Plugins {
 		plugins[name] = p
 	}
-	s.runner = &cni.Runner{Plugins: plugins, Root: o.Root}
+	s.runner = &cni.Runner{Plugins: plugins, Root: o.Root, Socket: o.Socket}
 	return s, nil
 }
 

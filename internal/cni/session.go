@@ -19,6 +19,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 )
 
@@ -175,7 +176,7 @@ const (
 	outputWait = time.Second
 )
 
-// onDisk executes a plugin with the CNI variables alone: the agent's own environment is none of its business.
+// onDisk executes a plugin with the CNI variables, and the socket for our shim, alone: the agent's own environment is none of its business.
 func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.runner.DiskTimeout, diskTimeout))
 	defer cancel()
@@ -184,6 +185,9 @@ func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ
 	cmd.Dir, cmd.WaitDelay = "/", outputWait
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	if s.runner.Socket != "" {
+		cmd.Env = append(cmd.Env, cnisock.PathVariable+"="+s.runner.Socket)
+	}
 	for _, pair := range environ {
 		if strings.HasPrefix(pair, "CNI_") {
 			cmd.Env = append(cmd.Env, pair)

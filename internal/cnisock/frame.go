@@ -13,6 +13,9 @@ import (
 // DefaultPath is where the agent listens.
 const DefaultPath = "/var/run/spidernet/spiderpool.sock"
 
+// PathVariable is the environment variable that overrides DefaultPath for the shim.
+const PathVariable = "SPIDERPOOL_SOCKET"
+
 // MaxFrame is the largest frame in octets. A CNI configuration with its previous result is a few kilobytes.
 const MaxFrame = 1 << 20
 
