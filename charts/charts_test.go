@@ -139,7 +139,6 @@ func TestAgentRights(t *testing.T) {
 		"network-attachment-definitions.k8s.cni.cncf.io":          read,
 		"spiderippools.spiderpool.spidernet.io":                   read,
 		"spiderreservedips.spiderpool.spidernet.io":               read,
-		"spidermultusconfigs.spiderpool.spidernet.io":             read,
 		"spidercoordinators.spiderpool.spidernet.io":              read,
 		"spideripleases.spiderpool.spidernet.io":                  {"create", "delete", "get", "list", "update", "watch"},
 		"spiderendpoints.spiderpool.spidernet.io":                 {"create", "get", "update"},

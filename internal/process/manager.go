@@ -79,7 +79,7 @@ func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
 		LeaderElection:         !o.EveryReplica, LeaderElectionID: o.Name, LeaderElectionNamespace: o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 ptr.To(leaseDuration), RenewDeadline: ptr.To(renewDeadline), RetryPeriod: ptr.To(retryPeriod),
-		GracefulShutdownTimeout:       ptr.To(shutdownTimeout),
+		GracefulShutdownTimeout: ptr.To(shutdownTimeout),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the manager of %s: %w", o.Name, err)
