@@ -133,7 +133,10 @@ func New(o Options) (*Service, error) {
 	for name, p := range o.Plugins {
 		plugins[name] = p
 	}
-	s.runner = &cni.Runner{Plugins: plugins, Root: o.Root, Socket: o.Socket}
+	s.runner = &cni.Runner{Plugins: plugins, Root: o.Root}
+	if o.Socket != "" {
+		s.runner.Env = []string{cnisock.PathVariable + "=" + o.Socket}
+	}
 	return s, nil
 }
 

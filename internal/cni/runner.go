@@ -32,8 +32,8 @@ type Runner struct {
 	Root string
 	// BinDirs are searched, below Root, when a call names none; nil is DefaultBinDir.
 	BinDirs []string
-	// Socket is the agent's, as plugins on disk see it: one that delegates its addresses to us runs the shim. "" is the shim's default.
-	Socket string
+	// Env are variables, NAME=VALUE, that plugins on disk get beside those of CNI.
+	Env []string
 	// DiskTimeout bounds one plugin on disk; 0 is two minutes.
 	DiskTimeout time.Duration
 }

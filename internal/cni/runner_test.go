@@ -217,15 +217,15 @@ func TestErrorsOfPluginsOnDisk(t *testing.T) {
 	}
 }
 
-// A plugin on disk that delegates its addresses to us reaches this agent, wherever its socket is.
-func TestSocketOfDelegates(t *testing.T) {
+// A plugin on disk hands on what the shim needs, should it delegate its addresses to us.
+func TestEnvOfPluginsOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	script(t, dir, "disk", diskResult)
 	list, err := Parse([]byte(`{"cniVersion":"0.3.1","name":"net","type":"disk"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Runner{Socket: "/run/other.sock"}).Add(context.Background(), list, testCall(dir)); err != nil {
+	if _, err := (&Runner{Env: []string{"SPIDERPOOL_SOCKET=/run/other.sock"}}).Add(context.Background(), list, testCall(dir)); err != nil {
 		t.Fatal(err)
 	}
 	if env := read(t, dir, "disk.env.ADD"); !strings.Contains(env, "SPIDERPOOL_SOCKET=/run/other.sock\n") {

@@ -19,7 +19,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
-	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 )
 
@@ -176,7 +175,7 @@ const (
 	outputWait = time.Second
 )
 
-// onDisk executes a plugin with the CNI variables, and the socket for our shim, alone: the agent's own environment is none of its business.
+// onDisk executes a plugin with the CNI variables and the runner's alone: the agent's own environment is none of its business.
 func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.runner.DiskTimeout, diskTimeout))
 	defer cancel()
@@ -185,9 +184,7 @@ func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ
 	cmd.Dir, cmd.WaitDelay = "/", outputWait
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	if s.runner.Socket != "" {
-		cmd.Env = append(cmd.Env, cnisock.PathVariable+"="+s.runner.Socket)
-	}
+	cmd.Env = append(cmd.Env, s.runner.Env...)
 	for _, pair := range environ {
 		if strings.HasPrefix(pair, "CNI_") {
 			cmd.Env = append(cmd.Env, pair)
