@@ -26,7 +26,9 @@ func (h *Host) AddIPoIBChild(parent int, name string, pkey uint16) (Link, error)
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = name, parent
-	child := &netlink.IPoIB{LinkAttrs: attrs, Pkey: pkey, Mode: netlink.StringToIPoIBMode[p.Mode], Umcast: 1}
+	// Umcast stays 0. With it a child ignores every multicast group that anything else on its port has joined
+	// (ipoib_mcast_restart_task takes it for user space's), such as the group of all IPv6 nodes, in which its parent is.
+	child := &netlink.IPoIB{LinkAttrs: attrs, Pkey: pkey, Mode: netlink.StringToIPoIBMode[p.Mode]}
 	if err := h.in(NodeNS, func() error { return netlink.LinkAdd(child) }); err != nil {
 		return Link{}, fmt.Errorf("making IPoIB child %s of %s with P_Key 0x%04x in %s mode: %w", name, p.Name, pkey, p.Mode, kernelError(err))
 	}
