@@ -68,7 +68,7 @@ func (l Lab) restartProduct(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing the product's pods: %w", err)
 	}
-	grace := int64(1)
+	grace := int64(15) // enough to give up leadership, which the next one would otherwise wait for
 	for _, p := range list.Items {
 		if slices.ContainsFunc(p.OwnerReferences, func(o metav1.OwnerReference) bool { return o.Kind == "Job" }) {
 			continue
