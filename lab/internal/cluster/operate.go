@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -57,7 +58,7 @@ func (l Lab) runOn(ctx context.Context, node, command string) error {
 	return err
 }
 
-// restartProduct deletes the pods at once, which is faster than a rollout and just as good in a lab. Pods of a Job have done their work.
+// restartProduct deletes the pods at once, which is faster than a rollout and just as good in a lab. Pods that have done their work stay.
 func (l Lab) restartProduct(ctx context.Context) error {
 	client, err := l.Layout.Client()
 	if err != nil {
@@ -70,7 +71,7 @@ func (l Lab) restartProduct(ctx context.Context) error {
 	}
 	grace := int64(15) // enough to give up leadership, which the next one would otherwise wait for
 	for _, p := range list.Items {
-		if slices.ContainsFunc(p.OwnerReferences, func(o metav1.OwnerReference) bool { return o.Kind == "Job" }) {
+		if p.Status.Phase == corev1.PodSucceeded {
 			continue
 		}
 		if err := pods.Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &grace}); err != nil {
