@@ -69,6 +69,15 @@ type IPAM interface {
 	Check(ctx context.Context) error
 }
 
+// ReleaseAddresses gives back what the call's address management gave, when there is one.
+func (r *Request) ReleaseAddresses(ctx context.Context) error {
+	if r.IPAM == nil {
+		return nil
+	}
+	defer r.Phases.Start(PhaseAddress)()
+	return r.IPAM.Del(ctx)
+}
+
 // ParseConf decodes the configuration into a plugin's own struct.
 func (r *Request) ParseConf(into any) error {
 	if err := json.Unmarshal(r.Conf, into); err != nil {

@@ -166,7 +166,7 @@ func (b *builder) virtualFunctions() {
 		"12 different GUIDs, none of them zero", equals("12"))
 }
 
-// apply runs a script of the guide, again while the API server refuses for a reason that passes (a webhook that is just starting).
+// apply runs a script that pipes a manifest into kubectl.
 func (w *Walk) apply(ctx context.Context, script string) error {
 	if out, err := w.Shell(ctx, script); err != nil {
 		return fmt.Errorf("applying the guide's manifest: %w\n%s", err, out)

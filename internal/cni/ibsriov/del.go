@@ -13,12 +13,7 @@ import (
 // Del implements cni.Plugin. Each part looks at what is, so it finishes any half-done Add or Del, also when the pod's
 // namespace is gone and the kernel has returned everything under other names. Parts that fail do not keep others from being done.
 func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
-	var errs []error
-	if r.IPAM != nil {
-		end := r.Phases.Start(cni.PhaseAddress)
-		errs = append(errs, r.IPAM.Del(ctx))
-		end()
-	}
+	errs := []error{r.ReleaseAddresses(ctx)}
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
@@ -45,7 +40,7 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 // rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps its name.
 func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
-	d, ok, err := p.rdmaIn(st.NetNS, st.PCI)
+	d, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI)
 	if errors.Is(err, host.ErrNSGone) {
 		return nil // the kernel returns it by itself
 	}

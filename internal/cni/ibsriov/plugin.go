@@ -239,23 +239,10 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
 	if st.RDMA == "" {
 		return nil
 	}
-	if _, ok, err := p.rdmaIn(st.NetNS, st.PCI); err != nil || !ok {
+	if _, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI); err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of VF %s is not in the pod", st.PCI))
 	}
 	return nil
-}
-
-func (p *Plugin) rdmaIn(ns host.NS, pci string) (host.RDMADevice, bool, error) {
-	devices, err := p.Kernel.RDMADevices(ns)
-	if err != nil {
-		return host.RDMADevice{}, false, fmt.Errorf("list RDMA devices: %w", err)
-	}
-	for _, d := range devices {
-		if d.PCI == pci {
-			return d, true, nil
-		}
-	}
-	return host.RDMADevice{}, false, nil
 }
 
 // Device implements cni.DeviceReporter.

@@ -214,12 +214,7 @@ func (p *Plugin) configure(ctx context.Context, r *cni.Request, link host.Link) 
 
 // Del implements cni.Plugin: the child goes from wherever it is.
 func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
-	var errs []error
-	if r.IPAM != nil {
-		end := r.Phases.Start(cni.PhaseAddress)
-		errs = append(errs, r.IPAM.Del(ctx))
-		end()
-	}
+	errs := []error{r.ReleaseAddresses(ctx)}
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {

@@ -85,7 +85,7 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 			return host.RDMADevice{}, err
 		}
 	}
-	d, ok, err := p.find(host.NodeNS, pci)
+	d, ok, err := cni.FindRDMA(p.Kernel, host.NodeNS, pci)
 	if err != nil {
 		return host.RDMADevice{}, err
 	}
@@ -118,19 +118,6 @@ func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
 	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions", "no deviceID, and no interface in prevResult belongs to a PCI function")
 }
 
-func (p *Plugin) find(ns host.NS, pci string) (host.RDMADevice, bool, error) {
-	devices, err := p.Kernel.RDMADevices(ns)
-	if err != nil {
-		return host.RDMADevice{}, false, fmt.Errorf("list RDMA devices: %w", err)
-	}
-	for _, d := range devices {
-		if d.PCI == pci {
-			return d, true, nil
-		}
-	}
-	return host.RDMADevice{}, false, nil
-}
-
 // Del implements cni.Plugin.
 func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
 	var st state
@@ -139,7 +126,7 @@ func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
 		return err
 	}
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
-	d, ok, err := p.find(st.NetNS, st.PCI)
+	d, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI)
 	if errors.Is(err, host.ErrNSGone) {
 		return nil // the kernel returns the device by itself
 	}
@@ -159,7 +146,7 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	if err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
 	}
-	if _, ok, err := p.find(st.NetNS, st.PCI); err != nil || !ok {
+	if _, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI); err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of %s is not in the pod", st.PCI))
 	}
 	return nil
