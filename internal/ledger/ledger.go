@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,9 +25,14 @@ var (
 	bucketReleases  = []byte("releases")  // Release.key -> Release
 	bucketVFs       = []byte("vfs")       // PCI address -> VF
 	bucketVerbs     = []byte("verbs")     // PCI address -> Verbs
+	bucketHandOuts  = []byte("handouts")  // name of a SpiderIPLease -> HandOut
+	bucketSelf      = []byte("self")      // keyID -> who this file is
 	bucketDamaged   = []byte("damaged")   // bucket/key -> value that could not be read, kept for a person to look at
-	liveBuckets     = [][]byte{bucketSandboxes, bucketReleases, bucketVFs, bucketVerbs}
+	liveBuckets     = [][]byte{bucketSandboxes, bucketReleases, bucketVFs, bucketVerbs, bucketHandOuts}
 )
+
+// keyID holds the file's identity in bucketSelf.
+var keyID = []byte("id")
 
 // lockTimeout bounds the wait for the file's lock: the agent before this one may be ending.
 var lockTimeout = 10 * time.Second // a variable for the test
@@ -56,6 +62,9 @@ func (d *Damage) String() string {
 // Ledger is an open ledger file. All methods are safe for concurrent use.
 type Ledger struct {
 	db *bolt.DB
+	id string
+
+	commits commits
 }
 
 // Open opens or makes the ledger at path. An unreadable file is set aside, never deleted, and reported as Damage beside a
@@ -76,6 +85,10 @@ func Open(path string) (*Ledger, *Damage, error) {
 		return nil, nil, fmt.Errorf("open the ledger %s: %w", path, err)
 	}
 	l := &Ledger{db: db}
+	if l.id, err = identity(db); err != nil {
+		db.Close()
+		return nil, nil, fmt.Errorf("open the ledger %s: %w", path, err)
+	}
 	if damage == nil {
 		if damage, err = l.quarantine(); err != nil {
 			db.Close()
@@ -83,6 +96,23 @@ func Open(path string) (*Ledger, *Damage, error) {
 		}
 	}
 	return l, damage, nil
+}
+
+// ID is the file's identity, given when it was made. A ledger that was lost, or set aside as damaged, comes back with another
+// one, so that what was noted outside with the old one is not taken for something this ledger knows about.
+func (l *Ledger) ID() string { return l.id }
+
+// identity reads the file's identity and gives it one when it is new.
+func identity(db *bolt.DB) (id string, err error) {
+	err = db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketSelf)
+		if id = string(b.Get(keyID)); id != "" {
+			return nil
+		}
+		id = rand.Text()
+		return b.Put(keyID, []byte(id))
+	})
+	return id, err
 }
 
 // Close releases the file.
@@ -130,7 +160,7 @@ func walk(db *bolt.DB) error {
 
 func makeBuckets(db *bolt.DB) error {
 	return db.Update(func(tx *bolt.Tx) error {
-		for _, b := range append(slices.Clone(liveBuckets), bucketDamaged) {
+		for _, b := range append(slices.Clone(liveBuckets), bucketDamaged, bucketSelf) {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return fmt.Errorf("make bucket %s: %w", b, err)
 			}
@@ -196,6 +226,8 @@ func decodeAny(bucket, value []byte) error {
 		return decode(value, &Release{})
 	case string(bucketVerbs):
 		return decode(value, &Verbs{})
+	case string(bucketHandOuts):
+		return decode(value, &HandOut{})
 	default:
 		return decode(value, &VF{})
 	}

@@ -3,8 +3,12 @@ package ledger
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,4 +285,89 @@ func TestModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestHandOuts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l")
+	l := open(t, path)
+	given := HandOut{Lease: "v4.10-0-0-1", LeaseUID: "u", Pool: "v4", IP: "10.0.0.1", Pod: Pod{Namespace: "d", Name: "p", UID: "1"},
+		Interface: "eth0", Sandbox: "s", Since: time.Unix(5, 0).UTC()}
+	if err := l.PutHandOut(given); err != nil {
+		t.Fatal(err)
+	}
+	id := l.ID()
+	l.Close()
+	l = open(t, path)
+	if l.ID() != id || id == "" {
+		t.Errorf("the ledger's identity is %q after it was %q", l.ID(), id)
+	}
+	if err := l.DeleteHandOut(given.Lease, "another pod"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.HandOuts()
+	if diff := cmp.Diff([]HandOut{given}, got); diff != "" || err != nil {
+		t.Fatal(err, diff)
+	}
+	if err := errors.Join(l.DeleteHandOut(given.Lease, "1"), l.DeleteHandOut(given.Lease, "1")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.HandOuts(); len(got) > 0 || err != nil {
+		t.Errorf("left: %v, %v", got, err)
+	}
+	if other := open(t, filepath.Join(t.TempDir(), "l")); other.ID() == id {
+		t.Error("two ledgers have one identity")
+	}
+}
+
+// Calls at the same time share transactions: each is on disk when it returns, and one that fails harms no other.
+func TestSharedTransactions(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l"))
+	const calls = 200
+	errs := make([]error, calls)
+	var all sync.WaitGroup
+	for i := range calls {
+		all.Go(func() {
+			id := fmt.Sprint("sandbox-", i)
+			errs[i] = l.UpdateSandbox(id, func(s *Sandbox) error {
+				s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0"})
+				if i%10 == 0 {
+					return fmt.Errorf("refused %d", i)
+				}
+				return nil
+			})
+			if _, ok, err := l.Sandbox(id); err != nil || ok == (i%10 == 0) {
+				t.Errorf("%s: there %t, %v", id, ok, err)
+			}
+		})
+	}
+	all.Wait()
+	for i, err := range errs {
+		if i%10 == 0 && (err == nil || err.Error() != fmt.Sprintf("refused %d", i)) || i%10 != 0 && err != nil {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+}
+
+// BenchmarkPutHandOut is what recording a hand-out costs: one write to the disk, alone and in company.
+func BenchmarkPutHandOut(b *testing.B) {
+	for _, callers := range []int{1, 8, 64} {
+		b.Run(fmt.Sprint(callers, "-callers"), func(b *testing.B) {
+			l, _, err := Open(filepath.Join(b.TempDir(), "l"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			b.SetParallelism((callers + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0))
+			var n atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					lease := fmt.Sprint("v4.10-0-0-", n.Add(1)%256)
+					if err := l.PutHandOut(HandOut{Lease: lease, Pod: Pod{UID: "1"}}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		})
+	}
 }

@@ -18,12 +18,13 @@ func (l *Ledger) Sandbox(containerID string) (s Sandbox, ok bool, err error) {
 func (l *Ledger) Sandboxes() ([]Sandbox, error) { return list[Sandbox](l.db, bucketSandboxes) }
 
 // UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one with the container ID
-// and the present time. When fn fails nothing is written. When no attachment is left the record is removed.
+// and the present time. When fn fails nothing is written. When no attachment is left the record is removed. fn may run more
+// than once, each time with the record as it is then, and must change nothing else.
 func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) error {
 	if containerID == "" {
 		return fmt.Errorf("record a sandbox: no container ID")
 	}
-	return l.db.Update(func(tx *bolt.Tx) error {
+	return l.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketSandboxes)
 		s := Sandbox{ContainerID: containerID, Created: time.Now().UTC()}
 		if v := b.Get([]byte(containerID)); v != nil {
@@ -97,15 +98,45 @@ func (l *Ledger) Releases() ([]Release, error) { return list[Release](l.db, buck
 // DeleteRelease forgets one after it was given back.
 func (l *Ledger) DeleteRelease(r Release) error { return l.delete(bucketReleases, r.key()) }
 
+// PutHandOut records that an address of the stock was given to a pod.
+func (l *Ledger) PutHandOut(h HandOut) error {
+	if h.Since.IsZero() {
+		h.Since = time.Now().UTC()
+	}
+	return l.set(bucketHandOuts, h.Lease, h)
+}
+
+// HandOuts returns the addresses that pods have and the API server may not show yet.
+func (l *Ledger) HandOuts() ([]HandOut, error) { return list[HandOut](l.db, bucketHandOuts) }
+
+// DeleteHandOut forgets a hand-out of the lease to the pod; one to another pod stays.
+func (l *Ledger) DeleteHandOut(lease, podUID string) error {
+	return l.update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketHandOuts)
+		v := b.Get([]byte(lease))
+		if v == nil {
+			return nil
+		}
+		var h HandOut
+		if err := decode(v, &h); err != nil {
+			return err
+		}
+		if h.Pod.UID != podUID {
+			return nil
+		}
+		return b.Delete([]byte(lease))
+	})
+}
+
 func (l *Ledger) set(bucket []byte, key string, v any) error {
 	if key == "" {
 		return fmt.Errorf("record in %s: empty key", bucket)
 	}
-	return l.db.Update(func(tx *bolt.Tx) error { return put(tx.Bucket(bucket), key, v) })
+	return l.update(func(tx *bolt.Tx) error { return put(tx.Bucket(bucket), key, v) })
 }
 
 func (l *Ledger) delete(bucket []byte, key string) error {
-	return l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(key)) })
+	return l.update(func(tx *bolt.Tx) error { return tx.Bucket(bucket).Delete([]byte(key)) })
 }
 
 func put(b *bolt.Bucket, key string, v any) error {

@@ -107,6 +107,22 @@ type Release struct {
 
 func (r Release) key() string { return r.PodUID + "/" + r.Sandbox + "/" + r.Interface }
 
+// HandOut is an address of the node's stock that was given to a pod before the API server was told. It is recorded before
+// the pod gets the address and forgotten when the API server shows the pod, or when the pod has given it back.
+type HandOut struct {
+	// Lease is the name of the SpiderIPLease, LeaseUID that of the object.
+	Lease    string `json:"lease"`
+	LeaseUID string `json:"leaseUID"`
+	// Pool and IP are the lease's.
+	Pool string `json:"pool"`
+	IP   string `json:"ip"`
+	// Pod, Interface and Sandbox use the address.
+	Pod       Pod       `json:"pod"`
+	Interface string    `json:"interface"`
+	Sandbox   string    `json:"sandbox"`
+	Since     time.Time `json:"since"`
+}
+
 // Verbs is the verbs device that a container was given with a VF. A container keeps it whatever becomes of the VF.
 type Verbs struct {
 	PCI string `json:"pci"`
