@@ -1,6 +1,6 @@
 // Package ipam owns the decisions about addresses: which pools an interface
-// may use and in which order, why a pool may not serve, and which address of a
-// pool is the next free one. It is pure: it reads what its caller gathered and
+// may use and in which order, why a pool may not serve, which address of a pool
+// is the next free one, and how many of them a node holds ready. It is pure: it reads what its caller gathered and
 // knows no client, no clock and no lease.
 package ipam
 
@@ -31,6 +31,8 @@ type Pod struct {
 	Owner *v2beta1.LeaseOwner
 	// Controller is who made the pod, for people to see. A bare pod is its own: kind Pod and its name.
 	Controller Controller
+	// Known: the API server shows every address that the pod has, and must go on doing so. See the function of that name.
+	Known bool
 }
 
 // Controller is the top owner of a pod, such as the Deployment above its ReplicaSet.

@@ -15,7 +15,7 @@ func PodFrom(p *corev1.Pod) Pod {
 	pod := Pod{
 		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName,
 		Labels: p.Labels, Annotations: p.Annotations,
-		Controller: Controller{Kind: "Pod", Name: p.Name},
+		Controller: Controller{Kind: "Pod", Name: p.Name}, Known: Known(p),
 	}
 	owner := metav1.GetControllerOf(p)
 	if owner == nil {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/bits"
 	"net/netip"
+	"sort"
 
 	"go4.org/netipx"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -126,6 +127,15 @@ func (p *Pool) Size() uint64 {
 	}
 	return total
 }
+
+// Has tells whether the address may be given out.
+func (p *Pool) Has(ip netip.Addr) bool {
+	i := sort.Search(len(p.Free), func(i int) bool { return !p.Free[i].To().Less(ip) })
+	return i < len(p.Free) && p.Free[i].Contains(ip)
+}
+
+// Serves tells whether the pool gives out addresses at all, whoever asks.
+func (p *Pool) Serves() bool { return p.Invalid == nil && !p.Disabled && !p.Terminating }
 
 // At is the address with this place among those that may be given out, from 0
 // and wrapping around at the end. It is invalid for a pool without addresses.
