@@ -20,8 +20,7 @@ import (
 )
 
 const (
-	// lowestTries is how often the lowest free address is tried before one at a random place: nodes
-	// that all start at the bottom of a pool would otherwise meet at every address.
+	// lowestTries is how often the lowest free address is tried.
 	lowestTries = 3
 	// conflictTries bounds the re-reading of a lease that somebody else keeps changing.
 	conflictTries = 5
@@ -31,6 +30,8 @@ const (
 	doubtBatch = 16
 	// undoTimeout bounds the giving back of a half-made allocation.
 	undoTimeout = 5 * time.Second
+	// returnWait is how long a pod waits for the stock of other nodes when a pool is full.
+	returnWait = 5 * time.Second
 )
 
 // Allocate returns the addresses of a pod's interface, and takes them if it
@@ -43,6 +44,7 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 		return ipam.Allocation{}, err
 	}
 	r.Pod.Node = a.Node
+	r.Pod.Owner = a.stickyOwner(r.Pod.Owner)
 	defer a.pods.lock(r.Pod.UID)()
 	if err := a.settleDoubts(ctx, r.Pod.UID); err != nil {
 		return ipam.Allocation{}, err
@@ -52,80 +54,123 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 		return ipam.Allocation{}, err
 	}
 	choice, chooseErr := ipam.Choose(r, facts)
-	held, stale, err := a.reclaim(ctx, r, choice)
+	have, stale, err := a.reclaim(ctx, r, choice)
 	if err != nil {
 		return ipam.Allocation{}, err
 	}
-	if chooseErr != nil && len(held) == 0 {
+	if chooseErr != nil && len(have) == 0 {
 		return ipam.Allocation{}, chooseErr
 	}
-	taken, err := a.takeMissing(ctx, r, choice.Families, held)
+	taken, err := a.takeMissing(ctx, r, choice.Families, have)
 	if err != nil {
 		return ipam.Allocation{}, err
 	}
 	a.giveBackStale(ctx, r, stale)
-	allocation := choice.Build(slices.Concat(held, taken), facts.Pools)
+	allocation := choice.Build(slices.Concat(have, taken), facts.Pools)
 	a.endpoints.set(r, choice.CleanGateway, allocation)
 	return allocation, nil
 }
 
 // takeMissing takes an address of every family that has none. No address is
 // taken unless every family has a pool, and none is kept when one fails.
-func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []ipam.Family, held []ipam.Address) ([]ipam.Address, error) {
+func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []ipam.Family, have []ipam.Address) ([]ipam.Address, error) {
 	missing := slices.DeleteFunc(slices.Clone(families), func(f ipam.Family) bool {
-		return slices.ContainsFunc(held, func(h ipam.Address) bool { return versionOf(h.IP.Addr()) == f.Version })
+		return slices.ContainsFunc(have, func(h ipam.Address) bool { return versionOf(h.IP.Addr()) == f.Version })
 	})
 	if err := ipam.Refuse(missing); err != nil {
 		return nil, err
 	}
-	var taken []*v2beta1.SpiderIPLease
+	var taken []*held
 	var addresses []ipam.Address
 	for _, family := range missing {
-		lease, got, err := a.takeFamily(ctx, r, family)
+		got, pool, err := a.takeFamily(ctx, r, family)
 		if err != nil {
 			return nil, errors.Join(err, a.undo(ctx, taken))
 		}
-		taken, addresses = append(taken, lease), append(addresses, got)
+		ip, err := got.lease.Address()
+		if err != nil {
+			return nil, errors.Join(err, a.undo(ctx, append(taken, got)))
+		}
+		taken, addresses = append(taken, got), append(addresses, address(ip, pool))
 	}
 	return addresses, nil
 }
 
-// takeFamily tries the pools one after another.
-func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Family) (*v2beta1.SpiderIPLease, ipam.Address, error) {
-	exhausted := ipam.Family{Version: f.Version, Source: f.Source, Dropped: slices.Clone(f.Dropped)}
-	for _, pool := range f.Pools {
-		lease, ip, err := a.takeFrom(ctx, r, pool)
-		if err != nil {
-			return nil, ipam.Address{}, err
+// takeFamily tries the pools one after another. When all are full it waits a moment for the stock of other nodes, which
+// give it back as they see the same.
+func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Family) (*held, *ipam.Pool, error) {
+	deadline := time.Now().Add(returnWait)
+	for {
+		hope, freed := a.hope(f.Pools)
+		for _, pool := range f.Pools {
+			got, err := a.takeFrom(ctx, r, pool)
+			if err != nil || got != nil {
+				return got, pool, err
+			}
 		}
-		if lease != nil {
-			return lease, address(ip, pool), nil
+		if !hope || !sleepUntil(ctx, freed, deadline) {
+			return nil, nil, a.exhausted(f)
 		}
-		exhausted.Dropped = append(exhausted.Dropped, ipam.Drop{Pool: pool.Name, Reason: exhaustedReason(pool)})
 	}
-	return nil, ipam.Address{}, ipam.Refuse([]ipam.Family{exhausted})
 }
 
-func exhaustedReason(p *ipam.Pool) string {
+// hope tells whether other nodes hold addresses of the pools without a pod, and returns what tells of the next free address.
+func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
+	idle, freed := false, (<-chan struct{})(nil)
+	for _, pool := range pools {
+		var here bool
+		here, freed = a.index.idleElsewhere(pool.Name)
+		idle = idle || here
+	}
+	return idle, freed
+}
+
+// sleepUntil waits for the channel; false when the time is over.
+func sleepUntil(ctx context.Context, event <-chan struct{}, deadline time.Time) bool {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-event:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// exhausted says of every pool why it gave nothing.
+func (a *Allocator) exhausted(f ipam.Family) error {
+	all := ipam.Family{Version: f.Version, Source: f.Source, Dropped: slices.Clone(f.Dropped)}
+	for _, pool := range f.Pools {
+		all.Dropped = append(all.Dropped, ipam.Drop{Pool: pool.Name, Reason: a.exhaustedReason(pool)})
+	}
+	return ipam.Refuse([]ipam.Family{all})
+}
+
+func (a *Allocator) exhaustedReason(p *ipam.Pool) string {
 	if p.Size() == 0 {
 		return "has no addresses: spec.ips is empty, or all of it is excluded or reserved"
 	}
-	return fmt.Sprintf("has no free address: all %d are in use; add addresses to spec.ips, or delete pods", p.Size())
+	nodes, idle := a.index.idleNodes(p.Name)
+	if idle == 0 {
+		return fmt.Sprintf("has no free address: all %d are in use; add addresses to spec.ips, or delete pods", p.Size())
+	}
+	return fmt.Sprintf("has no free address: of its %d, %d are held ready by %s, which gives them back unless it is silent, and the others are in use; "+
+		"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "))
 }
 
-// takeFrom creates a lease for a free address of the pool, and returns nil
-// when there is none. The create decides; whoever loses takes the next address.
-func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Pool) (*v2beta1.SpiderIPLease, netip.Addr, error) {
+// takeFrom takes an address of the pool, from this node's stock or else by creating a lease, and returns nil when there is
+// none. The create decides; whoever loses takes the next address.
+func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Pool) (*held, error) {
+	if got, err := a.takeStock(ctx, r, pool); got != nil || err != nil {
+		return got, err
+	}
 	for try := 0; ; try++ {
-		var start netip.Addr
-		if try >= lowestTries {
-			start = pool.At(rand.Uint64())
-		}
-		ip, ok := a.index.reserve(pool, start)
+		ip, ok := a.index.reserve(pool, a.start(pool, try))
 		if !ok {
 			freed, err := a.lookUpDoubtful(ctx, pool.Name)
 			if err != nil || !freed {
-				return nil, netip.Addr{}, err
+				return nil, err
 			}
 			continue
 		}
@@ -135,10 +180,22 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 			continue
 		}
 		if err != nil {
-			return nil, netip.Addr{}, fmt.Errorf("take address %s of pool %s: %w", ip, pool.Name, err)
+			return nil, fmt.Errorf("take address %s of pool %s: %w", ip, pool.Name, err)
 		}
-		return lease, ip, nil
+		return &held{name: lease.Name, lease: lease, pod: lease.Spec.Pod, pool: pool.Name}, nil
 	}
+}
+
+// start is where the search for a free address begins: at the lowest one in a pool that no other node uses, else at a
+// place of this node's own, and at any place after a collision. Nodes that all start at the bottom would meet at every address.
+func (a *Allocator) start(pool *ipam.Pool, try int) netip.Addr {
+	switch {
+	case a.index.stock(pool).Nodes == 1 && try < lowestTries:
+		return netip.Addr{}
+	case try == 0:
+		return pool.At(a.place)
+	}
+	return pool.At(rand.Uint64())
 }
 
 // create writes a new lease and tells the index and the doubts how it ended.
@@ -171,7 +228,7 @@ func (a *Allocator) newLease(r ipam.Request, pool string, ip netip.Addr) *v2beta
 		Name: v2beta1.LeaseName(pool, ip), Labels: map[string]string{v2beta1.LabelLeasePool: labelValue(pool)},
 	}}
 	lease.Spec.Pool, lease.Spec.IP = pool, ip.String()
-	a.assign(lease, r)
+	a.assign(lease, holder(r))
 	return lease
 }
 
@@ -184,56 +241,99 @@ func labelValue(name string) string {
 	return strings.TrimRight(name[:most], "-._")
 }
 
-// assign makes the lease that of the request's pod interface on this node.
-func (a *Allocator) assign(lease *v2beta1.SpiderIPLease, r ipam.Request) {
+// assign makes the lease that of a pod's interface on this node, or, without one, of this node alone.
+func (a *Allocator) assign(lease *v2beta1.SpiderIPLease, pod *v2beta1.LeasePod) {
 	if lease.Labels == nil {
 		lease.Labels = map[string]string{}
 	}
 	lease.Labels[v2beta1.LabelLeaseNode] = labelValue(a.Node)
-	lease.Spec.Node = a.Node
-	lease.Spec.Pod = &v2beta1.LeasePod{
+	lease.Spec.Node, lease.Spec.Pod = a.Node, pod
+	delete(lease.Annotations, v2beta1.AnnotationLeaseStock)
+}
+
+// holder is the request's pod interface.
+func holder(r ipam.Request) *v2beta1.LeasePod {
+	return &v2beta1.LeasePod{
 		Namespace: r.Pod.Namespace, Name: r.Pod.Name, UID: r.Pod.UID,
 		Interface: r.Interface, Sandbox: r.Sandbox, Owner: r.Pod.Owner,
 	}
 }
 
+// stickyOwner leaves out an owner whose pods are not to keep their addresses.
+func (a *Allocator) stickyOwner(o *v2beta1.LeaseOwner) *v2beta1.LeaseOwner {
+	if o == nil || o.Kind == v2beta1.OwnerVirtualMachineInstance && a.ForgetVirtualMachines ||
+		o.Kind == v2beta1.OwnerStatefulSet && a.ForgetStatefulSets {
+		return nil
+	}
+	return o
+}
+
 // reclaim finds the leases that the interface has already: those of the pod's
-// UID always, and those that its owner kept for a pod of this name if the
-// pools of today still name theirs. The latter are returned as stale if not.
-func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Choice) (held []ipam.Address, stale []*v2beta1.SpiderIPLease, err error) {
+// UID always, and those that its owner kept for it if the pools of today still
+// name theirs. The latter are returned as stale if not.
+func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Choice) (have []ipam.Address, stale []held, err error) {
 	pools := a.catalogue.snapshot()
-	have := map[int64]bool{}
-	for _, lease := range a.candidatesToReclaim(r) {
-		ip, err := lease.Address()
-		pool := pools[lease.Spec.Pool]
+	families := map[int64]bool{}
+	for _, h := range a.candidatesToReclaim(r) {
+		if h.handedOut {
+			if h, err = a.reuse(ctx, h, r); err != nil {
+				return nil, nil, err
+			}
+		}
+		if h.lease == nil {
+			continue
+		}
+		ip, err := h.lease.Address()
+		pool := pools[h.pool]
 		if err != nil || pool == nil || !pool.Subnet.IsValid() {
 			continue
 		}
 		version := versionOf(ip)
-		if have[version] || lease.Spec.Pod.UID != r.Pod.UID && !keeps(choice, version, pool.Name) {
-			stale = append(stale, lease)
+		if families[version] || h.pod.UID != r.Pod.UID && !keeps(choice, version, pool.Name) {
+			stale = append(stale, h)
 			continue
 		}
-		ours, err := a.adopt(ctx, lease, r)
-		if err != nil {
-			return nil, nil, fmt.Errorf("take over address %s of pool %s: %w", ip, pool.Name, err)
+		ours := h.handedOut
+		if !ours {
+			if ours, err = a.adopt(ctx, h.lease, r); err != nil {
+				return nil, nil, fmt.Errorf("take over address %s of pool %s: %w", ip, pool.Name, err)
+			}
 		}
 		if ours {
-			have[version] = true
-			held = append(held, address(ip, pool))
+			families[version] = true
+			have = append(have, address(ip, pool))
 		}
 	}
-	return held, stale, nil
+	return have, stale, nil
+}
+
+// reuse gives an address that was handed out to the pod to its new sandbox: in the ledger alone while the promise holds,
+// else the API server has to show it first.
+func (a *Allocator) reuse(ctx context.Context, h held, r ipam.Request) (held, error) {
+	if a.Promise.Epoch() == 0 || h.lease == nil || a.sealed.has(r.Pod.UID) {
+		if err := a.writeLocked(ctx, h.name, r.Pod.UID); err != nil {
+			return h, err
+		}
+		e, _ := a.index.get(h.name)
+		if h.lease, h.handedOut = e.lease, false; e.lease != nil && (e.lease.Spec.Pod == nil || e.lease.Spec.Pod.UID != r.Pod.UID) {
+			h.lease = nil // another's
+		}
+		return h, nil
+	}
+	h.pod = holder(r)
+	if err := a.Book.PutHandOut(handOutOf(h)); err != nil {
+		return h, fmt.Errorf("record the hand-out of address %s: %w", h.lease.Spec.IP, err)
+	}
+	a.index.use(h.name, h.pod)
+	a.writer.enqueue(h.name)
+	return h, nil
 }
 
 // candidatesToReclaim lists leases of the pod itself before those of its owner.
-func (a *Allocator) candidatesToReclaim(r ipam.Request) []*v2beta1.SpiderIPLease {
-	byName := func(x, y *v2beta1.SpiderIPLease) int { return strings.Compare(x.Name, y.Name) }
+func (a *Allocator) candidatesToReclaim(r ipam.Request) []held {
 	own, owners := a.index.ofPod(r.Pod.UID), a.index.ofOwnerOf(r.Pod)
-	slices.SortFunc(own, byName)
-	slices.SortFunc(owners, byName)
-	owners = slices.DeleteFunc(owners, func(l *v2beta1.SpiderIPLease) bool { return l.Spec.Pod.UID == r.Pod.UID })
-	return slices.DeleteFunc(append(own, owners...), func(l *v2beta1.SpiderIPLease) bool { return l.Spec.Pod.Interface != r.Interface })
+	owners = slices.DeleteFunc(owners, func(h held) bool { return h.pod.UID == r.Pod.UID })
+	return slices.DeleteFunc(append(own, owners...), func(h held) bool { return h.pod.Interface != r.Interface })
 }
 
 func keeps(choice ipam.Choice, version int64, pool string) bool {
@@ -246,7 +346,7 @@ func keeps(choice ipam.Choice, version int64, pool string) bool {
 func (a *Allocator) adopt(ctx context.Context, lease *v2beta1.SpiderIPLease, r ipam.Request) (bool, error) {
 	for range conflictTries {
 		want := lease.DeepCopy()
-		a.assign(want, r)
+		a.assign(want, holder(r))
 		var err error
 		changes := !equality.Semantic.DeepEqual(want.Spec, lease.Spec)
 		if changes {
@@ -277,18 +377,19 @@ func mayHave(lease *v2beta1.SpiderIPLease, p ipam.Pod) bool {
 	if holder == nil {
 		return false
 	}
-	owned := p.Owner != nil && holder.Owner != nil && *p.Owner == *holder.Owner && p.Namespace == holder.Namespace && p.Name == holder.Name
+	owned := p.Owner != nil && holder.Owner != nil &&
+		keyOfOwner(p.Namespace, p.Name, *p.Owner) == keyOfOwner(holder.Namespace, holder.Name, *holder.Owner)
 	return holder.UID == p.UID || owned
 }
 
 // lookUp reads one lease from the API server and corrects the index. The
 // lease is nil when there is none.
 func (a *Allocator) lookUp(ctx context.Context, name string) (*v2beta1.SpiderIPLease, error) {
-	known := a.index.uid(name)
+	before, _ := a.index.get(name)
 	lease := &v2beta1.SpiderIPLease{}
 	err := a.Live.Get(ctx, client.ObjectKey{Name: name}, lease)
 	if apierrors.IsNotFound(err) {
-		a.index.forget(name, known)
+		a.index.forget(name, before.uid())
 		return nil, nil
 	}
 	if err != nil {
@@ -324,24 +425,24 @@ func (a *Allocator) lookUpDoubtful(ctx context.Context, pool string) (bool, erro
 }
 
 // undo gives back what this call took, even when the caller's time is up.
-func (a *Allocator) undo(ctx context.Context, taken []*v2beta1.SpiderIPLease) error {
+func (a *Allocator) undo(ctx context.Context, taken []*held) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	var errs []error
-	for _, lease := range taken {
-		errs = append(errs, a.remove(ctx, lease, func(fresh *v2beta1.SpiderIPLease) bool { return fresh.UID == lease.UID }))
+	for _, h := range taken {
+		errs = append(errs, a.giveBack(ctx, *h, func(fresh *v2beta1.SpiderIPLease) bool { return fresh.UID == h.lease.UID }))
 	}
 	return errors.Join(errs...)
 }
 
 // giveBackStale frees what the interface no longer uses. A failure is only
 // logged: the interface has its addresses, and the collector frees the rest.
-func (a *Allocator) giveBackStale(ctx context.Context, r ipam.Request, stale []*v2beta1.SpiderIPLease) {
-	for _, lease := range stale {
-		err := a.remove(ctx, lease, func(fresh *v2beta1.SpiderIPLease) bool { return mayHave(fresh, r.Pod) })
+func (a *Allocator) giveBackStale(ctx context.Context, r ipam.Request, stale []held) {
+	for _, h := range stale {
+		err := a.giveBack(ctx, h, func(fresh *v2beta1.SpiderIPLease) bool { return mayHave(fresh, r.Pod) })
 		if err != nil {
 			a.Log.Warn("give back an address that is no longer used", "pod", r.Pod.Namespace+"/"+r.Pod.Name,
-				"ip", lease.Spec.IP, "pool", lease.Spec.Pool, "error", err)
+				"lease", h.name, "error", err)
 		}
 	}
 }

@@ -212,27 +212,29 @@ func (a *Allocator) repairEndpoints(ctx context.Context) {
 	type podInterface struct{ uid, iface string }
 	pools := a.catalogue.snapshot()
 	addresses := map[podInterface][]ipam.Address{}
-	leases := map[podInterface]*v2beta1.SpiderIPLease{}
-	for _, lease := range a.index.onNode(a.Node) {
-		ip, err := lease.Address()
-		pool := pools[lease.Spec.Pool]
+	users := map[podInterface]*v2beta1.LeasePod{}
+	for _, h := range a.index.onNode() {
+		if h.lease == nil {
+			continue
+		}
+		ip, err := h.lease.Address()
+		pool := pools[h.pool]
 		if err != nil || pool == nil || !pool.Subnet.IsValid() {
 			continue
 		}
-		key := podInterface{lease.Spec.Pod.UID, lease.Spec.Pod.Interface}
-		leases[key] = lease
+		key := podInterface{h.pod.UID, h.pod.Interface}
+		users[key] = h.pod
 		addresses[key] = append(addresses[key], address(ip, pool))
 	}
-	for key, lease := range leases {
-		if r, ok := a.requestOf(ctx, lease); ok {
+	for key, user := range users {
+		if r, ok := a.requestOf(ctx, user); ok {
 			a.endpoints.repair(ctx, r, ipam.Choice{}.Build(addresses[key], pools))
 		}
 	}
 }
 
-// requestOf reads the pod of a lease; false when it is not the lease's any more.
-func (a *Allocator) requestOf(ctx context.Context, lease *v2beta1.SpiderIPLease) (ipam.Request, bool) {
-	holder := lease.Spec.Pod
+// requestOf reads the pod that uses an address; false when it is another by now.
+func (a *Allocator) requestOf(ctx context.Context, holder *v2beta1.LeasePod) (ipam.Request, bool) {
 	var pod corev1.Pod
 	err := a.Client.Get(ctx, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Name}, &pod)
 	if err != nil || string(pod.UID) != holder.UID {

@@ -17,6 +17,8 @@ import (
 // behind the API server in both directions: then a create is refused, or a
 // free address is found a little later. It is never asked to list a pool.
 type index struct {
+	node string
+
 	mu      sync.Mutex
 	entries map[string]*entry // by the lease's name
 	taken   *ipam.Taken
@@ -24,33 +26,76 @@ type index struct {
 	users   map[netip.Addr]int
 	ofPods  map[string]nameSet   // by pod UID
 	ofOwner map[ownerKey]nameSet // leases that outlive their pod
+	pools   map[string]*poolIndex
+	freed   chan struct{} // closed when an address becomes free
 }
 
 type nameSet map[string]struct{}
+
+// poolIndex is what is known of one pool's leases.
+type poolIndex struct {
+	leased uint64
+	nodes  map[string]int // leases of each node
+	idle   int            // leases without a pod, of other nodes
+	mine   nameSet        // leases without a pod, of this node
+}
 
 // entry is one address that is not free.
 type entry struct {
 	ip   netip.Addr
 	pool string
-	// lease is nil while its create is under way, and when a create met a lease that the watch has not shown yet.
-	lease    *v2beta1.SpiderIPLease
+	// lease is as the API server showed it last; nil while its create is under way, and when a create met a lease that the
+	// watch has not shown yet.
+	lease *v2beta1.SpiderIPLease
+	// user has the address, although the API server does not show it yet: see ledger.HandOut. What the watch shows does not
+	// change it.
+	user *v2beta1.LeasePod
+	// epoch in which this process itself wrote the lease without a pod; see Promise. Only in that epoch is it stock.
+	epoch uint64
+	// busy: the lease without a pod is being written, or how that ended is not known.
+	busy     bool
 	creating bool
 	// confirmed: the watch has shown the object. Until then nothing promises that the watch will show its end.
 	confirmed bool
 	since     time.Time
 }
 
-// ownerKey finds the lease of a pod that was made again under the same name.
+// ownerKey finds the leases of something that outlives its pods. The pod's name is empty for an owner that has one pod at a time.
 type ownerKey struct {
 	namespace, pod string
 	owner          v2beta1.LeaseOwner
 }
 
-func newIndex() *index {
-	return &index{
-		entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
-		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{},
+func keyOfOwner(namespace, pod string, owner v2beta1.LeaseOwner) ownerKey {
+	if owner.Kind == v2beta1.OwnerVirtualMachineInstance {
+		pod = "" // its pods have names at random
 	}
+	return ownerKey{namespace, pod, owner}
+}
+
+func newIndex(node string) *index {
+	return &index{
+		node: node, entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
+		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{}, pools: map[string]*poolIndex{}, freed: make(chan struct{}),
+	}
+}
+
+// pod is who uses the address, nil when nobody does as far as is known.
+func (e *entry) pod() *v2beta1.LeasePod {
+	switch {
+	case e.user != nil:
+		return e.user
+	case e.lease != nil:
+		return e.lease.Spec.Pod
+	}
+	return nil
+}
+
+func (e *entry) uid() types.UID {
+	if e == nil || e.lease == nil {
+		return ""
+	}
+	return e.lease.UID
 }
 
 // reserve picks the next free address of the pool at or after start, else
@@ -78,11 +123,15 @@ func (x *index) occupied(name string) {
 	}
 }
 
-// uid is the object that an entry stands for; empty while that is not known.
-func (x *index) uid(name string) types.UID {
+// get returns a copy of an entry.
+func (x *index) get(name string) (entry, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.entries[name].uid()
+	e := x.entries[name]
+	if e == nil {
+		return entry{}, false
+	}
+	return *e, true
 }
 
 // forget frees an address whose object is known not to exist any more, unless
@@ -90,88 +139,83 @@ func (x *index) uid(name string) types.UID {
 func (x *index) forget(name string, gone types.UID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.entries[name].uid() == gone {
-		x.remove(name)
+	if e := x.entries[name]; e != nil && e.uid() == gone {
+		x.vanish(name, e)
 	}
 }
 
-func (e *entry) uid() types.UID {
-	if e == nil || e.lease == nil {
-		return ""
+// vanish drops an entry whose object has gone. One that a pod uses all the same stays: its lease has to be made again.
+func (x *index) vanish(name string, e *entry) {
+	if e.user == nil {
+		x.remove(name)
+		return
 	}
-	return e.lease.UID
+	x.change(name, func(e *entry) { e.lease, e.confirmed, e.epoch, e.busy = nil, false, 0, false })
 }
 
 // put remembers a lease as the API server returned it to this process.
-func (x *index) put(l *v2beta1.SpiderIPLease) { x.store(l, false) }
+func (x *index) put(l *v2beta1.SpiderIPLease) { x.store(l, 0, false) }
+
+// putStock remembers a lease without a pod that this process itself wrote in this epoch.
+func (x *index) putStock(l *v2beta1.SpiderIPLease, epoch uint64) { x.store(l, epoch, false) }
 
 // saw remembers a lease that the watch showed.
-func (x *index) saw(l *v2beta1.SpiderIPLease) { x.store(l, true) }
+func (x *index) saw(l *v2beta1.SpiderIPLease) { x.store(l, 0, true) }
 
-func (x *index) store(l *v2beta1.SpiderIPLease, watched bool) {
+func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, watched bool) {
 	ip, err := l.Address()
 	if err != nil {
 		return // not a lease by its name: it guards no address
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	confirmed := watched
-	if old := x.entries[l.Name]; old != nil {
-		if old.lease != nil && newer(old.lease, l) {
-			old.confirmed = old.confirmed || watched && old.lease.UID == l.UID
-			return
-		}
-		confirmed = confirmed || old.confirmed && old.lease != nil && old.lease.UID == l.UID
-		x.remove(l.Name)
+	old := x.entries[l.Name]
+	switch {
+	case old == nil:
+		x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, epoch: epoch, confirmed: watched, since: time.Now()})
+	case old.lease != nil && newer(old.lease, l):
+		old.confirmed = old.confirmed || watched && old.lease.UID == l.UID
+	case old.lease != nil && old.lease.ResourceVersion == l.ResourceVersion:
+		old.again(epoch, watched)
+	default:
+		x.change(l.Name, func(e *entry) {
+			e.confirmed = watched || e.confirmed && e.uid() == l.UID
+			e.busy = e.busy && watched // who writes it says how that ended
+			e.lease, e.epoch, e.creating, e.since = l, epoch, false, time.Now()
+		})
 	}
-	x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, confirmed: confirmed, since: time.Now()})
 }
 
-// sawGone forgets a lease whose end the watch showed, unless a later lease of that name is known.
-func (x *index) sawGone(l *v2beta1.SpiderIPLease) {
+// again notes that the same version was shown once more: to the one who wrote it, or by the watch.
+func (e *entry) again(epoch uint64, watched bool) {
+	e.confirmed = e.confirmed || watched
+	e.busy = e.busy && watched
+	if epoch != 0 {
+		e.epoch = epoch
+	}
+}
+
+// sawGone forgets a lease whose end the watch showed, unless a later lease of
+// that name is known. A pod of this node that has it, and did not give it back,
+// is noted as its user; sawGone tells whether there is one.
+func (x *index) sawGone(l *v2beta1.SpiderIPLease) (used bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	e := x.entries[l.Name]
 	if e == nil || e.creating || e.lease != nil && e.lease.UID != l.UID && newer(e.lease, l) {
-		return
+		return false
 	}
-	x.remove(l.Name)
+	if e.user == nil && !e.busy && e.lease != nil && e.lease.Spec.Node == x.node {
+		x.change(l.Name, func(e *entry) { e.user = e.lease.Spec.Pod })
+	}
+	x.vanish(l.Name, e)
+	return e.user != nil
 }
 
 // newer tells whether a is a later version than b of the same object, or of one of the same name.
 func newer(a, b *v2beta1.SpiderIPLease) bool {
 	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
 	return err == nil && order > 0
-}
-
-// ofPod returns the leases of a pod. They are shared: copy before changing.
-func (x *index) ofPod(uid string) []*v2beta1.SpiderIPLease {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.leases(x.ofPods[uid])
-}
-
-// ofOwnerOf returns the leases that the owner of this pod keeps for a pod of this name.
-func (x *index) ofOwnerOf(p ipam.Pod) []*v2beta1.SpiderIPLease {
-	if p.Owner == nil {
-		return nil
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.leases(x.ofOwner[ownerKey{p.Namespace, p.Name, *p.Owner}])
-}
-
-// onNode returns the leases in use on a node.
-func (x *index) onNode(node string) []*v2beta1.SpiderIPLease {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var found []*v2beta1.SpiderIPLease
-	for _, e := range x.entries {
-		if e.lease != nil && e.lease.Spec.Node == node && e.lease.Spec.Pod != nil {
-			found = append(found, e.lease)
-		}
-	}
-	return found
 }
 
 // doubtful returns at most limit names of the pool's leases that the watch
@@ -184,33 +228,27 @@ func (x *index) doubtful(pool string, after time.Duration, limit int) []string {
 		if len(names) == limit {
 			break
 		}
-		if e.pool == pool && !e.confirmed && !e.creating && time.Since(e.since) >= after {
+		if e.pool == pool && !e.confirmed && !e.creating && e.user == nil && time.Since(e.since) >= after {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-func (x *index) leases(names nameSet) []*v2beta1.SpiderIPLease {
-	var found []*v2beta1.SpiderIPLease
-	for name := range names {
-		found = append(found, x.entries[name].lease)
-	}
-	return found
+// change alters an entry in place, with all that is counted of it.
+func (x *index) change(name string, alter func(*entry)) {
+	e := x.entries[name]
+	x.uncount(name, e)
+	alter(e)
+	x.count(name, e)
 }
 
 func (x *index) add(name string, e *entry) {
 	x.entries[name] = e
-	x.users[e.ip]++
-	x.taken.Add(e.ip)
-	if e.lease == nil || e.lease.Spec.Pod == nil {
-		return
+	if x.users[e.ip]++; x.users[e.ip] == 1 {
+		x.taken.Add(e.ip)
 	}
-	pod := e.lease.Spec.Pod
-	insert(x.ofPods, pod.UID, name)
-	if pod.Owner != nil {
-		insert(x.ofOwner, ownerKey{pod.Namespace, pod.Name, *pod.Owner}, name)
-	}
+	x.count(name, e)
 }
 
 func (x *index) remove(name string) {
@@ -218,18 +256,65 @@ func (x *index) remove(name string) {
 	if e == nil {
 		return
 	}
+	x.uncount(name, e)
 	delete(x.entries, name)
 	if x.users[e.ip]--; x.users[e.ip] == 0 {
 		delete(x.users, e.ip)
 		x.taken.Remove(e.ip)
+		close(x.freed)
+		x.freed = make(chan struct{})
 	}
-	if e.lease == nil || e.lease.Spec.Pod == nil {
-		return
+}
+
+// count enters an entry into what is looked up by other things than its name.
+func (x *index) count(name string, e *entry) {
+	p := x.pools[e.pool]
+	if p == nil {
+		p = &poolIndex{nodes: map[string]int{}, mine: nameSet{}}
+		x.pools[e.pool] = p
 	}
-	pod := e.lease.Spec.Pod
-	drop(x.ofPods, pod.UID, name)
-	if pod.Owner != nil {
-		drop(x.ofOwner, ownerKey{pod.Namespace, pod.Name, *pod.Owner}, name)
+	p.leased++
+	if e.lease != nil {
+		p.nodes[e.lease.Spec.Node]++
+	}
+	pod := e.pod()
+	switch {
+	case pod != nil:
+		insert(x.ofPods, pod.UID, name)
+		if pod.Owner != nil {
+			insert(x.ofOwner, keyOfOwner(pod.Namespace, pod.Name, *pod.Owner), name)
+		}
+	case e.lease == nil:
+	case e.lease.Spec.Node == x.node:
+		p.mine[name] = struct{}{}
+	default:
+		p.idle++
+	}
+}
+
+func (x *index) uncount(name string, e *entry) {
+	p := x.pools[e.pool]
+	p.leased--
+	if e.lease != nil {
+		if p.nodes[e.lease.Spec.Node]--; p.nodes[e.lease.Spec.Node] == 0 {
+			delete(p.nodes, e.lease.Spec.Node)
+		}
+	}
+	pod := e.pod()
+	switch {
+	case pod != nil:
+		drop(x.ofPods, pod.UID, name)
+		if pod.Owner != nil {
+			drop(x.ofOwner, keyOfOwner(pod.Namespace, pod.Name, *pod.Owner), name)
+		}
+	case e.lease == nil:
+	case e.lease.Spec.Node == x.node:
+		delete(p.mine, name)
+	default:
+		p.idle--
+	}
+	if p.leased == 0 {
+		delete(x.pools, e.pool)
 	}
 }
 

@@ -72,7 +72,7 @@ func (m *apiModel) delete(name string) *v2beta1.SpiderIPLease {
 	l := m.leases[name].DeepCopy()
 	delete(m.leases, name)
 	l.ResourceVersion = m.next()
-	m.event(m.index.sawGone, l)
+	m.event(func(l *v2beta1.SpiderIPLease) { m.index.sawGone(l) }, l)
 	return l
 }
 
@@ -90,7 +90,7 @@ func (m *apiModel) names() []string {
 // server has.
 func TestIndexConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex()}
+		m := &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex("this")}
 		pods := rapid.SampledFrom([]string{"a", "b"})
 		t.Repeat(map[string]func(*rapid.T){
 			"another node creates": func(t *rapid.T) {
@@ -178,7 +178,7 @@ func checkIndex(t *rapid.T, m *apiModel) {
 
 // An address that a pool has in common with another, in spite of admission, is given out once.
 func TestIndexKnowsAddressesOfOverlappingPools(t *testing.T) {
-	x := newIndex()
+	x := newIndex("this")
 	other := *modelPool
 	other.Name = "q"
 	seen := map[netip.Addr]bool{}
@@ -202,7 +202,7 @@ func TestIndexKnowsAddressesOfOverlappingPools(t *testing.T) {
 func BenchmarkReserve(b *testing.B) {
 	for _, size := range []int{1 << 10, 1 << 14, 1 << 16} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			x := newIndex()
+			x := newIndex("this")
 			last := netip.AddrFrom4([4]byte{10, 1, byte((size - 1) >> 8), byte(size - 1)})
 			pool := ipam.ParsePool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v2beta1.IPPoolSpec{
 				Subnet: "10.1.0.0/16", IPs: []string{"10.1.0.0-" + last.String()},

@@ -16,8 +16,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"net/netip"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -50,7 +52,16 @@ type Options struct {
 	Families v2beta1.Families
 	// NetworkNamespace completes names in a pool's multusName that have no namespace.
 	NetworkNamespace string
-	Log              *slog.Logger
+	// ForgetStatefulSets and ForgetVirtualMachines have their pods give up their addresses as others do.
+	ForgetStatefulSets, ForgetVirtualMachines bool
+	// Book and Promise make the node keep a stock of at most PerPool addresses of each pool that its pods ask for; see Stock.
+	// Without them every address is asked of the API server.
+	Book    Book
+	Promise Promise
+	PerPool int
+	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells only the log.
+	Lost func(pod v2beta1.LeasePod, why string)
+	Log  *slog.Logger
 }
 
 // Allocator takes and gives back the addresses of pods on one node.
@@ -61,6 +72,11 @@ type Allocator struct {
 	endpoints *endpointWriter
 	pods      keyedLocks
 	doubts    doubts
+	writer    *writer
+	keeper    *keeper
+	demand    demand
+	sealed    sealed
+	place     uint64 // where in a pool this node begins to look
 	synced    []toolscache.InformerSynced
 }
 
@@ -70,14 +86,23 @@ func New(ctx context.Context, o Options) (*Allocator, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Allocator{Options: o, index: newIndex(), catalogue: newCatalogue(), endpoints: newEndpointWriter(o)}
+	if o.Book == nil || o.Promise == nil {
+		o.Book, o.Promise, o.PerPool = noBook{}, noPromise{}, 0
+	}
+	a := &Allocator{
+		Options: o, index: newIndex(o.Node), catalogue: newCatalogue(), endpoints: newEndpointWriter(o),
+		writer: newWriter(), keeper: newKeeper(), place: placeOf(o.Node),
+	}
+	if err := a.recall(); err != nil {
+		return nil, err
+	}
 	for _, follow := range []struct {
 		object  client.Object
 		handler toolscache.ResourceEventHandler
 	}{
-		{&v2beta1.SpiderIPPool{}, handlerOf(a.catalogue.putPool, a.catalogue.removePool)},
-		{&v2beta1.SpiderReservedIP{}, handlerOf(a.catalogue.putReserved, a.catalogue.removeReserved)},
-		{&v2beta1.SpiderIPLease{}, handlerOf(a.index.saw, a.index.sawGone)},
+		{&v2beta1.SpiderIPPool{}, handlerOf(a.sawPool, a.sawPoolGone)},
+		{&v2beta1.SpiderReservedIP{}, handlerOf(a.sawReserved, a.sawReservedGone)},
+		{&v2beta1.SpiderIPLease{}, handlerOf(a.sawLease, a.sawLeaseGone)},
 	} {
 		informer, err := o.Informers.GetInformer(ctx, follow.object, cache.BlockUntilSynced(false))
 		if err != nil {
@@ -90,6 +115,46 @@ func New(ctx context.Context, o Options) (*Allocator, error) {
 		a.synced = append(a.synced, registration.HasSynced)
 	}
 	return a, nil
+}
+
+// placeOf spreads nodes over a pool.
+func placeOf(node string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(node)) // a hash takes everything
+	return h.Sum64()
+}
+
+func (a *Allocator) sawPool(p *v2beta1.SpiderIPPool) {
+	a.catalogue.putPool(p)
+	a.kickIfKept(p.Name)
+}
+
+func (a *Allocator) sawPoolGone(p *v2beta1.SpiderIPPool) {
+	a.catalogue.removePool(p)
+	a.kickIfKept(p.Name)
+}
+
+func (a *Allocator) sawReserved(r *v2beta1.SpiderReservedIP) {
+	a.catalogue.putReserved(r)
+	a.kickAll()
+}
+
+func (a *Allocator) sawReservedGone(r *v2beta1.SpiderReservedIP) {
+	a.catalogue.removeReserved(r)
+	a.kickAll()
+}
+
+func (a *Allocator) sawLease(l *v2beta1.SpiderIPLease) {
+	a.index.saw(l)
+	a.kickIfKept(l.Spec.Pool)
+}
+
+// sawLeaseGone has a lease made again whose address a pod of this node goes on using.
+func (a *Allocator) sawLeaseGone(l *v2beta1.SpiderIPLease) {
+	if a.index.sawGone(l) {
+		a.writer.enqueue(l.Name)
+	}
+	a.kickIfKept(l.Spec.Pool)
 }
 
 // handlerOf adapts two typed functions to an informer.
@@ -108,13 +173,20 @@ func handlerOf[T client.Object](put, remove func(T)) toolscache.ResourceEventHan
 	}
 }
 
-// Start writes SpiderEndpoint objects until the context ends. It is a
+// Start keeps the stock and tells the API server what is written behind the calls, until the context ends. It is a
 // manager.Runnable of every replica, leader or not.
 func (a *Allocator) Start(ctx context.Context) error {
-	if err := a.waitSynced(ctx); err == nil {
-		a.repairEndpoints(ctx)
+	if err := a.waitSynced(ctx); err != nil {
+		return nil // the context has ended
 	}
-	a.endpoints.run(ctx)
+	a.repairEndpoints(ctx)
+	var parts sync.WaitGroup
+	parts.Go(func() { a.endpoints.run(ctx) })
+	for range writers {
+		parts.Go(func() { a.runWriter(ctx) })
+	}
+	parts.Go(func() { a.runKeeper(ctx) })
+	parts.Wait()
 	return nil
 }
 

@@ -53,7 +53,9 @@ func (d *doubts) add(podUID, name string) {
 	if d.names == nil {
 		d.names = map[string][]string{}
 	}
-	d.names[podUID] = append(d.names[podUID], name)
+	if !slices.Contains(d.names[podUID], name) {
+		d.names[podUID] = append(d.names[podUID], name)
+	}
 }
 
 func (d *doubts) of(podUID string) []string {

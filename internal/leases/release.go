@@ -25,43 +25,95 @@ func (a *Allocator) Release(ctx context.Context, podUID, sandbox, iface string) 
 	if err := a.settleDoubts(ctx, podUID); err != nil {
 		return fmt.Errorf("release the addresses of sandbox %s: %w", sandbox, err)
 	}
-	held := func(l *v2beta1.SpiderIPLease) bool { return heldBy(l, podUID, sandbox, iface) }
 	var errs []error
-	for _, lease := range a.index.ofPod(podUID) {
-		if !held(lease) {
+	for _, h := range a.index.ofPod(podUID) {
+		if !heldBy(h.pod, podUID, sandbox, iface) {
 			continue
 		}
-		if err := a.remove(ctx, lease, held); err != nil {
-			errs = append(errs, fmt.Errorf("release address %s of pool %s: %w", lease.Spec.IP, lease.Spec.Pool, err))
+		still := func(l *v2beta1.SpiderIPLease) bool { return heldBy(l.Spec.Pod, podUID, sandbox, iface) }
+		if err := a.giveBack(ctx, h, still); err != nil {
+			errs = append(errs, fmt.Errorf("release %s: %w", h.name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// heldBy tells whether Release may take the lease away.
-func heldBy(l *v2beta1.SpiderIPLease, podUID, sandbox, iface string) bool {
-	p := l.Spec.Pod
+// heldBy tells whether Release may take the address from the pod.
+func heldBy(p *v2beta1.LeasePod, podUID, sandbox, iface string) bool {
 	return p != nil && p.UID == podUID && p.Owner == nil &&
 		(iface == "" || p.Interface == iface) && (p.Sandbox == sandbox || p.Sandbox == "")
 }
 
-// remove deletes exactly the object that was judged, in exactly that version.
-// When it has changed meanwhile it is read and judged again.
-func (a *Allocator) remove(ctx context.Context, lease *v2beta1.SpiderIPLease, still func(*v2beta1.SpiderIPLease) bool) error {
-	for range conflictTries {
-		err := a.Client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
-		if err == nil || apierrors.IsNotFound(err) {
-			a.index.forget(lease.Name, lease.UID)
+// giveBack ends a pod's use of an address: the hand-out if the API server was never told, else the lease, as long as what it
+// is then still allows.
+func (a *Allocator) giveBack(ctx context.Context, h held, still func(*v2beta1.SpiderIPLease) bool) error {
+	if h.handedOut {
+		if err := a.takeBack(h); err != nil {
+			return err
+		}
+		if h.lease == nil || h.lease.Spec.Pod == nil {
 			return nil
 		}
-		if !apierrors.IsConflict(err) {
+	}
+	return a.remove(ctx, h.lease, still)
+}
+
+// remove makes the lease stock if this node wants some, else deletes it: exactly the object that was judged, in exactly that
+// version. When it has changed meanwhile it is read and judged again.
+func (a *Allocator) remove(ctx context.Context, lease *v2beta1.SpiderIPLease, still func(*v2beta1.SpiderIPLease) bool) error {
+	defer a.kickIfKept(lease.Spec.Pool)
+	for range conflictTries {
+		a.index.lend(lease.Name)
+		err := a.putBack(ctx, lease)
+		switch {
+		case err == nil:
+			return nil
+		case apierrors.IsNotFound(err):
+			a.index.forget(lease.Name, lease.UID)
+			return nil
+		case !apierrors.IsConflict(err):
+			a.index.unborrow(lease.Name)
 			return err
 		}
 		fresh, err := a.lookUp(ctx, lease.Name)
 		if err != nil || fresh == nil || !still(fresh) {
+			a.index.unborrow(lease.Name)
 			return err
 		}
 		lease = fresh
 	}
 	return errors.New("the lease keeps changing")
+}
+
+// putBack writes the end of a lease's use once.
+func (a *Allocator) putBack(ctx context.Context, lease *v2beta1.SpiderIPLease) error {
+	if epoch := a.wantsBack(lease); epoch != 0 {
+		want := lease.DeepCopy()
+		a.unassign(want)
+		err := a.Client.Update(ctx, want)
+		if err == nil {
+			a.index.putStock(want, epoch)
+		}
+		return err
+	}
+	err := a.Client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
+	if err == nil {
+		a.index.forget(lease.Name, lease.UID)
+	}
+	return err
+}
+
+// wantsBack tells whether the address is to stay with this node as stock: the epoch in which it will be some, else 0.
+func (a *Allocator) wantsBack(lease *v2beta1.SpiderIPLease) uint64 {
+	pool := a.catalogue.snapshot()[lease.Spec.Pool]
+	ip, err := lease.Address()
+	if err != nil || pool == nil || !pool.Serves() || !pool.Has(ip) || lease.Spec.Node != a.Node {
+		return 0
+	}
+	s := a.index.stock(pool)
+	s.PerPool, s.Wanted = a.PerPool, a.demand.within(pool.Name, idleAfter)
+	if s.Mine >= s.Target() {
+		return 0
+	}
+	return a.Promise.Epoch()
 }

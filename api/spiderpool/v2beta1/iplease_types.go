@@ -14,11 +14,21 @@ const LabelLeasePool = "spiderpool.spidernet.io/pool"
 // LabelLeaseNode is on every lease: the node's name, so that a node's leases can be listed.
 const LabelLeaseNode = "spiderpool.spidernet.io/node"
 
+// AnnotationLeaseStock is on a lease without a pod: the ledger of the node that knows whether the address was given to a pod
+// (its identity), a dot, and a number that changes whenever the node writes the lease.
+const AnnotationLeaseStock = "spiderpool.spidernet.io/stock"
+
+// Kinds of LeaseOwner.
+const (
+	OwnerStatefulSet            = "StatefulSet"
+	OwnerVirtualMachineInstance = "VirtualMachineInstance"
+)
+
 // MaxPoolNameLength keeps LeaseName within the 253 characters of an object
 // name: 39 for an IPv6 address written in full and one for the dot.
 const MaxPoolNameLength = 253 - 40
 
-// IPLeaseSpec says who holds an address. A lease without PodUID is stock of its node.
+// IPLeaseSpec says who holds an address. A lease without a pod is stock of its node.
 type IPLeaseSpec struct {
 	// Pool is the SpiderIPPool the address belongs to.
 	// +kubebuilder:validation:MinLength=1
