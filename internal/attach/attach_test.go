@@ -576,6 +576,25 @@ func TestCollectWaitsOnce(t *testing.T) {
 	}
 }
 
+// A pod's network-status waits until the API server shows its addresses: the controller relies on that order.
+func TestStatusWaitsForTheAddresses(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.settleFails = true
+	n.pod("p", annotations("ipoib"))
+	n.mustCall("ADD", "p")
+	if err := n.service.writeStatus(t.Context(), "sandbox-p"); err == nil {
+		t.Error("the status was written although the addresses are not shown")
+	}
+	if got := n.statuses["default/p"]; got != "" {
+		t.Errorf("status %s", got)
+	}
+	n.settleFails = false
+	must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
+	if got := n.statuses["default/p"]; got == "" {
+		t.Error("no status once the addresses are shown")
+	}
+}
+
 // deafAddresses never gives an answer to a release.
 type deafAddresses struct {
 	Addresses

@@ -67,7 +67,11 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the ledger: %w", err)
 	}
-	if a := sb.Attachment(c.conf.Name, c.ifname); a != nil {
+	a := sb.Attachment(c.conf.Name, c.ifname)
+	if a == nil || len(a.Direct) > 0 {
+		call.Pod.Known = true // its network-status is not ours, and says nothing of when the API server shows its addresses
+	}
+	if a != nil {
 		call.NAD = a.NAD
 		for _, other := range sb.Attachments {
 			call.Interfaces = append(call.Interfaces, other.IfName)

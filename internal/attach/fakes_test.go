@@ -64,6 +64,9 @@ type node struct {
 	events    []string
 	apiDown   bool
 	liveReads int
+
+	settled     map[string]bool // by pod UID
+	settleFails bool
 }
 
 func newNode(t testing.TB, o hosttest.Options) *node {
@@ -254,6 +257,9 @@ func (n *node) WriteStatus(_ context.Context, pod ledger.Pod, status string) err
 	if n.apiDown {
 		return errAPIDown
 	}
+	if !n.settled[pod.UID] {
+		n.t.Errorf("the network-status of pod %s/%s is written before its addresses are known to be shown", pod.Namespace, pod.Name)
+	}
 	n.statuses[pod.Namespace+"/"+pod.Name] = status
 	return nil
 }
@@ -288,6 +294,19 @@ func (n *node) Release(_ context.Context, podUID, sandbox, ifname string) error 
 		return errAPIDown
 	}
 	delete(n.held, heldKey(podUID, ifname, sandbox))
+	return nil
+}
+
+func (n *node) Settle(_ context.Context, podUID string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.settleFails {
+		return errAPIDown
+	}
+	if n.settled == nil {
+		n.settled = map[string]bool{}
+	}
+	n.settled[podUID] = true
 	return nil
 }
 

@@ -53,10 +53,13 @@ type Recorder interface {
 	Event(object runtime.Object, eventType, reason, message string)
 }
 
-// Addresses gives and takes back addresses. Both are idempotent.
+// Addresses gives and takes back addresses. All are idempotent.
 type Addresses interface {
 	spiderpool.Addresses
 	Release(ctx context.Context, podUID, sandbox, ifname string) error
+	// Settle makes the API server show the pod's addresses. Until then the pod must have no network-status: whoever reads one
+	// relies on it.
+	Settle(ctx context.Context, podUID string) error
 }
 
 // Kernel is what this package itself asks of the node.

@@ -82,6 +82,9 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
+	if err := s.Addresses.Settle(ctx, sb.Pod.UID); err != nil {
+		return fmt.Errorf("have the API server show the addresses of pod %s/%s: %w", sb.Pod.Namespace, sb.Pod.Name, err)
+	}
 	if err := s.Status.WriteStatus(ctx, sb.Pod, text); err != nil && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("write the network-status of pod %s/%s: %w", sb.Pod.Namespace, sb.Pod.Name, err)
 	}
