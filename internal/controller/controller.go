@@ -113,8 +113,9 @@ const podGrace = 30 * time.Second
 func setup(mgr ctrl.Manager, o Options) error {
 	gc := o.Settings.GC
 	err := pools.SetupWithManager(mgr, pools.Options{
-		Families: v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
-		Rescan:   gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
+		Namespace: o.Namespace,
+		Families:  v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
+		Rescan:    gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the pools: %w", err)

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -42,16 +43,23 @@ type goneLease struct {
 	since time.Time
 }
 
+// newCollector returns what reconciles leases by name. The client reads from a cache, live from the API server itself.
+func newCollector(c client.Client, live client.Reader, recorder events.EventRecorder, o Options) *collector {
+	o.setDefaults()
+	return &collector{Options: o, client: c, live: live, recorder: recorder, goneSince: map[string]goneLease{}}
+}
+
+// NewCollector returns the same as a reconciler alone, for whoever drives it without a manager.
+func NewCollector(c client.Client, live client.Reader, recorder events.EventRecorder, o Options) reconcile.Reconciler {
+	return newCollector(c, live, recorder, o)
+}
+
 func setupCollector(mgr ctrl.Manager, o Options) error {
-	c := &collector{
-		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(),
-		recorder: mgr.GetEventRecorder("spiderpool-collector"), goneSince: map[string]goneLease{},
-	}
+	c := newCollector(mgr.GetClient(), mgr.GetAPIReader(), mgr.GetEventRecorder("spiderpool-collector"), o)
 	err := ctrl.NewControllerManagedBy(mgr).Named("lease-collector").
 		For(&v2beta1.SpiderIPLease{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfPod), builder.WithPredicates(podEnds())).
 		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfSet), builder.WithPredicates(setShrinks())).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfNode), builder.WithPredicates(onlyDeletes())).
 		Complete(c)
 	if err != nil {
 		return fmt.Errorf("set up the lease collector: %w", err)
@@ -107,24 +115,12 @@ func setShrinks() predicate.Predicate {
 	})
 }
 
-func onlyDeletes() predicate.Predicate {
-	return predicate.Funcs{
-		CreateFunc:  func(event.CreateEvent) bool { return false },
-		UpdateFunc:  func(event.UpdateEvent) bool { return false },
-		GenericFunc: func(event.GenericEvent) bool { return false },
-	}
-}
-
 func (c *collector) leasesOfPod(ctx context.Context, o client.Object) []reconcile.Request {
 	return c.requests(ctx, indexUID, string(o.GetUID()))
 }
 
 func (c *collector) leasesOfSet(ctx context.Context, o client.Object) []reconcile.Request {
-	return c.requests(ctx, indexOwner, ownerKey("StatefulSet", o.GetNamespace(), o.GetName()))
-}
-
-func (c *collector) leasesOfNode(ctx context.Context, o client.Object) []reconcile.Request {
-	return c.requests(ctx, indexNode, o.GetName())
+	return c.requests(ctx, indexOwner, ownerKey(v2beta1.OwnerStatefulSet, o.GetNamespace(), o.GetName()))
 }
 
 func (c *collector) requests(ctx context.Context, field, value string) []reconcile.Request {
@@ -169,9 +165,7 @@ func (c *collector) judgeBy(ctx context.Context, from client.Reader, lease *v2be
 	e := evidence{lease: lease, now: time.Now(), goneSince: c.since(lease)}
 	holder := lease.Spec.Pod
 	if holder == nil {
-		gone, err := absent(ctx, from, client.ObjectKey{Name: lease.Spec.Node}, &corev1.Node{})
-		e.nodeGone = gone
-		return c.judge(e), err
+		return c.judge(e), nil
 	}
 	var pod corev1.Pod
 	gone, err := absent(ctx, from, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Name}, &pod)
@@ -181,17 +175,48 @@ func (c *collector) judgeBy(ctx context.Context, from client.Reader, lease *v2be
 	if !gone {
 		e.pod = &pod
 	}
-	if holder.Owner != nil && holder.Owner.Kind == "StatefulSet" {
-		var set appsv1.StatefulSet
-		gone, err := absent(ctx, from, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Owner.Name}, &set)
-		if err != nil {
+	if holder.Owner != nil {
+		if err := c.addOwner(ctx, from, &e); err != nil {
 			return verdict{}, err
-		}
-		if !gone {
-			e.set = &set
 		}
 	}
 	return c.judge(e), nil
+}
+
+// addOwner reads what keeps the lease.
+func (c *collector) addOwner(ctx context.Context, from client.Reader, e *evidence) error {
+	holder := e.lease.Spec.Pod
+	key := client.ObjectKey{Namespace: holder.Namespace, Name: holder.Owner.Name}
+	switch holder.Owner.Kind {
+	case v2beta1.OwnerStatefulSet:
+		var set appsv1.StatefulSet
+		gone, err := absent(ctx, from, key, &set)
+		if err == nil && !gone {
+			e.set = &set
+		}
+		return err
+	case v2beta1.OwnerVirtualMachineInstance:
+		// No cache holds virtual machines: they are somebody else's, and few are asked for.
+		machine, err := c.virtualMachine(ctx, key, holder.Owner.APIVersion)
+		e.machine = machine
+		return err
+	}
+	return nil
+}
+
+// virtualMachine tells whether a machine exists that may start again, or an instance of it. Without KubeVirt there is none.
+func (c *collector) virtualMachine(ctx context.Context, key client.ObjectKey, apiVersion string) (bool, error) {
+	for _, kind := range []string{v2beta1.OwnerVirtualMachineInstance, "VirtualMachine"} {
+		o := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: apiVersion, Kind: kind}}
+		gone, err := absent(ctx, c.live, key, o)
+		if meta.IsNoMatchError(err) {
+			continue
+		}
+		if err != nil || !gone && o.DeletionTimestamp.IsZero() {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // absent reads an object and tells whether it does not exist.
@@ -208,28 +233,28 @@ func absent(ctx context.Context, from client.Reader, key client.ObjectKey, o cli
 
 // free deletes the lease as it was judged; one that changed meanwhile is judged again by its own event.
 func (c *collector) free(ctx context.Context, lease *v2beta1.SpiderIPLease, why string) error {
-	err := c.client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("free address %s of pool %s: %w", lease.Spec.IP, lease.Spec.Pool, err)
-	}
-	ctrl.LoggerFrom(ctx).Info("freed an address", "pool", lease.Spec.Pool, "ip", lease.Spec.IP, "node", lease.Spec.Node, "holder", lease.Holder(), "why", why)
-	c.tell(ctx, lease, why)
-	if lease.Spec.Pod == nil || lease.Spec.Pod.Owner == nil {
-		return nil
+	freed, err := freeLease(ctx, c.client, c.recorder, lease, why)
+	if err != nil || !freed || lease.Spec.Pod == nil || lease.Spec.Pod.Owner == nil {
+		return err
 	}
 	return c.deleteEndpoint(ctx, lease.Spec.Pod)
 }
 
-// tell puts an event on the pool.
-func (c *collector) tell(ctx context.Context, lease *v2beta1.SpiderIPLease, why string) {
-	var pool v2beta1.SpiderIPPool
-	if err := c.client.Get(ctx, client.ObjectKey{Name: lease.Spec.Pool}, &pool); err != nil {
-		return // no pool, nobody to tell
+// freeLease deletes a lease in exactly this version and says so at its pool; false when it has changed or gone.
+func freeLease(ctx context.Context, c client.Client, recorder events.EventRecorder, lease *v2beta1.SpiderIPLease, why string) (bool, error) {
+	err := c.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return false, nil
 	}
-	c.recorder.Eventf(&pool, nil, corev1.EventTypeNormal, "AddressFreed", "Collect", "%s of %s was freed: %s", lease.Spec.IP, lease.Holder(), why)
+	if err != nil {
+		return false, fmt.Errorf("free address %s of pool %s: %w", lease.Spec.IP, lease.Spec.Pool, err)
+	}
+	ctrl.LoggerFrom(ctx).Info("freed an address", "pool", lease.Spec.Pool, "ip", lease.Spec.IP, "node", lease.Spec.Node, "holder", lease.Holder(), "why", why)
+	var pool v2beta1.SpiderIPPool
+	if err := c.Get(ctx, client.ObjectKey{Name: lease.Spec.Pool}, &pool); err == nil { // no pool, nobody to tell
+		recorder.Eventf(&pool, nil, corev1.EventTypeNormal, "AddressFreed", "Collect", "%s of %s was freed: %s", lease.Spec.IP, lease.Holder(), why)
+	}
+	return true, nil
 }
 
 // deleteEndpoint removes the endpoint of a pod whose owner gave its addresses

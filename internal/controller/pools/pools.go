@@ -5,6 +5,7 @@
 //
 // RBAC: spiderippools get, list, watch, update, patch; spiderippools/status update; spiderreservedips get, list, watch;
 // RBAC: spideripleases get, list, watch, delete; spiderendpoints get, delete; pods, statefulsets (apps), nodes get, list, watch;
+// RBAC: leases (coordination.k8s.io) get in the product's namespace; virtualmachines, virtualmachineinstances (kubevirt.io) get;
 // RBAC: events (events.k8s.io and core) create, patch.
 package pools
 
@@ -24,6 +25,8 @@ import (
 type Options struct {
 	// Families that the cluster's configuration enables.
 	Families v2beta1.Families
+	// Namespace of the agents' heartbeats.
+	Namespace string
 	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms, and more for a pool with many addresses in use.
 	StatusDelay time.Duration
 	// GoneGrace is how long a pod must be gone before its address is freed: its
@@ -50,16 +53,16 @@ func (o *Options) setDefaults() {
 
 // Names of the fields by which the cache finds leases.
 const (
-	indexPool  = "pool"
+	indexPool  = "spec.pool"
+	indexNode  = "spec.node"
 	indexUID   = "podUID"
 	indexOwner = "owner"
-	indexNode  = "node"
 )
 
 // SetupWithManager registers the webhooks and controllers of this package.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	o.setDefaults()
-	return errors.Join(indexLeases(mgr), setupWebhooks(mgr, o), setupStatus(mgr, o), setupCollector(mgr, o))
+	return errors.Join(indexLeases(mgr), setupWebhooks(mgr, o), setupStatus(mgr, o), setupCollector(mgr, o), setupStockCollector(mgr, o))
 }
 
 func indexLeases(mgr ctrl.Manager) error {

@@ -1,7 +1,6 @@
 package pools
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -19,8 +18,8 @@ type evidence struct {
 	pod *corev1.Pod
 	// set is the StatefulSet that owns the lease; nil when there is none or the lease has no owner.
 	set *appsv1.StatefulSet
-	// nodeGone: the lease's node is not an object of the cluster any more.
-	nodeGone bool
+	// machine: the KubeVirt virtual machine that owns the lease exists.
+	machine bool
 	// goneSince is when the pod was first seen gone; zero for now.
 	goneSince time.Time
 	now       time.Time
@@ -44,10 +43,10 @@ func keep(why string) verdict { return verdict{why: why} }
 func (o Options) judge(e evidence) verdict {
 	holder := e.lease.Spec.Pod
 	switch {
-	case holder == nil && e.nodeGone:
-		return verdict{free: true, why: fmt.Sprintf("it was stock of node %s, which does not exist", e.lease.Spec.Node)}
 	case holder == nil:
-		return keep("it is stock of its node")
+		return keep("it is stock of its node; see stockCollector")
+	case e.machine:
+		return keep("its virtual machine keeps it")
 	case holder.Owner != nil && ownerKeeps(e.set, holder.Name) && !superseded(e):
 		return keep("its StatefulSet keeps it")
 	case staticPod(e) && !stopped(e.pod):

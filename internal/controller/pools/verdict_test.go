@@ -90,7 +90,7 @@ func TestJudge(t *testing.T) {
 		{"StatefulSet's new pod is being made", []change{owned(2, 0), running, otherUID, phase(corev1.PodPending), func(e *evidence) { e.goneSince = now.Add(-time.Hour) }}, false, 0},
 		{"StatefulSet's new pod runs on another address", []change{owned(2, 0), running, otherUID, func(e *evidence) { e.goneSince = now.Add(-time.Hour) }}, true, 0},
 		{"stock", []change{func(e *evidence) { e.lease.Spec.Pod = nil }}, false, 0},
-		{"stock of a deleted node", []change{func(e *evidence) { e.lease.Spec.Pod, e.nodeGone = nil, true }}, true, 0},
+		{"a virtual machine's pod is gone", []change{func(e *evidence) { e.pod, e.machine = nil, true }}, false, 0},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
