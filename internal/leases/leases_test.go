@@ -157,7 +157,7 @@ func (cl *cluster) request(pod string, pools ...string) ipam.Request {
 	return r
 }
 
-// leases lists the leases of the pool as "ip pod".
+// leases lists the leases of the pool that pods have, as "ip pod".
 func (cl *cluster) leases(pool string) []string {
 	cl.t.Helper()
 	var list v2beta1.SpiderIPLeaseList
@@ -166,7 +166,9 @@ func (cl *cluster) leases(pool string) []string {
 	}
 	out := []string{}
 	for _, l := range list.Items {
-		out = append(out, l.Spec.IP+" "+l.Spec.Pod.Name)
+		if l.Spec.Pod != nil {
+			out = append(out, l.Spec.IP+" "+l.Spec.Pod.Name)
+		}
 	}
 	return out
 }

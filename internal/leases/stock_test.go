@@ -1,0 +1,418 @@
+package leases_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/leases"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// promise is a fence of which the test decides.
+type promise struct {
+	mu      sync.Mutex
+	epoch   uint64
+	changed chan struct{}
+}
+
+func newPromise() *promise { return &promise{epoch: 1, changed: make(chan struct{})} }
+
+func (p *promise) Epoch() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+func (p *promise) Changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
+}
+
+func (p *promise) set(epoch uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.epoch = epoch
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// stockNode is a node that keeps a stock.
+type stockNode struct {
+	*leases.Allocator
+	cl       *cluster
+	name     string
+	promise  *promise
+	book     *ledger.Ledger
+	requests atomic.Int64 // of this node, watches apart
+	refuse   atomic.Bool  // its requests fail
+	stop     func()
+	lost     chan string
+}
+
+// stocked starts a node that holds at most this many addresses of a pool. The ledger's file says which machine it is.
+func (cl *cluster) stocked(node string, perPool int, file string) *stockNode {
+	cl.t.Helper()
+	n := &stockNode{cl: cl, name: cl.name + "-" + node, promise: newPromise(), lost: make(chan string, 10)}
+	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}); client.IgnoreAlreadyExists(err) != nil {
+		cl.t.Fatal(err)
+	}
+	var err error
+	if n.book, _, err = ledger.Open(file); err != nil {
+		cl.t.Fatal(err)
+	}
+	config := rest.CopyConfig(cl.api.Config)
+	config.QPS = -1
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return counted{rt, n} })
+	n.start(config, perPool)
+	return n
+}
+
+func (n *stockNode) start(config *rest.Config, perPool int) {
+	cl := n.cl
+	live, err := client.New(config, client.Options{Scheme: cl.api.Scheme})
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	informers, err := cache.New(cl.api.Config, cache.Options{Scheme: cl.api.Scheme})
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	cached, err := client.New(config, client.Options{Scheme: cl.api.Scheme, Cache: &client.CacheOptions{Reader: informers}})
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(cl.t.Context())
+	n.Allocator, err = leases.New(ctx, leases.Options{
+		Client: cached, Live: live, Informers: informers, Node: n.name, Families: v2beta1.Families{IPv4: true, IPv6: true},
+		NetworkNamespace: "kube-system", Book: n.book, Promise: n.promise, PerPool: perPool,
+		Lost: func(_ v2beta1.LeasePod, why string) { n.lost <- why },
+	})
+	if err != nil {
+		cl.t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() { _ = informers.Start(ctx) })
+	running.Go(func() { _ = n.Start(ctx) })
+	for _, kind := range []client.Object{&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}} {
+		if _, err := informers.GetInformer(ctx, kind); err != nil {
+			cl.t.Fatal(err)
+		}
+	}
+	n.stop = sync.OnceFunc(func() { cancel(); running.Wait(); _ = n.book.Close() })
+	cl.t.Cleanup(n.stop)
+}
+
+// counted counts requests, and fails them when told to.
+type counted struct {
+	http.RoundTripper
+	n *stockNode
+}
+
+func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.n.requests.Add(1)
+	if c.n.refuse.Load() {
+		return nil, fmt.Errorf("%s %s: the test's API server is away", r.Method, r.URL.Path)
+	}
+	return c.RoundTripper.RoundTrip(r)
+}
+
+func (cl *cluster) file(name string) string { return filepath.Join(cl.t.TempDir(), name) }
+
+// stockOf counts the leases without a pod of a node, all nodes' for "".
+func (cl *cluster) stockOf(pool, node string) int {
+	cl.t.Helper()
+	var list v2beta1.SpiderIPLeaseList
+	if err := cl.c.List(cl.t.Context(), &list, client.MatchingFields{"spec.pool": pool}); err != nil {
+		cl.t.Fatal(err)
+	}
+	count := 0
+	for _, l := range list.Items {
+		if l.Spec.Pod == nil && (node == "" || l.Spec.Node == node) {
+			count++
+		}
+	}
+	return count
+}
+
+// warm has a pod ask for the pool, so that the node keeps a stock of it, and waits for it.
+func (n *stockNode) warm(pool string, want int) {
+	n.cl.t.Helper()
+	allocate(n.cl.t, n.Allocator, n.cl.request(n.name+"-warm", pool))
+	n.cl.eventually(fmt.Sprintf("node %s holds %d addresses", n.name, want), func() bool { return n.cl.stockOf(pool, n.name) == want })
+}
+
+func (n *stockNode) handOuts() int {
+	n.cl.t.Helper()
+	all, err := n.book.HandOuts()
+	if err != nil {
+		n.cl.t.Fatal(err)
+	}
+	return len(all)
+}
+
+// An ADD from stock makes no request, the API server is told afterwards, and a release fills the stock again.
+func TestStock(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 200)
+	n := cl.stocked("n1", 4, cl.file("l"))
+	n.warm(pool, 4)
+	before := n.requests.Load()
+	r := cl.request("p", pool)
+	allocate(t, n.Allocator, r)
+	if made := n.requests.Load() - before; made != 0 {
+		t.Errorf("an ADD from stock made %d requests", made)
+	}
+	if n.handOuts() != 1 {
+		t.Errorf("%d hand-outs are recorded, want 1", n.handOuts())
+	}
+	cl.eventually("the API server shows the pod", func() bool { return strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+	cl.eventually("the record of the hand-out goes", func() bool { return n.handOuts() == 0 })
+	if err := n.Release(t.Context(), r.Pod.UID, r.Sandbox, ""); err != nil {
+		t.Fatal(err)
+	}
+	cl.eventually("the API server shows the pod no more", func() bool { return !strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+}
+
+// Without the API server pods start from stock and stop, as long as the promise holds; with it back all is written.
+func TestStockWithoutTheAPIServer(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 200)
+	n := cl.stocked("n1", 3, cl.file("l"))
+	n.warm(pool, 3)
+	n.refuse.Store(true)
+	first, second := cl.request("p", pool), cl.request("q", pool)
+	allocate(t, n.Allocator, first)
+	allocate(t, n.Allocator, second)
+	if err := n.Release(t.Context(), first.Pod.UID, first.Sandbox, ""); err != nil {
+		// A write that may have reached the API server has to be looked up; the caller asks again later.
+		t.Logf("released later: %v", err)
+	}
+	n.promise.set(0)
+	if _, err := n.Allocate(t.Context(), cl.request("late", pool)); err == nil {
+		t.Error("stock was handed out although the promise had lapsed and the API server was away")
+	}
+	n.refuse.Store(false)
+	n.promise.set(2)
+	if err := n.Release(t.Context(), first.Pod.UID, first.Sandbox, ""); err != nil {
+		t.Fatal(err)
+	}
+	cl.eventually("the API server shows what is in use", func() bool {
+		return strings.Contains(fmt.Sprint(cl.leases(pool)), " q") && n.handOuts() == 0
+	})
+	allocate(t, n.Allocator, cl.request("late", pool))
+}
+
+// A process that starts again knows what the one before it handed out, and takes over its stock.
+func TestStockAfterARestart(t *testing.T) {
+	cl := newCluster(t)
+	pool, file := cl.pool("v4", 200), cl.file("l")
+	n := cl.stocked("n1", 3, file)
+	n.warm(pool, 3)
+	n.refuse.Store(true) // nothing is written any more
+	r := cl.request("p", pool)
+	given := allocate(t, n.Allocator, r)
+	n.stop()
+	n = cl.stocked("n1", 3, file)
+	if again := allocate(t, n.Allocator, r); fmt.Sprint(again) != fmt.Sprint(given) {
+		t.Errorf("after a restart the pod has %v, it had %v", again, given)
+	}
+	cl.eventually("the API server shows the pod", func() bool { return strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+	cl.eventually("the rest of the stock counts again", func() bool {
+		n.refuse.Store(false)
+		return cl.stockOf(pool, n.name) >= 2
+	})
+}
+
+// Stock of a ledger that was lost is not handed out while a pod may have it.
+func TestStockOfALostLedger(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 200)
+	n := cl.stocked("n1", 3, cl.file("l"))
+	n.warm(pool, 3)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: cl.name, Name: "p"},
+		Spec: corev1.PodSpec{NodeName: n.name, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	cl.create(pod)
+	n.refuse.Store(true)
+	r := cl.request("p", pool)
+	r.Pod.UID = string(pod.UID)
+	given := allocate(t, n.Allocator, r)
+	n.stop()
+	n = cl.stocked("n1", 3, cl.file("another"))
+	for i := range 5 {
+		if got := allocate(t, n.Allocator, cl.request(fmt.Sprint("q", i), pool)); got[0] == given[0] {
+			t.Fatalf("%s was given to a second pod", got[0])
+		}
+	}
+	if err := cl.c.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// As many pods as addresses always get one, whatever stock the nodes hold; and again after all are made anew at once.
+func TestExactFitWithStock(t *testing.T) {
+	const nodes, perNode = 4, 15
+	cl := newCluster(t)
+	pool := cl.pool("v4", nodes*perNode)
+	var all []*leases.Allocator
+	for i := range nodes {
+		n := cl.stocked(fmt.Sprint("n", i), 8, cl.file("l"))
+		all = append(all, n.Allocator)
+	}
+	for range 2 {
+		requests := takeAll(t, cl, all, perNode, pool)
+		cl.eventually("every pod has a lease", func() bool { return len(cl.leases(pool)) == nodes*perNode })
+		for i, a := range all {
+			for _, r := range requests[i] {
+				if err := a.Release(t.Context(), r.Pod.UID, r.Sandbox, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+// A lease that somebody deletes by hand while a pod has its address is made again.
+func TestLeaseDeletedByHand(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 5)
+	n := cl.stocked("n1", 0, cl.file("l"))
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: cl.name, Name: "p"},
+		Spec: corev1.PodSpec{NodeName: n.name, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	cl.create(pod)
+	r := cl.request("p", pool)
+	r.Pod.UID = string(pod.UID)
+	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName(pool, mustAddr(t, allocate(t, n.Allocator, r)[0]))}}
+	if err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil {
+		t.Fatal(err)
+	}
+	old := lease.UID
+	if err := cl.c.Delete(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	cl.eventually("the lease is there again", func() bool {
+		err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease)
+		return err == nil && lease.UID != old && lease.Spec.Pod != nil && types.UID(lease.Spec.Pod.UID) == pod.UID
+	})
+}
+
+// What an edit takes out of a pool leaves the stock, and a pool that goes takes all stock back.
+func TestStockFollowsThePool(t *testing.T) {
+	cl := newCluster(t)
+	name := cl.pool("v4", 200)
+	n := cl.stocked("n1", 4, cl.file("l"))
+	n.warm(name, 4)
+	pool := &v2beta1.SpiderIPPool{}
+	edit := func(change func(*v2beta1.IPPoolSpec)) {
+		t.Helper()
+		if err := cl.c.Get(t.Context(), client.ObjectKey{Name: name}, pool); err != nil {
+			t.Fatal(err)
+		}
+		change(&pool.Spec)
+		if err := cl.c.Update(t.Context(), pool); err != nil {
+			t.Fatal(err)
+		}
+	}
+	half := fmt.Sprintf("10.%d.0.100-10.%d.0.209", cl.net, cl.net)
+	edit(func(s *v2beta1.IPPoolSpec) { s.ExcludeIPs = []string{half} })
+	cl.eventually("the stock lies in what is left of the pool", func() bool {
+		var list v2beta1.SpiderIPLeaseList
+		if err := cl.c.List(t.Context(), &list, client.MatchingFields{"spec.pool": name}); err != nil {
+			t.Fatal(err)
+		}
+		inside := 0
+		for _, l := range list.Items {
+			ip, err := l.Address()
+			if err == nil && l.Spec.Pod == nil && ip.As4()[3] < 100 {
+				inside++
+			}
+		}
+		return inside == 4 && cl.stockOf(name, "") == 4
+	})
+	edit(func(s *v2beta1.IPPoolSpec) { s.Disable = new(true) })
+	cl.eventually("a disabled pool has its stock back", func() bool { return cl.stockOf(name, "") == 0 })
+	if _, err := n.Allocate(t.Context(), cl.request("p", name)); err == nil {
+		t.Error("a disabled pool gave an address out")
+	}
+	edit(func(s *v2beta1.IPPoolSpec) { s.Disable = nil })
+	cl.eventually("the stock is there again", func() bool { return cl.stockOf(name, "") == 4 })
+	if err := cl.c.Delete(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	cl.eventually("a deleted pool has its stock back", func() bool { return cl.stockOf(name, "") == 0 })
+}
+
+// Settle shows a pod's addresses, and has what it is given later shown first.
+func TestSettle(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 200)
+	n := cl.stocked("n1", 4, cl.file("l"))
+	n.warm(pool, 4)
+	r := cl.request("p", pool)
+	allocate(t, n.Allocator, r)
+	if err := n.Settle(t.Context(), r.Pod.UID); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(cl.leases(pool)); !strings.Contains(got, " p") || n.handOuts() != 0 {
+		t.Errorf("after Settle the API server shows %s, and %d hand-outs are recorded", got, n.handOuts())
+	}
+	second := r
+	second.Interface = "net1"
+	before := n.requests.Load()
+	allocate(t, n.Allocator, second)
+	if n.requests.Load() == before || n.handOuts() != 0 {
+		t.Error("an address was handed out unseen to a pod that may have a network-status")
+	}
+	known := cl.request("q", pool)
+	known.Pod.Known = true
+	allocate(t, n.Allocator, known)
+	if n.handOuts() != 0 {
+		t.Error("an address was handed out unseen to a pod that has a network-status")
+	}
+}
+
+// Of 40 pods at once, each has an address of its own from stock.
+func TestStockManyAtOnce(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 1000)
+	n := cl.stocked("n1", 40, cl.file("l"))
+	n.warm(pool, 40)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[string]string{}
+	began := time.Now()
+	for i := range 40 {
+		r := cl.request(fmt.Sprint("p", i), pool)
+		all.Go(func() {
+			got, err := n.Allocate(t.Context(), r)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				t.Errorf("%s: %v", r.Pod.Name, err)
+				return
+			}
+			ip := got.Addresses[0].IP.String()
+			if other := seen[ip]; other != "" {
+				t.Errorf("%s was given to %s and %s", ip, other, r.Pod.Name)
+			}
+			seen[ip] = r.Pod.Name
+		})
+	}
+	all.Wait()
+	t.Logf("40 at once in %v", time.Since(began))
+}
