@@ -6,6 +6,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 )
@@ -22,10 +23,21 @@ func PodFrom(p *corev1.Pod) Pod {
 		return pod
 	}
 	pod.Controller = controllerAbove(owner, p.Labels)
-	if owner.Kind == "StatefulSet" && owner.APIVersion == appsv1.SchemeGroupVersion.String() {
+	if keepsAddresses(owner) {
 		pod.Owner = &v2beta1.LeaseOwner{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name}
 	}
 	return pod
+}
+
+// keepsAddresses tells the owners whose pods come again under an identity of their own: those of a StatefulSet by their
+// names, and that of a virtual machine, whose instance has the machine's name. KubeVirt's version says nothing here.
+func keepsAddresses(owner *metav1.OwnerReference) bool {
+	version, err := schema.ParseGroupVersion(owner.APIVersion)
+	if err != nil {
+		return false
+	}
+	return owner.Kind == "StatefulSet" && version == appsv1.SchemeGroupVersion ||
+		owner.Kind == "VirtualMachineInstance" && version.Group == "kubevirt.io"
 }
 
 // controllerAbove names the Deployment of a ReplicaSet without reading the

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	"go4.org/netipx"
@@ -103,34 +101,6 @@ func TestPoolPlaces(t *testing.T) {
 	for n, want := range map[uint64]string{0: "2001:db8::", 1: "2001:db8::2", 0xffff: "2001:db8::1:0"} {
 		if got := p.At(n); got != netip.MustParseAddr(want) {
 			t.Errorf("At(%d) = %s, want %s", n, got, want)
-		}
-	}
-}
-
-func TestPodFrom(t *testing.T) {
-	owned := func(kind, version, name string) *corev1.Pod {
-		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: "p-0", UID: "u", Labels: map[string]string{"pod-template-hash": "5d9c"},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, Controller: new(true)}},
-		}}
-	}
-	tests := []struct {
-		name       string
-		pod        *corev1.Pod
-		controller Controller
-		owned      bool
-	}{
-		{"DaemonSet", owned("DaemonSet", "apps/v1", "ib-sriov"), Controller{"DaemonSet", "ib-sriov"}, false},
-		{"Deployment", owned("ReplicaSet", "apps/v1", "web-5d9c"), Controller{"Deployment", "web"}, false},
-		{"bare ReplicaSet", owned("ReplicaSet", "apps/v1", "web"), Controller{"ReplicaSet", "web"}, false},
-		{"StatefulSet", owned("StatefulSet", "apps/v1", "p"), Controller{"StatefulSet", "p"}, true},
-		{"another group's StatefulSet", owned("StatefulSet", "apps.kruise.io/v1", "p"), Controller{"StatefulSet", "p"}, false},
-		{"bare pod", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p-0"}}, Controller{"Pod", "p-0"}, false},
-	}
-	for _, test := range tests {
-		got := PodFrom(test.pod)
-		if got.Controller != test.controller || (got.Owner != nil) != test.owned {
-			t.Errorf("%s: controller %v, owner %v", test.name, got.Controller, got.Owner)
 		}
 	}
 }
