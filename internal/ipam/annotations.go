@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,37 +64,45 @@ func parsePoolsAnnotation(text string) ([]interfacePools, error) {
 	for i, e := range entries {
 		switch {
 		case len(e.IPv4)+len(e.IPv6) == 0:
-			return nil, fmt.Errorf("entry %d names no pool; add \"ipv4\" or \"ipv6\"", i)
+			return nil, fmt.Errorf("%s names no pool; add \"ipv4\" or \"ipv6\"", e.title(i))
 		case (e.Interface == "") != (entries[0].Interface == ""):
-			return nil, fmt.Errorf("entry %d: name the interface in every entry or in none", i)
+			return nil, fmt.Errorf("%s: name the interface in every entry or in none", e.title(i))
 		case e.Interface != "" && seen[e.Interface]:
-			return nil, fmt.Errorf("entry %d: interface %q is listed twice", i, e.Interface)
+			return nil, fmt.Errorf("%s is the second one for that interface; leave one", e.title(i))
 		}
 		seen[e.Interface] = true
 	}
 	return entries, nil
 }
 
+// title names an entry in messages.
+func (e interfacePools) title(index int) string {
+	if e.Interface == "" {
+		return fmt.Sprintf("entry %d", index)
+	}
+	return fmt.Sprintf("entry %d (interface %s)", index, e.Interface)
+}
+
 // entryFor finds the entry of the interface: by name, or by its place when no entry has a name.
-func entryFor(entries []interfacePools, r Request) (interfacePools, error) {
+func entryFor(entries []interfacePools, r Request) (int, error) {
 	if entries[0].Interface != "" {
 		var listed []string
-		for _, e := range entries {
+		for i, e := range entries {
 			if e.Interface == r.Interface {
-				return e, nil
+				return i, nil
 			}
 			listed = append(listed, e.Interface)
 		}
-		return interfacePools{}, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface, strings.Join(listed, ", "))
+		return 0, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface, strings.Join(listed, ", "))
 	}
 	place, err := r.place()
 	if err != nil {
-		return interfacePools{}, err
+		return 0, err
 	}
 	if place >= len(entries) {
-		return interfacePools{}, fmt.Errorf("has %d entries, and interface %s is number %d; add an entry for it", len(entries), r.Interface, place+1)
+		return 0, fmt.Errorf("has %d entries, and interface %s is number %d; add an entry for it", len(entries), r.Interface, place+1)
 	}
-	return entries[place], nil
+	return place, nil
 }
 
 // place is the interface's index among the pod's interfaces.
@@ -153,6 +160,9 @@ func parseRoutesAnnotation(text string) ([]Route, error) {
 // decode reads exactly one JSON value without unknown fields: a misspelt field
 // would otherwise silently give the pod an address of another pool.
 func decode(text string, into any, shape string) error {
+	if strings.TrimSpace(text) == "" {
+		return fmt.Errorf("the text is empty; want for example %s", shape)
+	}
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
@@ -170,11 +180,26 @@ func decode(text string, into any, shape string) error {
 // plain says what is wrong with JSON in words of JSON rather than of Go.
 func plain(err error) error {
 	var kind *json.UnmarshalTypeError
-	if errors.As(err, &kind) {
-		return fmt.Errorf("%s has a %s", cmp.Or(kind.Field, "the whole"), kind.Value)
-	}
-	if key, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+	switch key, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); {
+	case errors.As(err, &kind) && kind.Field == "":
+		return fmt.Errorf("the whole is %s", article(kind.Value))
+	case errors.As(err, &kind):
+		return fmt.Errorf("%s has %s", kind.Field, article(kind.Value))
+	case unknown:
 		return fmt.Errorf("unknown key %s", key)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("it ends too early")
 	}
 	return err
+}
+
+// article makes "a string" of "string".
+func article(kind string) string {
+	switch kind {
+	case "array":
+		return "a list"
+	case "object":
+		return "an object"
+	}
+	return "a " + kind
 }

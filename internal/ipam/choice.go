@@ -31,10 +31,11 @@ type Family struct {
 	// Dropped are the other pools that were named, with the reason.
 	Dropped []Drop
 
-	resting []*Pool // dropped only because they are disabled
+	resting    []*Pool // dropped only because they are disabled
+	incomplete bool    // a name stands for no pool
 }
 
-// Drop is a pool that may not serve.
+// Drop is a pool that may not serve, or a name that stands for none.
 type Drop struct{ Pool, Reason string }
 
 // source is who named the pools of an interface.
@@ -44,11 +45,15 @@ type source struct {
 	cleanGateway bool
 	// everyPool means the cluster's default pools, of whatever family there are.
 	everyPool bool
+	// elsewhere is what the same annotation names for the pod's other interfaces.
+	elsewhere []source
 }
 
 // Choose finds the pools of an interface. It fails when what was written
-// cannot be read or names a pool that does not exist. A family whose pools are
-// all dropped is in the result without Pools; see Refuse.
+// cannot be read, and with a *Refusal when it names a pool that does not
+// exist: to fall through to the next pool would hide the mistake until that
+// one is full. A family whose pools are all dropped is in the result without
+// Pools; see Refuse.
 func Choose(r Request, f Facts) (Choice, error) {
 	s, err := findSource(r, f)
 	if err != nil {
@@ -61,7 +66,7 @@ func Choose(r Request, f Facts) (Choice, error) {
 		}
 	}
 	if choice.Families, err = s.families(r, f); err != nil {
-		return Choice{}, fmt.Errorf("%s: %w", s.name, err)
+		return Choice{}, err
 	}
 	return choice, nil
 }
@@ -74,7 +79,7 @@ func findSource(r Request, f Facts) (source, error) {
 		}
 	}
 	if text, ok := r.Pod.Annotations[AnnotationPools]; ok {
-		return poolsSource(text, r, f)
+		return poolsSource(text, r)
 	}
 	if text, ok := r.Pod.Annotations[AnnotationPool]; ok {
 		s := source{name: "annotation " + AnnotationPool}
@@ -94,26 +99,29 @@ func findSource(r Request, f Facts) (source, error) {
 	return source{name: "the cluster's default pools", everyPool: true}, nil
 }
 
-// poolsSource reads the entry of the interface, and sees to it that the pools
-// of every entry exist: no interface takes an address when another cannot.
-func poolsSource(text string, r Request, f Facts) (source, error) {
-	s := source{name: "annotation " + AnnotationPools}
+// poolsSource reads the entry of the interface. The other entries come along:
+// no interface takes an address when another cannot.
+func poolsSource(text string, r Request) (source, error) {
+	name := "annotation " + AnnotationPools
 	entries, err := parsePoolsAnnotation(text)
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", s.name, err)
+		return source{}, fmt.Errorf("%s: %w", name, err)
 	}
+	own, err := entryFor(entries, r)
+	if err != nil {
+		return source{}, fmt.Errorf("%s: %w", name, err)
+	}
+	var s source
+	var elsewhere []source
 	for i, e := range entries {
-		_, err4 := expand(e.IPv4, 4, f)
-		_, err6 := expand(e.IPv6, 6, f)
-		if err := cmp.Or(err4, err6); err != nil {
-			return s, fmt.Errorf("%s: entry %d: %w", s.name, i, err)
+		entry := source{name: name + ", " + e.title(i), names: poolNames{IPv4: e.IPv4, IPv6: e.IPv6}, cleanGateway: e.CleanGateway}
+		if i == own {
+			s = entry
+		} else {
+			elsewhere = append(elsewhere, entry)
 		}
 	}
-	entry, err := entryFor(entries, r)
-	if err != nil {
-		return s, fmt.Errorf("%s: %w", s.name, err)
-	}
-	s.names, s.cleanGateway = poolNames{IPv4: entry.IPv4, IPv6: entry.IPv6}, entry.CleanGateway
+	s.elsewhere = elsewhere
 	return s, nil
 }
 
@@ -136,45 +144,76 @@ func namespaceSource(r Request, f Facts) (source, error) {
 	return s, nil
 }
 
-// families filters and orders the named pools of each enabled family.
+// families filters the named pools of each enabled family. When a name stands
+// for no pool, of this interface or of another one of the pod, it fails with a
+// Refusal of every family that gets no address.
 func (s source) families(r Request, f Facts) ([]Family, error) {
-	var families []Family
-	for _, version := range []int64{4, 6} {
-		if !f.Families.Enabled(version) {
-			continue
-		}
-		pools, err := s.pools(version, f)
-		if err != nil {
-			return nil, err
-		}
-		if len(pools) > 0 {
-			families = append(families, sift(pools, s.name, question{request: r, facts: f, version: version}))
-		}
+	families, err := s.sift(question{request: r, facts: f})
+	if err != nil {
+		return nil, err
 	}
 	if s.everyPool {
 		families = withoutUselessDefaults(families)
 	}
-	if len(families) == 0 && s.everyPool {
-		return nil, fmt.Errorf("no pool has spec.default: true, and nothing else names a pool; annotate the pod with %s, or make a pool the default", AnnotationPool)
-	}
 	if len(families) == 0 {
-		return nil, fmt.Errorf("only pools of a family that is not enabled are named (IPv4 enabled: %t, IPv6 enabled: %t)", f.Families.IPv4, f.Families.IPv6)
+		return nil, s.nothingNamed(f)
+	}
+	all := slices.Clone(families)
+	for _, other := range s.elsewhere {
+		theirs, err := other.sift(question{request: r, facts: f, elsewhere: true})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, slices.DeleteFunc(theirs, func(x Family) bool { return !x.incomplete })...)
+	}
+	if slices.ContainsFunc(all, func(x Family) bool { return x.incomplete }) {
+		return nil, Refuse(all)
 	}
 	return families, nil
 }
 
-// pools lists the pools of one family in the order in which they were written.
-func (s source) pools(version int64, f Facts) ([]*Pool, error) {
+// nothingNamed is why there is no family at all.
+func (s source) nothingNamed(f Facts) error {
+	if s.everyPool {
+		return fmt.Errorf("%s: no pool has spec.default: true, and nothing else names a pool; annotate the pod with %s, make a pool the default, "+
+			"or set disableIPAM: true in the network's SpiderMultusConfig for an interface without an address", s.name, AnnotationPool)
+	}
+	return fmt.Errorf("%s: only pools of a family that is not enabled are named (IPv4 enabled: %t, IPv6 enabled: %t)", s.name, f.Families.IPv4, f.Families.IPv6)
+}
+
+// sift asks the rules about the pools that the source names, family by family.
+func (s source) sift(q question) ([]Family, error) {
+	var families []Family
+	for _, version := range []int64{4, 6} {
+		if !q.facts.Families.Enabled(version) {
+			continue
+		}
+		candidates, err := s.candidates(version, q.facts)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		if len(candidates) > 0 {
+			q.version = version
+			families = append(families, sift(candidates, s.name, q))
+		}
+	}
+	return families, nil
+}
+
+// candidate is one pool that is named for a family, or a name that stands for none.
+type candidate struct {
+	name string
+	pool *Pool
+	// missing is why there is no pool.
+	missing string
+}
+
+// candidates lists what one family may take from, in the order of trial.
+func (s source) candidates(version int64, f Facts) ([]candidate, error) {
 	if !s.everyPool {
 		return expand(map[int64][]string{4: s.names.IPv4, 6: s.names.IPv6}[version], version, f)
 	}
-	var pools []*Pool
-	for _, name := range slices.Sorted(maps.Keys(f.Pools)) {
-		if p := f.Pools[name]; p.Default && p.Version() == version {
-			pools = append(pools, p)
-		}
-	}
-	return pools, nil
+	return f.poolsWhere(version, func(p *Pool) bool { return p.Default }), nil
 }
 
 // withoutUselessDefaults drops a family that no default pool can serve, as
@@ -187,76 +226,97 @@ func withoutUselessDefaults(families []Family) []Family {
 	return families
 }
 
-// expand looks names up and resolves globs, keeping the order as written. A
-// glob stands for the matching pools of the family by name.
-func expand(written []string, version int64, f Facts) ([]*Pool, error) {
-	var pools []*Pool
+// expand looks names up and resolves globs. What the user wrote is the order
+// of trial; a glob stands in its place for the pools of the family that it matches.
+func expand(written []string, version int64, f Facts) ([]candidate, error) {
+	var candidates []candidate
 	named := map[string]bool{}
 	for _, name := range written {
-		if strings.ContainsAny(name, "*?[") {
+		switch {
+		case name == "":
+			return nil, fmt.Errorf("an IPv%d pool has an empty name; write the name of a pool, or remove the entry", version)
+		case strings.ContainsAny(name, "*?["):
 			matches, err := match(name, version, f)
 			if err != nil {
 				return nil, err
 			}
-			pools = append(pools, matches...)
+			candidates = append(candidates, matches...)
 			continue
-		}
-		pool, ok := f.Pools[name]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("pool %q does not exist; see kubectl get spiderippools", name)
 		case named[name]:
 			return nil, fmt.Errorf("pool %q is listed twice", name)
 		}
 		named[name] = true
-		pools = append(pools, pool)
+		c := candidate{name: name, pool: f.Pools[name]}
+		if c.pool == nil {
+			c.missing = "does not exist; see kubectl get spiderippools"
+		}
+		candidates = append(candidates, c)
 	}
-	return firstOfEach(pools), nil
+	return firstOfEach(candidates), nil
 }
 
-func match(glob string, version int64, f Facts) ([]*Pool, error) {
-	var pools []*Pool
+func match(glob string, version int64, f Facts) ([]candidate, error) {
+	if _, err := path.Match(glob, ""); err != nil {
+		return nil, fmt.Errorf("pool pattern %q is malformed; close its brackets", glob)
+	}
+	matches := f.poolsWhere(version, func(p *Pool) bool {
+		ok, _ := path.Match(glob, p.Name) // the pattern is well-formed
+		return ok
+	})
+	if len(matches) == 0 {
+		return []candidate{{name: glob, missing: fmt.Sprintf("stands for no IPv%d pool; see kubectl get spiderippools", version)}}, nil
+	}
+	return matches, nil
+}
+
+// poolsWhere lists pools of a family that nobody put in order: those meant
+// most narrowly for some pods first, else by name. A pool that cannot be read
+// may be of any family, and is listed so that it is named among the reasons.
+func (f Facts) poolsWhere(version int64, wanted func(*Pool) bool) []candidate {
+	var found []candidate
 	for _, name := range slices.Sorted(maps.Keys(f.Pools)) {
-		ok, err := path.Match(glob, name)
-		if err != nil {
-			return nil, fmt.Errorf("pool pattern %q is malformed; close its brackets", glob)
-		}
-		if ok && f.Pools[name].Version() == version {
-			pools = append(pools, f.Pools[name])
+		if p := f.Pools[name]; (p.Version() == version || p.Version() == 0) && wanted(p) {
+			found = append(found, candidate{name: name, pool: p})
 		}
 	}
-	if len(pools) == 0 {
-		return nil, fmt.Errorf("no IPv%d pool matches %q; see kubectl get spiderippools", version, glob)
-	}
-	return pools, nil
+	slices.SortStableFunc(found, func(a, b candidate) int { return cmp.Compare(affinityClass(a.pool), affinityClass(b.pool)) })
+	return found
 }
 
-func firstOfEach(pools []*Pool) []*Pool {
-	var unique []*Pool
-	for _, p := range pools {
-		if !slices.Contains(unique, p) {
-			unique = append(unique, p)
+func firstOfEach(candidates []candidate) []candidate {
+	var unique []candidate
+	for _, c := range candidates {
+		if !slices.ContainsFunc(unique, func(have candidate) bool { return have.name == c.name }) {
+			unique = append(unique, c)
 		}
 	}
 	return unique
 }
 
-// sift asks the rules about each pool and orders those that may serve: the
-// most specific affinity first, else as written.
-func sift(pools []*Pool, from string, q question) Family {
+// withheld is why a pool that may serve does not, beside a name that stands for no pool.
+const withheld = "would be tried, but nothing is given out while a pool named beside it is missing"
+
+// sift asks the rules about each candidate. It keeps their order.
+func sift(candidates []candidate, from string, q question) Family {
 	family := Family{Version: q.version, Source: from}
-	for _, p := range pools {
-		why := q.reason(p)
-		if why == "" {
-			family.Pools = append(family.Pools, p)
-			continue
+	family.incomplete = slices.ContainsFunc(candidates, func(c candidate) bool { return c.pool == nil })
+	for _, c := range candidates {
+		why := c.missing
+		if c.pool != nil {
+			why = q.reason(c.pool)
 		}
-		family.Dropped = append(family.Dropped, Drop{Pool: p.Name, Reason: why})
-		if enabled := p.enabled(); q.reason(enabled) == "" {
-			family.resting = append(family.resting, p)
+		switch {
+		case why != "":
+			family.Dropped = append(family.Dropped, Drop{Pool: c.name, Reason: why})
+			if c.pool != nil && q.reason(c.pool.enabled()) == "" {
+				family.resting = append(family.resting, c.pool)
+			}
+		case family.incomplete:
+			family.Dropped = append(family.Dropped, Drop{Pool: c.name, Reason: withheld})
+		default:
+			family.Pools = append(family.Pools, c.pool)
 		}
 	}
-	slices.SortStableFunc(family.Pools, func(a, b *Pool) int { return cmp.Compare(affinityClass(a), affinityClass(b)) })
 	return family
 }
 

@@ -1,13 +1,11 @@
 package ipam
 
 import (
-	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
@@ -118,165 +116,61 @@ func TestChooseSources(t *testing.T) {
 	}
 }
 
-func TestChooseOrdersBySpecificity(t *testing.T) {
-	f := facts(
-		pool("v4-none"),
-		pool("v4-network", func(p *v2beta1.SpiderIPPool) { p.Spec.MultusName = []string{"ib"} }),
-		pool("v4-nslabels", func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceAffinity = selector("team", "a") }),
-		pool("v4-ns", func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceName = []string{"default"} }),
-		pool("v4-nodelabels", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeAffinity = selector("rack", "1") }),
-		pool("v4-node", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} }),
-		pool("v4-pod-2", func(p *v2beta1.SpiderIPPool) { p.Spec.PodAffinity = selector("app", "x") }),
-		pool("v4-pod-1", func(p *v2beta1.SpiderIPPool) { p.Spec.PodAffinity = selector("app", "x") }),
-	)
-	r := request(AnnotationPool, `{"ipv4":["v4-none","v4-network","v4-nslabels","v4-ns","v4-nodelabels","v4-node","v4-pod-2","v4-pod-1"]}`)
-	choice, err := Choose(r, f)
-	if err != nil {
-		t.Fatal(err)
+// everyAffinity is a pool of each class of affinity, all of which serve the request.
+func everyAffinity(change ...func(*v2beta1.SpiderIPPool)) []*v2beta1.SpiderIPPool {
+	with := func(c func(*v2beta1.SpiderIPPool)) []func(*v2beta1.SpiderIPPool) {
+		return append([]func(*v2beta1.SpiderIPPool){c}, change...)
 	}
-	const want = "4:v4-pod-2,v4-pod-1,v4-node,v4-nodelabels,v4-ns,v4-nslabels,v4-network,v4-none"
-	if got := names(choice); got != want {
-		t.Errorf("got %s, want %s", got, want)
+	return []*v2beta1.SpiderIPPool{
+		pool("v4-a-none", change...),
+		pool("v4-b-network", with(func(p *v2beta1.SpiderIPPool) { p.Spec.MultusName = []string{"ib"} })...),
+		pool("v4-c-nslabels", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceAffinity = selector("team", "a") })...),
+		pool("v4-d-ns", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceName = []string{"default"} })...),
+		pool("v4-e-nodelabels", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NodeAffinity = selector("rack", "1") })...),
+		pool("v4-f-node", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} })...),
+		pool("v4-g-pod-2", with(func(p *v2beta1.SpiderIPPool) { p.Spec.PodAffinity = selector("app", "x") })...),
+		pool("v4-g-pod-1", with(func(p *v2beta1.SpiderIPPool) { p.Spec.PodAffinity = selector("app", "x") })...),
 	}
 }
 
-func TestDropReasons(t *testing.T) {
-	type change = func(*v2beta1.SpiderIPPool)
-	tests := []struct {
-		name    string
-		change  change
-		request func(*Request)
-		want    string
-	}{
-		{name: "terminating", change: func(p *v2beta1.SpiderIPPool) { p.DeletionTimestamp = new(metav1.Now()) }, want: "is being deleted"},
-		{name: "disabled", change: disabled, want: "is disabled; set its spec.disable to false, or name another pool"},
-		{name: "invalid", change: func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"x"} },
-			want: `is not valid: spec.ips[0]: Invalid value: "x": is not an IP address; want for example 192.0.2.10 or 2001:db8::10`},
-		{name: "version", change: func(p *v2beta1.SpiderIPPool) { p.Spec = pool("v6").Spec }, want: "is IPv6, but is named among the IPv4 pools"},
-		{name: "node name overrides labels", change: func(p *v2beta1.SpiderIPPool) {
-			p.Spec.NodeName, p.Spec.NodeAffinity = []string{"n2", "n3"}, selector("rack", "1")
-		}, want: "does not serve node n1 (spec.nodeName: n2, n3)"},
-		{name: "node labels", change: func(p *v2beta1.SpiderIPPool) { p.Spec.NodeAffinity = selector("rack", "2") },
-			want: "does not serve node n1, whose labels do not match (spec.nodeAffinity: rack=2)"},
-		{name: "namespace name", change: func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceName = []string{"other"} },
-			want: "does not serve namespace default (spec.namespaceName: other)"},
-		{name: "namespace labels", change: func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceAffinity = selector("team", "b") },
-			want: "does not serve namespace default, whose labels do not match (spec.namespaceAffinity: team=b)"},
-		{name: "pod labels", change: func(p *v2beta1.SpiderIPPool) { p.Spec.PodAffinity = selector("app", "y") },
-			want: "does not serve this pod, whose labels do not match (spec.podAffinity: app=y)"},
-		{name: "network", change: func(p *v2beta1.SpiderIPPool) { p.Spec.MultusName = []string{"ipoib", "a/b"} },
-			want: "does not serve network kube-system/ib (spec.multusName: ipoib, a/b)"},
-		{name: "network without a name", change: func(p *v2beta1.SpiderIPPool) { p.Spec.MultusName = []string{"ib"} }, request: func(r *Request) { r.Network = "" },
-			want: "does not serve network without a name (spec.multusName: ib)"},
-		{name: "master subnet", change: func(*v2beta1.SpiderIPPool) {}, request: func(r *Request) {
-			r.MatchMasterSubnet, r.MasterAddresses = true, []netip.Addr{netip.MustParseAddr("10.0.0.1")}
-		}, want: "has subnet 192.0.2.0/24, which holds none of the physical interface's addresses (10.0.0.1), and the network asks for match_master_subnet"},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			r := request(AnnotationPool, `{"ipv4":["v4"]}`)
-			if test.request != nil {
-				test.request(&r)
-			}
-			choice, err := Choose(r, facts(pool("v4", test.change)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			want := []Family{{Version: 4, Source: "annotation ipam.spidernet.io/ippool", Dropped: []Drop{{Pool: "v4", Reason: test.want}}}}
-			if diff := cmp.Diff(want, choice.Families, cmpopts.IgnoreUnexported(Family{})); diff != "" {
-				t.Fatalf("families (-want +got):\n%s", diff)
-			}
-			var refusal *Refusal
-			if err := Refuse(choice.Families); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "pool v4 "+test.want) {
-				t.Errorf("refusal %v does not name the reason", err)
-			}
-		})
-	}
-}
-
-func TestChooseRefusals(t *testing.T) {
-	byPlace := `[{"ipv4":["v4-a"]}]`
+// What a user wrote is the order of trial; affinity only orders what nobody put in order.
+func TestOrderOfTrial(t *testing.T) {
+	const narrowestFirst = "v4-g-pod-1,v4-g-pod-2,v4-f-node,v4-e-nodelabels,v4-d-ns,v4-c-nslabels,v4-b-network,v4-a-none"
+	quoted := func(names string) string { return `["` + strings.ReplaceAll(names, ",", `","`) + `"]` }
+	const broadestFirst = "v4-a-none,v4-b-network,v4-c-nslabels,v4-d-ns,v4-e-nodelabels,v4-f-node,v4-g-pod-2,v4-g-pod-1"
 	tests := []struct {
 		name    string
 		request Request
+		pools   []*v2beta1.SpiderIPPool
 		change  func(*Request, *Facts)
 		want    string
 	}{
-		{name: "no default", request: request(),
-			want: "the cluster's default pools: no pool has spec.default: true, and nothing else names a pool; annotate the pod with ipam.spidernet.io/ippool, or make a pool the default"},
-		{name: "annotation does not parse", request: request(AnnotationPool, `{"ipv4":"v4-a"}`),
-			want: `annotation ipam.spidernet.io/ippool: {"ipv4":"v4-a"} does not parse: ipv4 has a string; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
-		{name: "unknown field", request: request(AnnotationPool, `{"ip4":["v4-a"]}`),
-			want: `annotation ipam.spidernet.io/ippool: {"ip4":["v4-a"]} does not parse: unknown key "ip4"; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
-		{name: "annotation names nothing", request: request(AnnotationPool, `{}`),
-			want: `annotation ipam.spidernet.io/ippool: {} names no pool; want for example {"ipv4":["pool"],"ipv6":["pool"]}`},
-		{name: "missing pool", request: request(AnnotationPool, `{"ipv4":["v4-a","v4-x"]}`),
-			want: `annotation ipam.spidernet.io/ippool: pool "v4-x" does not exist; see kubectl get spiderippools`},
-		{name: "listed twice", request: request(AnnotationPool, `{"ipv4":["v4-a","v4-a"]}`),
-			want: `annotation ipam.spidernet.io/ippool: pool "v4-a" is listed twice`},
-		{name: "glob without a match", request: request(AnnotationPool, `{"ipv6":["v4-*"]}`),
-			want: `annotation ipam.spidernet.io/ippool: no IPv6 pool matches "v4-*"; see kubectl get spiderippools`},
-		{name: "malformed glob", request: request(AnnotationPool, `{"ipv4":["v4-["]}`),
-			want: `annotation ipam.spidernet.io/ippool: pool pattern "v4-[" is malformed; close its brackets`},
-		{name: "only a family that is off", request: request(AnnotationPool, `{"ipv6":["v6-a"]}`), change: func(_ *Request, f *Facts) { f.Families.IPv6 = false },
-			want: "annotation ipam.spidernet.io/ippool: only pools of a family that is not enabled are named (IPv4 enabled: true, IPv6 enabled: false)"},
-		{name: "interface not listed", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"interface":"net2","ipv4":["v4-a"]}]`),
-			want: "annotation ipam.spidernet.io/ippools: interface eth0 is not listed (found net1, net2); add an entry for it"},
-		{name: "interface listed twice", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-a"]}]`),
-			want: `annotation ipam.spidernet.io/ippools: entry 1: interface "net1" is listed twice`},
-		{name: "some entries without interface", request: request(AnnotationPools, `[{"interface":"net1","ipv4":["v4-a"]},{"ipv4":["v4-a"]}]`),
-			want: "annotation ipam.spidernet.io/ippools: entry 1: name the interface in every entry or in none"},
-		{name: "too few entries", request: request(AnnotationPools, byPlace), change: func(r *Request, _ *Facts) { r.Interface = "net1" },
-			want: "annotation ipam.spidernet.io/ippools: has 1 entries, and interface net1 is number 2; add an entry for it"},
-		{name: "place unknown", request: request(AnnotationPools, byPlace), change: func(r *Request, _ *Facts) { r.Interface = "ib0" },
-			want: "annotation ipam.spidernet.io/ippools: cannot tell which entry is for interface ib0; name the interface in every entry"},
-		{name: "missing pool of another interface", request: request(AnnotationPools, `[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-x"]}]`),
-			want: `annotation ipam.spidernet.io/ippools: entry 1: pool "v4-x" does not exist; see kubectl get spiderippools`},
-		{name: "an empty list", request: request(AnnotationPools, `[]`),
-			want: `annotation ipam.spidernet.io/ippools: [] has no entry; want for example [{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`},
-		{name: "namespace annotation", request: request(), change: func(_ *Request, f *Facts) {
-			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv4: "v4-a"}
-		}, want: `annotation ipam.spidernet.io/default-ipv4-ippool of namespace default: v4-a does not parse: invalid character 'v' looking for beginning of value; want for example ["pool"]`},
-		{name: "routes annotation", request: request(AnnotationPool, `{"ipv4":["v4-a"]}`, AnnotationRoutes, `[{"dst":"10.0.0.1/8","gw":"192.0.2.1"}]`),
-			want: `annotation ipam.spidernet.io/routes: entry 0: dst "10.0.0.1/8" has host bits set; write 10.0.0.0/8`},
-		{name: "pools on demand", request: request("ipam.spidernet.io/subnet", `{"ipv4":["s"]}`),
-			want: "annotation ipam.spidernet.io/subnet asks for pools made on demand, which this product does not make; name pools with ipam.spidernet.io/ippool"},
+		{"named by the pod", request(AnnotationPool, `{"ipv4":`+quoted(broadestFirst)+`}`), everyAffinity(), nil, broadestFirst},
+		{"named by the pod for each interface", request(AnnotationPools, `[{"ipv4":`+quoted(broadestFirst)+`}]`), everyAffinity(), nil, broadestFirst},
+		{"named by the namespace", request(), everyAffinity(), func(_ *Request, f *Facts) {
+			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv4: quoted(broadestFirst)}
+		}, broadestFirst},
+		{"named by the network", request(), everyAffinity(), func(r *Request, _ *Facts) { r.DefaultIPv4 = strings.Split(broadestFirst, ",") }, broadestFirst},
+		{"one wildcard", request(AnnotationPool, `{"ipv4":["v4-*"]}`), everyAffinity(), nil, narrowestFirst},
+		{"wildcards in their places", request(AnnotationPool, `{"ipv4":["v4-a*","v4-[de]-*","v4-b-network","*"]}`), everyAffinity(), nil,
+			"v4-a-none,v4-e-nodelabels,v4-d-ns,v4-b-network,v4-g-pod-1,v4-g-pod-2,v4-f-node,v4-c-nslabels"},
+		{"a name behind the wildcard that stands for it", request(AnnotationPool, `{"ipv4":["v4-[ab]-*","v4-a-none"]}`), everyAffinity(), nil, "v4-b-network,v4-a-none"},
+		{"the cluster's default pools", request(), everyAffinity(byDefault), nil, narrowestFirst},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			f := facts(pool("v4-a"), pool("v6-a"))
+			f := facts(test.pools...)
 			if test.change != nil {
 				test.change(&test.request, &f)
 			}
-			_, err := Choose(test.request, f)
-			if err == nil {
-				t.Fatal("was accepted")
+			choice, err := Choose(test.request, f)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err.Error() != test.want {
-				t.Errorf("\n got %s\nwant %s", err, test.want)
+			if got := names(choice); got != "4:"+test.want {
+				t.Errorf("\n got %s\nwant 4:%s", got, test.want)
 			}
 		})
-	}
-}
-
-func TestRefusalListsEveryPool(t *testing.T) {
-	f := facts(pool("v4-a", disabled), pool("v4-b", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n2"} }),
-		pool("v6-a", disabled), pool("v6-b"))
-	r := request(AnnotationPool, `{"ipv4":["v4-a","v4-b"],"ipv6":["v6-a","v6-b"]}`)
-	choice, err := Choose(r, f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const want = "no IPv4 address from annotation ipam.spidernet.io/ippool: " +
-		"pool v4-a is disabled; set its spec.disable to false, or name another pool; pool v4-b does not serve node n1 (spec.nodeName: n2)"
-	if err := Refuse(choice.Families); err == nil || err.Error() != want {
-		t.Errorf("\n got %v\nwant %s", err, want)
-	}
-	if !choice.Families[0].Keeps("v4-a") {
-		t.Error("an owner loses its address when the pool is disabled")
-	}
-	if choice.Families[0].Keeps("v4-b") {
-		t.Error("an owner keeps an address of a pool that does not serve its node")
 	}
 }
 
@@ -329,36 +223,4 @@ func TestBuild(t *testing.T) {
 			t.Errorf("%s: addresses %v, want IPv4 first and its gateway kept", test.name, a.Addresses)
 		}
 	}
-}
-
-func FuzzChoose(f *testing.F) {
-	f.Add(`{"ipv4":["v4-a"]}`, `[{"ipv4":["v4-a"]}]`, `[{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`, `["v4-*"]`, uint8(15))
-	f.Add(`{"ipv4":[""]}`, `[{"interface":"eth0","ipv6":["["]}]`, `null`, `[]`, uint8(9))
-	f.Fuzz(func(t *testing.T, one, several, routes, namespace string, set uint8) {
-		r, fs := request(), facts(pool("v4-a"), pool("v6-a", byDefault))
-		for i, a := range []struct {
-			key, text string
-			to        *map[string]string
-		}{
-			{AnnotationPool, one, &r.Pod.Annotations}, {AnnotationPools, several, &r.Pod.Annotations},
-			{AnnotationRoutes, routes, &r.Pod.Annotations}, {AnnotationNamespaceIPv4, namespace, &fs.NamespaceAnnotations},
-		} {
-			if set&(1<<i) == 0 {
-				continue
-			}
-			if *a.to == nil {
-				*a.to = map[string]string{}
-			}
-			(*a.to)[a.key] = a.text
-		}
-		choice, err := Choose(r, fs)
-		if err == nil && len(choice.Families) == 0 {
-			t.Fatal("neither a family nor an error")
-		}
-		for _, family := range choice.Families {
-			if len(family.Pools)+len(family.Dropped) == 0 {
-				t.Fatalf("family %d has neither pools nor reasons", family.Version)
-			}
-		}
-	})
 }

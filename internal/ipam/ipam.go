@@ -27,7 +27,7 @@ const (
 type Pod struct {
 	Namespace, Name, UID, Node string
 	Labels, Annotations        map[string]string
-	// Owner keeps the pod's addresses when the pod goes (a StatefulSet); nil for every other pod.
+	// Owner keeps the pod's addresses when the pod goes: a StatefulSet, or a virtual machine of KubeVirt. Nil for every other pod.
 	Owner *v2beta1.LeaseOwner
 	// Controller is who made the pod, for people to see. A bare pod is its own: kind Pod and its name.
 	Controller Controller
@@ -58,6 +58,8 @@ type Request struct {
 	MatchMasterSubnet bool
 	// MasterAddresses are the addresses of the physical interface in the host.
 	MasterAddresses []netip.Addr
+	// MasterUnknown is why MasterAddresses could not be found out; empty when they were.
+	MasterUnknown string
 }
 
 // Address is one address of an interface.

@@ -14,6 +14,8 @@ type question struct {
 	request Request
 	facts   Facts
 	version int64
+	// elsewhere: another interface of the pod is meant, of whose network and device nothing is known.
+	elsewhere bool
 }
 
 // rule gives the reason why a pool may not serve; empty when it may.
@@ -90,7 +92,7 @@ func rulePod(p *Pool, q question) string {
 }
 
 func ruleNetwork(p *Pool, q question) string {
-	if len(p.networkNames) == 0 {
+	if len(p.networkNames) == 0 || q.elsewhere {
 		return ""
 	}
 	for _, name := range p.networkNames {
@@ -109,8 +111,11 @@ func ruleNetwork(p *Pool, q question) string {
 }
 
 func ruleMasterSubnet(p *Pool, q question) string {
-	if !q.request.MatchMasterSubnet || slices.ContainsFunc(q.request.MasterAddresses, p.Subnet.Contains) {
+	switch r := q.request; {
+	case !r.MatchMasterSubnet || q.elsewhere || slices.ContainsFunc(r.MasterAddresses, p.Subnet.Contains):
 		return ""
+	case r.MasterUnknown != "":
+		return fmt.Sprintf("has subnet %s, and the network asks for match_master_subnet, but the physical interface is not known: %s", p.Subnet, r.MasterUnknown)
 	}
 	return fmt.Sprintf("has subnet %s, which holds none of the physical interface's addresses (%s), and the network asks for match_master_subnet",
 		p.Subnet, joinAddresses(q.request.MasterAddresses))
@@ -127,7 +132,7 @@ func joinAddresses(ips []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
-// affinityClass orders pools: the more narrowly a pool is meant for this pod, the earlier it is tried.
+// affinityClass orders pools that nobody put in order: the more narrowly a pool is meant for this pod, the earlier it is tried.
 func affinityClass(p *Pool) int {
 	for class, present := range []bool{
 		p.pods != nil, len(p.nodeNames) > 0, p.nodes != nil,

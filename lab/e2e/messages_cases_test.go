@@ -315,8 +315,16 @@ var badInputs = []badInput{
 	{
 		title: "Pool that does not exist", group: groupPod, where: atPod,
 		pod:     pod{name: "no-pool", annotations: map[string]string{defaultNetwork: "badinput/no-pool"}},
-		message: `attach network badinput/no-pool as eth0: plugin ipoib: ipam spiderpool: the network's configuration: pool "v4-92" does not exist; see kubectl get spiderippools`,
+		message: `attach network badinput/no-pool as eth0: plugin ipoib: ipam spiderpool: no IPv4 address from the network's configuration: pool v4-92 does not exist; see kubectl get spiderippools`,
 		remedy:  "Create the pool, or correct its name in the SpiderMultusConfig.",
+	},
+	{
+		title: "One pool of several does not exist", group: groupPod, where: atPod,
+		pod: pod{name: "pools-missing", annotations: map[string]string{defaultNetwork: "badinput/tcp", poolOf: `{"ipv4":["v4-91","badinput-disabled","v4-92"]}`}},
+		message: "attach network badinput/tcp as eth0: plugin ipoib: ipam spiderpool: no IPv4 address from annotation ipam.spidernet.io/ippool: " +
+			"pool v4-91 would be tried, but nothing is given out while a pool named beside it is missing; " +
+			"pool badinput-disabled is disabled; set its spec.disable to false, or name another pool; pool v4-92 does not exist; see kubectl get spiderippools",
+		remedy: "Create the pool, or take its name out: a name that stands for nothing is a mistake, and the other pools would hide it until they are full.",
 	},
 	{
 		title: "Pool that is disabled", group: groupPod, where: atPod,
