@@ -199,6 +199,7 @@ func checkFree(t *testing.T, p *Pool, exclude string, reserved *netipx.IPSet) {
 func FuzzChoose(f *testing.F) {
 	f.Add(`{"ipv4":["v4-a"]}`, `[{"ipv4":["v4-a"]}]`, `[{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`, `["v4-*"]`, "v4-?", uint8(15))
 	f.Add(`{"ipv4":[""]}`, `[{"interface":"eth0","ipv6":["["]}]`, `null`, `[]`, "v4-x", uint8(9))
+	f.Add("", "", "", "", "v4-b,v4-off,v4-a", uint8(0))
 	f.Add(`{"ipv4":["v4-b","v4-*","v4-a"],"ipv6":["v6-x"]}`, `[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-x"]}]`, `[]`, `["v4-b"]`, "", uint8(1))
 	f.Fuzz(func(t *testing.T, one, several, routes, namespace, config string, set uint8) {
 		r, fs := request(), facts(pool("v4-b"), pool("v4-a", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} }), pool("v4-off", disabled), pool("v6-a", byDefault))
@@ -230,7 +231,22 @@ func FuzzChoose(f *testing.F) {
 			t.Fatal("neither a family nor an error")
 		}
 		checkFamilies(t, choice.Families)
+		if set&15 == 0 && config != "" && !strings.ContainsAny(config, "*?[") {
+			checkOrder(t, choice.Families[0], r.DefaultIPv4)
+		}
 	})
+}
+
+// checkOrder wants the pools in the order in which they were written; some may be left out.
+func checkOrder(t *testing.T, family Family, written []string) {
+	t.Helper()
+	for _, p := range family.Pools {
+		i := slices.Index(written, p.Name)
+		if i < 0 {
+			t.Fatalf("pool %s is not behind the one before it in %q", p.Name, written)
+		}
+		written = written[i+1:]
+	}
 }
 
 func checkFamilies(t *testing.T, families []Family) {
