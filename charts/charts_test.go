@@ -11,9 +11,11 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"spidernet.io/spiderpool/internal/settings"
 	"spidernet.io/spiderpool/internal/testapi"
 	"spidernet.io/spiderpool/internal/testchart"
 )
@@ -189,5 +191,24 @@ func TestEveryObjectIsAccepted(t *testing.T) {
 				t.Errorf("%s: %s %s: %v", golden, o.GetKind(), o.GetName(), err)
 			}
 		}
+	}
+}
+
+// TestConfigMapHoldsTheDefaults sees to it that a node without the file behaves as one with the chart's own values.
+func TestConfigMapHoldsTheDefaults(t *testing.T) {
+	found := testchart.Objects(t, "default.yaml", "ConfigMap")
+	if len(found) != 1 {
+		t.Fatalf("%d ConfigMaps, want one", len(found))
+	}
+	text, _, err := unstructured.NestedString(found[0].Object, "data", "conf.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := settings.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(settings.Default(), got); diff != "" {
+		t.Errorf("conf.yml (-default +chart):\n%s", diff)
 	}
 }

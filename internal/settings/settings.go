@@ -27,9 +27,33 @@ type Settings struct {
 	// EnableIPv4 and EnableIPv6 are the families that pods may get; at least one is on.
 	EnableIPv4 bool `json:"enableIPv4"`
 	EnableIPv6 bool `json:"enableIPv6"`
+	// EnableStatefulSet lets the pods of a StatefulSet keep their addresses when they are made anew.
+	EnableStatefulSet bool `json:"enableStatefulSet"`
+	// EnableKubevirtStaticIP does so for the virtual machines of KubeVirt.
+	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
+	// Stock is about addresses that nodes hold before pods need them.
+	Stock Stock `json:"stock"`
 	// GC is about addresses of pods that are gone.
 	GC GC `json:"gc"`
 }
+
+// Stock is the addresses that a node takes from a pool ahead of its pods, so that a pod need not wait for the API server.
+type Stock struct {
+	// PerPool is how many addresses of a pool a node holds unused, at most MaxStock; 0 turns the stock off.
+	PerPool int `json:"perPool"`
+	// HeartbeatSeconds is how long a node may hand out stock without having reached the API server, at least
+	// MinHeartbeatSeconds. The stock of a node that has been silent for longer is taken back.
+	HeartbeatSeconds int `json:"heartbeatSeconds"`
+}
+
+// Bounds of Stock. A shorter heartbeat would stop pods from starting whenever the API server restarts.
+const (
+	MaxStock            = 256
+	MinHeartbeatSeconds = 20
+)
+
+// Heartbeat is how long a node may hand out stock without having reached the API server.
+func (s Stock) Heartbeat() time.Duration { return time.Duration(s.HeartbeatSeconds) * time.Second }
 
 // GC is when addresses of pods that are gone are taken back.
 type GC struct {
@@ -52,7 +76,9 @@ func Default() Settings {
 	return Settings{
 		IPAMUnixSocketPath: DefaultSocket,
 		EnableIPv4:         true, EnableIPv6: true,
-		GC: GC{IntervalSeconds: 600},
+		EnableStatefulSet: true, EnableKubevirtStaticIP: true,
+		Stock: Stock{PerPool: 8, HeartbeatSeconds: 120},
+		GC:    GC{IntervalSeconds: 600},
 	}
 }
 
@@ -89,6 +115,12 @@ func (s Settings) validate() error {
 	}
 	if !filepath.IsAbs(s.IPAMUnixSocketPath) {
 		errs = append(errs, fmt.Errorf("ipamUnixSocketPath is %q: give an absolute path, such as %s", s.IPAMUnixSocketPath, DefaultSocket))
+	}
+	if s.Stock.PerPool < 0 || s.Stock.PerPool > MaxStock {
+		errs = append(errs, fmt.Errorf("stock.perPool is %d: give 0 (no stock) to %d", s.Stock.PerPool, MaxStock))
+	}
+	if s.Stock.HeartbeatSeconds < MinHeartbeatSeconds {
+		errs = append(errs, fmt.Errorf("stock.heartbeatSeconds is %d: give at least %d", s.Stock.HeartbeatSeconds, MinHeartbeatSeconds))
 	}
 	if s.GC.IntervalSeconds < 1 {
 		errs = append(errs, fmt.Errorf("gc.intervalSeconds is %d: give at least 1", s.GC.IntervalSeconds))

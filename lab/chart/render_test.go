@@ -142,6 +142,8 @@ func TestRefusals(t *testing.T) {
 		"pull policy":           {"image: {pullPolicy: Sometimes}", "/image/pullPolicy"},
 		"resource prefix":       {"sriov: {resourcePrefix: Spider_Net}", "/sriov/resourcePrefix"},
 		"other TLS method":      {"spiderpoolController: {tls: {method: certmanager}}", "/spiderpoolController/tls/method"},
+		"too much stock":        {"ipam: {stock: {perPool: 257}}", "/ipam/stock/perPool"},
+		"short heartbeat":       {"ipam: {stock: {heartbeatSeconds: 5}}", "/ipam/stock/heartbeatSeconds"},
 		"no address family":     {"ipam: {enableIPv4: false, enableIPv6: false}", "set at least one to true"},
 		"pool without a subnet": {"clusterDefaultPool: {installIPv4IPPool: true}", "clusterDefaultPool.ipv4Subnet is needed"},
 		"pool of nonsense":      {"clusterDefaultPool: {ipv4Subnet: everything}", "/clusterDefaultPool/ipv4Subnet"},
@@ -157,8 +159,8 @@ func TestRefusals(t *testing.T) {
 
 // TestOffValuesCount guards the completion of values against taking "false", 0 and "" for absent.
 func TestOffValuesCount(t *testing.T) {
-	got := mustRender(t, load(t), "ipam: {enableIPv6: false}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
-	for _, want := range []string{"enableIPv6: false", "name: INSTALL_MULTUS\n              value: \"false\""} {
+	got := mustRender(t, load(t), "ipam: {enableIPv6: false, enableStatefulSet: false, enableKubevirtStaticIP: false, stock: {perPool: 0}}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
+	for _, want := range []string{"enableIPv6: false", "enableStatefulSet: false", "enableKubevirtStaticIP: false", "perPool: 0", "heartbeatSeconds: 120", "name: INSTALL_MULTUS\n              value: \"false\""} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing", want)
 		}
