@@ -38,6 +38,7 @@ import (
 	"spidernet.io/spiderpool/internal/cniinstall"
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/deviceplugin"
+	"spidernet.io/spiderpool/internal/fence"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/leases"
 	"spidernet.io/spiderpool/internal/ledger"
@@ -148,6 +149,7 @@ func (a *agent) assemble(ctx context.Context) error {
 	}
 	a.view("sandboxes", func() (any, error) { return a.book.Sandboxes() })
 	a.view("vfs", func() (any, error) { return a.book.VFs() })
+	a.view("handouts", func() (any, error) { return a.book.HandOuts() })
 	a.view("releases", func() (any, error) { return a.book.Releases() })
 	a.view("timings", func() (any, error) { return a.service.Timings(), nil })
 	return nil
@@ -155,9 +157,16 @@ func (a *agent) assemble(ctx context.Context) error {
 
 // addService adds what answers CNI calls.
 func (a *agent) addService(ctx context.Context) error {
+	heartbeat, err := a.heartbeat()
+	if err != nil {
+		return err
+	}
+	recorder := recorder{a.mgr.GetEventRecorder("spiderpool-agent")}
 	addresses, err := leases.New(ctx, leases.Options{
 		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Informers: a.mgr.GetCache(),
 		Node: a.Node, Families: v2beta1.Families{IPv4: a.Settings.EnableIPv4, IPv6: a.Settings.EnableIPv6}, NetworkNamespace: a.Namespace, Log: a.Log,
+		ForgetStatefulSets: !a.Settings.EnableStatefulSet, ForgetVirtualMachines: !a.Settings.EnableKubevirtStaticIP,
+		Book: a.book, Promise: heartbeat, PerPool: a.Settings.Stock.PerPool, Lost: recorder.lost,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the address leases: %w", err)
@@ -166,7 +175,7 @@ func (a *agent) addService(ctx context.Context) error {
 	a.service, err = attach.New(attach.Options{
 		Ledger: a.book, Kernel: a.kernel, Plugins: a.plugins(sources), Addresses: addresses,
 		Pods: sources, Networks: sources, Status: sources, Devices: a.kubelet,
-		Events: recorder{a.mgr.GetEventRecorder("spiderpool-agent")}, Log: a.Log,
+		Events: recorder, Log: a.Log,
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
 		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
@@ -174,7 +183,19 @@ func (a *agent) addService(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return addAll(a.mgr, addresses)
+	return addAll(a.mgr, heartbeat, addresses)
+}
+
+// heartbeat is this node's promise about its stock of addresses.
+func (a *agent) heartbeat() (*fence.Heartbeat, error) {
+	clock, err := host.NewClock()
+	if err != nil {
+		return nil, err
+	}
+	return fence.New(fence.Options{
+		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Namespace: a.Namespace, Node: a.Node, Holder: a.book.ID(),
+		Valid: a.Settings.Stock.Heartbeat(), Clock: clock, Log: a.Log,
+	}), nil
 }
 
 func (a *agent) plugins(c *cluster) map[string]cni.Plugin {

@@ -117,3 +117,9 @@ type recorder struct{ events.EventRecorder }
 func (r recorder) Event(object runtime.Object, eventType, reason, message string) {
 	r.Eventf(object, nil, eventType, reason, "Attach", "%s", message)
 }
+
+// lost tells at a pod that its address is another's.
+func (r recorder) lost(holder v2beta1.LeasePod, why string) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: holder.Namespace, Name: holder.Name, UID: types.UID(holder.UID)}}
+	r.Event(pod, corev1.EventTypeWarning, "AddressLost", why)
+}

@@ -36,8 +36,8 @@ func keepsAddresses(owner *metav1.OwnerReference) bool {
 	if err != nil {
 		return false
 	}
-	return owner.Kind == "StatefulSet" && version == appsv1.SchemeGroupVersion ||
-		owner.Kind == "VirtualMachineInstance" && version.Group == "kubevirt.io"
+	return owner.Kind == v2beta1.OwnerStatefulSet && version == appsv1.SchemeGroupVersion ||
+		owner.Kind == v2beta1.OwnerVirtualMachineInstance && version.Group == "kubevirt.io"
 }
 
 // controllerAbove names the Deployment of a ReplicaSet without reading the
