@@ -45,7 +45,12 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 	}
 	r.Pod.Node = a.Node
 	r.Pod.Owner = a.stickyOwner(r.Pod.Owner)
-	defer a.pods.lock(r.Pod.UID)()
+	unlock, err := a.locks.lock(ctx, r.Pod.UID)
+	if err != nil {
+		return ipam.Allocation{}, err
+	}
+	defer unlock()
+	a.asked.note(r.Pod.UID)
 	if err := a.settleDoubts(ctx, r.Pod.UID); err != nil {
 		return ipam.Allocation{}, err
 	}

@@ -67,10 +67,8 @@ func (w *endpointWriter) set(r ipam.Request, clean bool, a ipam.Allocation) {
 	w.queue.AddAfter(key, endpointDelay)
 }
 
-// run writes until the context ends.
+// run writes until the queue is shut down.
 func (w *endpointWriter) run(ctx context.Context) {
-	stop := context.AfterFunc(ctx, w.queue.ShutDown)
-	defer stop()
 	for {
 		key, shutdown := w.queue.Get()
 		if shutdown {

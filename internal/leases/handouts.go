@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -38,9 +39,8 @@ func newWriter() *writer {
 
 func (w *writer) enqueue(name string) { w.queue.AddAfter(name, writeDelay) }
 
-// runWriter writes until the context ends.
+// runWriter writes until its queue is shut down.
 func (a *Allocator) runWriter(ctx context.Context) {
-	defer context.AfterFunc(ctx, a.writer.queue.ShutDown)()
 	for {
 		name, shutdown := a.writer.queue.Get()
 		if shutdown {
@@ -63,9 +63,13 @@ func (a *Allocator) writeHandOut(ctx context.Context, name string) error {
 	if !ok || e.user == nil {
 		return nil
 	}
-	defer a.pods.lock(e.user.UID)()
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	unlock, err := a.locks.lock(ctx, e.user.UID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return a.writeLocked(ctx, name, e.user.UID)
 }
 
@@ -82,8 +86,11 @@ func (a *Allocator) writeLocked(ctx context.Context, name, podUID string) error 
 				return err
 			}
 			continue
-		case e.lease.Spec.Pod != nil || e.lease.Spec.Node != a.Node:
-			return a.shown(name, e)
+		case !a.mayWrite(e):
+			a.lost(name, e, fmt.Sprintf("%s has it", e.lease.Holder()))
+			return a.endHandOut(name, podUID)
+		case equality.Semantic.DeepEqual(e.lease.Spec.Pod, e.user):
+			return a.endHandOut(name, podUID)
 		}
 		want := e.lease.DeepCopy()
 		a.assign(want, e.user)
@@ -104,12 +111,11 @@ func (a *Allocator) writeLocked(ctx context.Context, name, podUID string) error 
 	return errors.New("the lease keeps changing")
 }
 
-// shown ends a hand-out whose lease the API server shows as somebody's: the pod's, or, against all rules, another's.
-func (a *Allocator) shown(name string, e entry) error {
-	if p := e.lease.Spec.Pod; p == nil || p.UID != e.user.UID || p.Interface != e.user.Interface {
-		a.lost(name, e, fmt.Sprintf("%s has it", e.lease.Holder()))
-	}
-	return a.endHandOut(name, e.user.UID)
+// mayWrite tells whether the lease is as it was when its address was handed out, or shows the pod already, maybe with an
+// earlier sandbox.
+func (a *Allocator) mayWrite(e entry) bool {
+	p := e.lease.Spec.Pod
+	return e.lease.Spec.Node == a.Node && (p == nil || p.UID == e.user.UID && p.Interface == e.user.Interface)
 }
 
 // endHandOut forgets a hand-out, in the ledger first.
@@ -169,8 +175,12 @@ func (a *Allocator) lost(name string, e entry, why string) {
 // Settle makes the API server show all addresses of a pod, and has it told first of any that the pod is given later. It must
 // have succeeded before the pod's network-status is written.
 func (a *Allocator) Settle(ctx context.Context, podUID string) error {
-	defer a.pods.lock(podUID)()
-	a.sealed.add(podUID)
+	unlock, err := a.locks.lock(ctx, podUID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	a.sealed.note(podUID)
 	var errs []error
 	for _, h := range a.index.ofPod(podUID) {
 		if h.handedOut {

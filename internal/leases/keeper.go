@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,9 +61,8 @@ func (a *Allocator) kickAll() {
 	}
 }
 
-// runKeeper keeps the stock until the context ends. What the node had in stock, or uses, is taken for wanted.
+// runKeeper keeps the stock until its queue is shut down. What the node had in stock, or uses, is taken for wanted.
 func (a *Allocator) runKeeper(ctx context.Context) {
-	defer context.AfterFunc(ctx, a.keeper.queue.ShutDown)()
 	for _, h := range a.index.onNode() {
 		a.demand.note(h.pool)
 	}
@@ -90,6 +90,7 @@ func (a *Allocator) kickOften(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		a.kickAll()
+		a.endTwins(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -153,7 +154,8 @@ func (a *Allocator) adoptOrphan(ctx context.Context, lease *v2beta1.SpiderIPLeas
 		a.index.unborrow(lease.Name)
 		return fmt.Errorf("list the pods of node %s: %w", a.Node, err)
 	}
-	if holders := ipam.MayHoldUnseen(pods.Items); len(holders) > 0 {
+	others := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return a.asked.has(string(p.UID)) })
+	if holders := ipam.MayHoldUnseen(others); len(holders) > 0 {
 		a.index.unborrow(lease.Name)
 		a.Log.Info("leaving an address alone that an earlier record of this node may have given to a pod", "ip", lease.Spec.IP,
 			"pool", lease.Spec.Pool, "pods", strings.Join(holders, " "))

@@ -59,6 +59,8 @@ type Options struct {
 	Book    Book
 	Promise Promise
 	PerPool int
+	// Sandboxes returns the container IDs of the pod's sandboxes that this node knows; nil leaves what depends on it undone.
+	Sandboxes func(podUID string) ([]string, error)
 	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells only the log.
 	Lost func(pod v2beta1.LeasePod, why string)
 	Log  *slog.Logger
@@ -70,14 +72,19 @@ type Allocator struct {
 	index     *index
 	catalogue *catalogue
 	endpoints *endpointWriter
-	pods      keyedLocks
+	locks     keyedLocks // by pod UID
 	doubts    doubts
 	writer    *writer
 	keeper    *keeper
 	demand    demand
-	sealed    sealed
-	place     uint64 // where in a pool this node begins to look
-	synced    []toolscache.InformerSynced
+	// sealed are pods whose network-status has been, or may have been, written: what they are given from then on is written to
+	// the API server first. The pod itself tells so soon after.
+	sealed pods
+	// asked are pods for which an address was asked of this process. The runtime does so for a new sandbox, and has ended
+	// the one before it: such a pod has no address of which this process knows nothing.
+	asked  pods
+	place  uint64 // where in a pool this node begins to look
+	synced []toolscache.InformerSynced
 }
 
 // New returns an Allocator that follows the informers. Start must run for the
@@ -176,6 +183,8 @@ func handlerOf[T client.Object](put, remove func(T)) toolscache.ResourceEventHan
 // Start keeps the stock and tells the API server what is written behind the calls, until the context ends. It is a
 // manager.Runnable of every replica, leader or not.
 func (a *Allocator) Start(ctx context.Context) error {
+	defer a.shutDown()
+	defer context.AfterFunc(ctx, a.shutDown)()
 	if err := a.waitSynced(ctx); err != nil {
 		return nil // the context has ended
 	}
@@ -188,6 +197,13 @@ func (a *Allocator) Start(ctx context.Context) error {
 	parts.Go(func() { a.runKeeper(ctx) })
 	parts.Wait()
 	return nil
+}
+
+// shutDown ends the queues, and with them what works on them.
+func (a *Allocator) shutDown() {
+	a.endpoints.queue.ShutDown()
+	a.writer.queue.ShutDown()
+	a.keeper.queue.ShutDown()
 }
 
 // NeedLeaderElection tells the manager to run Start everywhere.

@@ -1,6 +1,8 @@
 package leases
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -11,32 +13,39 @@ type keyedLocks struct {
 	held map[string]*keyedLock
 }
 
+// keyedLock is held by whoever has put something into the channel.
 type keyedLock struct {
-	sync.Mutex
-	users int
+	holder chan struct{}
+	users  int
 }
 
-// lock waits for the key and returns what frees it.
-func (k *keyedLocks) lock(key string) (unlock func()) {
+// lock waits for the key, as long as the context lasts, and returns what frees it.
+func (k *keyedLocks) lock(ctx context.Context, key string) (unlock func(), err error) {
 	k.mu.Lock()
 	if k.held == nil {
 		k.held = map[string]*keyedLock{}
 	}
 	l := k.held[key]
 	if l == nil {
-		l = &keyedLock{}
+		l = &keyedLock{holder: make(chan struct{}, 1)}
 		k.held[key] = l
 	}
 	l.users++
 	k.mu.Unlock()
-	l.Lock()
-	return func() {
-		l.Unlock()
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if l.users--; l.users == 0 {
-			delete(k.held, key)
-		}
+	select {
+	case l.holder <- struct{}{}:
+		return func() { <-l.holder; k.leave(key, l) }, nil
+	case <-ctx.Done():
+		k.leave(key, l)
+		return nil, fmt.Errorf("wait for another call about pod %s: %w", key, ctx.Err())
+	}
+}
+
+func (k *keyedLocks) leave(key string, l *keyedLock) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if l.users--; l.users == 0 {
+		delete(k.held, key)
 	}
 }
 

@@ -17,6 +17,7 @@ type held struct {
 	// handedOut: the API server does not show the pod.
 	handedOut bool
 	pool      string
+	version   int64 // of IP
 }
 
 // ofPod returns what a pod holds, by name.
@@ -53,7 +54,7 @@ func (x *index) holdings(names nameSet) []held {
 	var found []held
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		e := x.entries[name]
-		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool})
+		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool, version: versionOf(e.ip)})
 	}
 	return found
 }

@@ -21,7 +21,11 @@ func (a *Allocator) Release(ctx context.Context, podUID, sandbox, iface string) 
 	if !a.hasSynced() {
 		return fmt.Errorf("release the addresses of sandbox %s: %w", sandbox, ErrNotReady)
 	}
-	defer a.pods.lock(podUID)()
+	unlock, err := a.locks.lock(ctx, podUID)
+	if err != nil {
+		return fmt.Errorf("release the addresses of sandbox %s: %w", sandbox, err)
+	}
+	defer unlock()
 	if err := a.settleDoubts(ctx, podUID); err != nil {
 		return fmt.Errorf("release the addresses of sandbox %s: %w", sandbox, err)
 	}
@@ -45,15 +49,15 @@ func heldBy(p *v2beta1.LeasePod, podUID, sandbox, iface string) bool {
 }
 
 // giveBack ends a pod's use of an address: the hand-out if the API server was never told, else the lease, as long as what it
-// is then still allows.
+// is still allows. The object may be another's by now: whoever deleted it made room for that.
 func (a *Allocator) giveBack(ctx context.Context, h held, still func(*v2beta1.SpiderIPLease) bool) error {
 	if h.handedOut {
 		if err := a.takeBack(h); err != nil {
 			return err
 		}
-		if h.lease == nil || h.lease.Spec.Pod == nil {
-			return nil
-		}
+	}
+	if h.lease == nil || h.lease.Spec.Pod == nil || !still(h.lease) {
+		return nil
 	}
 	return a.remove(ctx, h.lease, still)
 }

@@ -203,33 +203,30 @@ func (d *demand) pools() []string {
 	return slices.Collect(maps.Keys(d.last))
 }
 
-// sealed are pods whose network-status has been, or may have been, written: what they are given from then on is written to
-// the API server first. The pod itself tells so soon after. The zero value is ready.
-type sealed struct {
-	mu   sync.Mutex
-	pods map[string]time.Time
+// pods are pods of which something was noted lately, by UID. The zero value is ready.
+type pods struct {
+	mu    sync.Mutex
+	noted map[string]time.Time
 }
 
-// sealedFor is much longer than a written network-status takes to come back with the watch.
-const sealedFor = 30 * time.Minute
+// notedFor is much longer than a change of a pod takes to come back with the watch, and than the runtime takes to ask again.
+const notedFor = 30 * time.Minute
 
-func (s *sealed) add(uid string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.pods == nil {
-		s.pods = map[string]time.Time{}
+func (p *pods) note(uid string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.noted == nil {
+		p.noted = map[string]time.Time{}
 	}
-	for old, since := range s.pods {
-		if time.Since(since) > sealedFor {
-			delete(s.pods, old)
-		}
+	if _, known := p.noted[uid]; !known {
+		maps.DeleteFunc(p.noted, func(_ string, since time.Time) bool { return time.Since(since) > notedFor })
 	}
-	s.pods[uid] = time.Now()
+	p.noted[uid] = time.Now()
 }
 
-func (s *sealed) has(uid string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.pods[uid]
+func (p *pods) has(uid string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.noted[uid]
 	return ok
 }

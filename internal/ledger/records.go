@@ -17,6 +17,21 @@ func (l *Ledger) Sandbox(containerID string) (s Sandbox, ok bool, err error) {
 // Sandboxes returns all of them, in order of container ID.
 func (l *Ledger) Sandboxes() ([]Sandbox, error) { return list[Sandbox](l.db, bucketSandboxes) }
 
+// SandboxesOf returns the container IDs of a pod's sandboxes.
+func (l *Ledger) SandboxesOf(podUID string) ([]string, error) {
+	all, err := l.Sandboxes()
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, s := range all {
+		if s.Pod.UID == podUID {
+			ids = append(ids, s.ContainerID)
+		}
+	}
+	return ids, nil
+}
+
 // UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one with the container ID
 // and the present time. When fn fails nothing is written. When no attachment is left the record is removed. fn may run more
 // than once, each time with the record as it is then, and must change nothing else.
