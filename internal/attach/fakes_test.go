@@ -64,6 +64,7 @@ type node struct {
 	events    []string
 	apiDown   bool
 	liveReads int
+	asked     ipam.Request // the last one for an address
 
 	settled     map[string]bool // by pod UID
 	settleFails bool
@@ -275,6 +276,7 @@ func heldKey(podUID, ifname, sandbox string) string { return podUID + " " + ifna
 func (n *node) Allocate(_ context.Context, r ipam.Request) (ipam.Allocation, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.asked = r
 	addr := netip.MustParseAddr("172.91.0.100")
 	for _, taken := range n.held {
 		if taken.Compare(addr) >= 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +66,9 @@ type Addresses interface {
 // Kernel is what this package itself asks of the node.
 type Kernel interface {
 	NSExists(ns host.NS) bool
+	VF(pci string) (host.VF, error)
+	LinkByPCI(ns host.NS, pci string) (host.Link, error)
+	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
 }
 
 // Options are the parts that a Service works with. All but the last group are required.
@@ -132,7 +136,7 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1)}
 	s.status = newStatusQueue(s)
-	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater}}
+	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater, Masters: s.masters}}
 	for name, p := range o.Plugins {
 		plugins[name] = p
 	}

@@ -4,6 +4,7 @@
 package spiderpool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -30,9 +31,11 @@ type Plugin struct {
 	// Release has an address given back: durably noted when it returns, done soon after. So DEL neither waits for the API
 	// server nor fails without it. It succeeds when nothing is held.
 	Release func(podUID, sandbox, ifname string) error
+	// Masters finds the addresses of the physical function to which a device belongs, for match_master_subnet. Nil: nobody can tell.
+	Masters func(deviceID string) ([]netip.Addr, error)
 }
 
-// conf is the part of the configuration that is read.
+// conf is the part of the configuration that is read: our own section, and the device of the plugin that calls us.
 type conf struct {
 	IPAM struct {
 		IPv4              []string `json:"default_ipv4_ippool"`
@@ -40,6 +43,10 @@ type conf struct {
 		CleanGateway      bool     `json:"clean_gateway"`
 		MatchMasterSubnet bool     `json:"match_master_subnet"`
 	} `json:"ipam"`
+	DeviceID      string `json:"deviceID"`
+	RuntimeConfig struct {
+		DeviceID string `json:"deviceID"`
+	} `json:"runtimeConfig"`
 }
 
 // state is what Del needs.
@@ -61,12 +68,36 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if err := r.State.Save(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
 	}
-	got, err := p.Addresses.Allocate(ctx, ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID, Network: r.NAD,
-		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway, MatchMasterSubnet: c.IPAM.MatchMasterSubnet})
+	got, err := p.Addresses.Allocate(ctx, p.request(r, c))
 	if err != nil {
 		return nil, err // a refusal is for people and says everything
 	}
 	return result(got), nil
+}
+
+func (p *Plugin) request(r *cni.Request, c conf) ipam.Request {
+	out := ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID, Network: r.NAD,
+		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway, MatchMasterSubnet: c.IPAM.MatchMasterSubnet}
+	if out.MatchMasterSubnet {
+		out.MasterAddresses, out.MasterUnknown = p.master(cmp.Or(c.DeviceID, c.RuntimeConfig.DeviceID))
+	}
+	return out
+}
+
+// master finds the addresses of the physical function of a device, or says why they are not known: then no pool may serve,
+// and the refusal passes it on beside what else keeps pools from serving.
+func (p *Plugin) master(deviceID string) (addresses []netip.Addr, unknown string) {
+	if deviceID == "" {
+		return nil, "the configuration has no deviceID; match_master_subnet is for networks whose pods get a virtual function, such as sriov and ib-sriov"
+	}
+	if p.Masters == nil {
+		return nil, "nothing here can tell which one " + deviceID + " belongs to"
+	}
+	addresses, err := p.Masters(deviceID)
+	if err != nil {
+		return nil, err.Error()
+	}
+	return addresses, ""
 }
 
 func result(a ipam.Allocation) *types100.Result {

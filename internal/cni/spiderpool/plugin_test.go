@@ -81,6 +81,80 @@ func TestAddAndDel(t *testing.T) {
 	}
 }
 
+// The addresses of the physical function are asked for only where the network wants them, and when nobody knows them, the
+// request says why.
+func TestMasters(t *testing.T) {
+	here := []netip.Addr{netip.MustParseAddr("172.91.0.10")}
+	masters := func(deviceID string) ([]netip.Addr, error) {
+		if deviceID != "0000:86:00.1" {
+			return nil, errors.New("deviceID " + deviceID + " is not a virtual function of this node")
+		}
+		return here, nil
+	}
+	for name, test := range map[string]struct {
+		conf    string
+		masters func(string) ([]netip.Addr, error)
+		want    ipam.Request
+	}{
+		"not wanted":       {`{"deviceID":"0000:86:00.1","ipam":{}}`, masters, ipam.Request{}},
+		"device":           {`{"deviceID":"0000:86:00.1","ipam":{"match_master_subnet":true}}`, masters, ipam.Request{MasterAddresses: here}},
+		"runtime's device": {`{"runtimeConfig":{"deviceID":"0000:86:00.1"},"ipam":{"match_master_subnet":true}}`, masters, ipam.Request{MasterAddresses: here}},
+		"no device": {`{"ipam":{"match_master_subnet":true}}`, masters,
+			ipam.Request{MasterUnknown: "the configuration has no deviceID; match_master_subnet is for networks whose pods get a virtual function, such as sriov and ib-sriov"}},
+		"other device": {`{"deviceID":"0000:01:00.0","ipam":{"match_master_subnet":true}}`, masters,
+			ipam.Request{MasterUnknown: "deviceID 0000:01:00.0 is not a virtual function of this node"}},
+		"nobody knows": {`{"deviceID":"0000:86:00.1","ipam":{"match_master_subnet":true}}`, nil,
+			ipam.Request{MasterUnknown: "nothing here can tell which one 0000:86:00.1 belongs to"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &addresses{}
+			if _, err := (&Plugin{Addresses: a, Masters: test.masters}).Add(context.Background(), &cni.Request{Conf: []byte(test.conf), Pod: ipam.Pod{UID: "u"}, State: &memory{}}); err != nil {
+				t.Fatal(err)
+			}
+			test.want.Pod, test.want.MatchMasterSubnet = ipam.Pod{UID: "u"}, name != "not wanted"
+			if diff := cmp.Diff(test.want, a.asked, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// FuzzConf: whatever the configuration, Add asks for an address or says what is wrong with it, and with match_master_subnet
+// it never asks without addresses to compare or a reason why there are none.
+func FuzzConf(f *testing.F) {
+	for _, seed := range []string{guide, `{}`, `null`, `[]`, `{"ipam":[]}`, `{"ipam":{"match_master_subnet":true},"deviceID":"0000:86:00.1"}`,
+		`{"ipam":{"match_master_subnet":true},"deviceID":7}`, `{"ipam":{"default_ipv4_ippool":[null,""],"default_ipv6_ippool":["v6"]},"runtimeConfig":{"deviceID":"x"}}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		a := &addresses{}
+		p := &Plugin{Addresses: a, Masters: func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("172.91.0.10")}, nil }}
+		_, err := p.Add(context.Background(), &cni.Request{Conf: text, Pod: ipam.Pod{UID: "u"}, State: &memory{}})
+		if err != nil {
+			if !strings.Contains(err.Error(), "the configuration does not parse: ") {
+				t.Fatalf("the refusal %q does not say what is wrong", err)
+			}
+			return
+		}
+		if known := len(a.asked.MasterAddresses) > 0; a.asked.MatchMasterSubnet != (known || a.asked.MasterUnknown != "") || known && a.asked.MasterUnknown != "" {
+			t.Fatalf("asked with match %t for the subnets of %v (%s)", a.asked.MatchMasterSubnet, a.asked.MasterAddresses, a.asked.MasterUnknown)
+		}
+		again, err := json.Marshal(map[string]any{"ipam": map[string]any{"default_ipv4_ippool": a.asked.DefaultIPv4, "default_ipv6_ippool": a.asked.DefaultIPv6,
+			"clean_gateway": a.asked.CleanGateway, "match_master_subnet": a.asked.MatchMasterSubnet}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := a.asked
+		if _, err := p.Add(context.Background(), &cni.Request{Conf: again, Pod: ipam.Pod{UID: "u"}, State: &memory{}}); err != nil {
+			t.Fatal(err)
+		}
+		first.MasterAddresses, first.MasterUnknown, a.asked.MasterAddresses, a.asked.MasterUnknown = nil, "", nil, ""
+		if diff := cmp.Diff(first, a.asked); diff != "" {
+			t.Fatalf("%s is read as another request:\n%s", again, diff)
+		}
+	})
+}
+
 func TestRefusals(t *testing.T) {
 	exhausted := errors.New("pool v4-91: no free address")
 	for name, test := range map[string]struct {
