@@ -281,7 +281,8 @@ func ipam(s *v2beta1.MultusCNIConfigSpec, pools *v2beta1.SpiderpoolPools) *ipamC
 	conf := &ipamConf{Type: TypeIPAM}
 	if pools != nil {
 		conf.IPv4Pools, conf.IPv6Pools = pools.IPv4IPPool, pools.IPv6IPPool
-		conf.MatchMasterSubnet = deref(pools.MatchMasterSubnet)
+		// The device tells which interface is the physical one, and an IPoIB child has no device.
+		conf.MatchMasterSubnet = deref(pools.MatchMasterSubnet) && s.EffectiveCNIType() != v2beta1.IPoIBCNI
 	}
 	return conf
 }

@@ -180,10 +180,14 @@ func validateMasterStanza(path *field.Path, c masterStanza) field.ErrorList {
 		errs = append(errs, validateResourceName(path.Child("rdmaResourceName"), c.rdmaResource)...)
 	}
 	errs = append(errs, validatePools(path.Child("ippools"), c.pools)...)
-	if c.pools != nil && c.pools.MatchMasterSubnet != nil && *c.pools.MatchMasterSubnet {
-		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true, "is only for sriov, ib-sriov, ipoib and ovs networks: remove it"))
+	if c.pools.matchesMaster() {
+		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true, "is only for sriov, ib-sriov and ovs networks: remove it"))
 	}
 	return errs
+}
+
+func (p *SpiderpoolPools) matchesMaster() bool {
+	return p != nil && p.MatchMasterSubnet != nil && *p.MatchMasterSubnet
 }
 
 func validateVlan(path *field.Path, c *SpiderVlanCniConfig) field.ErrorList {
@@ -346,6 +350,9 @@ func multusWarnings(c *SpiderMultusConfig, stanza cniStanza) []string {
 	}
 	if s.CoordinatorConfig != nil && s.EnableCoordinator != nil && !*s.EnableCoordinator && stanza.cniType != CustomCNI {
 		warnings = append(warnings, "spec.coordinator has no effect: spec.enableCoordinator is false")
+	}
+	if c := s.IpoibConfig; stanza.cniType == IPoIBCNI && c != nil && c.SpiderpoolConfigPools.matchesMaster() {
+		warnings = append(warnings, "spec.ipoib.ippools.matchMasterSubnet has no effect: it is for networks whose pods get a virtual function; name the pools of the master's subnet")
 	}
 	return warnings
 }

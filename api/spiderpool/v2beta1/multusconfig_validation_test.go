@@ -118,6 +118,10 @@ func TestMultusConfig(t *testing.T) {
 			annotations: map[string]string{AnnotationMultusConfigCNIVersion: "1.1.0"},
 		},
 		{
+			name: "subnet of an IPoIB master", spec: "cniType: ipoib\nipoib: {master: ib0, ippools: {ipv4: [v4-91], matchMasterSubnet: true}}", wantType: "ipoib",
+			warnings: []string{"spec.ipoib.ippools.matchMasterSubnet has no effect: it is for networks whose pods get a virtual function"},
+		},
+		{
 			name: "macvlan", spec: "cniType: macvlan\nmacvlan: {master: [eth0, eth0, ''], rdmaResourceName: x, ippools: {matchMasterSubnet: true}}", wantType: "macvlan",
 			errors: []string{
 				`spec.macvlan.master[1]: Duplicate value: "eth0"`, `spec.macvlan.master[2]: Required value`,
