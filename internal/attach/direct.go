@@ -73,8 +73,10 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 	}
 	if a != nil {
 		call.NAD = a.NAD
-		for _, other := range sb.Attachments {
-			call.Interfaces = append(call.Interfaces, other.IfName)
+		if len(a.Direct) == 0 { // a call of our meta plugin, which recorded all; what something else attaches is recorded one by one
+			for _, other := range sb.Attachments {
+				call.Interfaces = append(call.Interfaces, other.IfName)
+			}
 		}
 		if i := indexDirect(a, c.plugin); i >= 0 {
 			if a.Direct[i].Done {

@@ -43,6 +43,7 @@ const (
 	poolOf         = "ipam.spidernet.io/ippool"
 	poolsOf        = "ipam.spidernet.io/ippools"
 	routesOf       = "ipam.spidernet.io/routes"
+	defaultRouteOf = "ipam.spidernet.io/default-route-nic"
 )
 
 // common is what the pods below refer to. All of it is good input.
@@ -299,6 +300,12 @@ var badInputs = []badInput{
 		pod:     pod{name: "routes-unreadable", annotations: map[string]string{defaultNetwork: "badinput/tcp", routesOf: `[{"dst":"10.0.0.1/8","gw":"172.91.0.1"}]`}},
 		message: `attach network badinput/tcp as eth0: plugin ipoib: ipam spiderpool: annotation ipam.spidernet.io/routes: entry 0: dst "10.0.0.1/8" has host bits set; write 10.0.0.0/8`,
 		remedy:  "Write the route as the message does.",
+	},
+	{
+		title: "default-route-nic names an interface that the pod does not have", group: groupPod, where: atPod,
+		pod:     pod{name: "default-route", annotations: map[string]string{defaultNetwork: "badinput/tcp", defaultRouteOf: "net1"}},
+		message: `attach network badinput/tcp as eth0: plugin coordinator: annotation ipam.spidernet.io/default-route-nic is "net1", and the pod's interfaces are eth0; name one of them, or remove the annotation`,
+		remedy:  "Name an interface of the pod, or attach the network that is to be net1.",
 	},
 	{
 		title: "Resource not requested", group: groupPod, where: atPod,

@@ -5,7 +5,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
+	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 )
 
@@ -36,6 +38,8 @@ type facts struct {
 	mode   string
 	pod    host.NS
 	ifname string
+	// interfaces are the names of all interfaces of the pod, those to come too; empty when nobody knows.
+	interfaces []string
 	// nics are the pod's interfaces without lo and veth0.
 	nics []nic
 	// podRoutes are the main table of the pod, nodeRoutes the settings' hostTable of the node.
@@ -114,7 +118,8 @@ func (f facts) this() (nic, error) {
 			continue
 		}
 		if len(n.addrs) == 0 {
-			return nic{}, fmt.Errorf("%s has no address: the coordinator needs one; set enableCoordinator to false for a network without addresses", f.ifname)
+			return nic{}, cni.Errorf(cni.CodeInvalidConfig, "give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address",
+				"%s has no address, and a pod's node reaches it by the address of its first interface", f.ifname)
 		}
 		return n, nil
 	}
@@ -327,10 +332,22 @@ func (p *plan) takeDefault(f facts, this, holder nic, v6 bool) {
 	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
 }
 
-// checkDefaultNIC remarks on a wanted interface that is not there; a network attached later may still bring it.
-func (p *plan) checkDefaultNIC(f facts) {
+// absent tells whether the interface that is to keep the default route is not in the pod and, as far as is known, will not come.
+func (f facts) absent() bool {
 	wanted := f.set.defaultNIC
-	if wanted != "" && !slices.ContainsFunc(f.nics, func(n nic) bool { return n.Name == wanted }) {
+	return wanted != "" && !slices.ContainsFunc(f.nics, func(n nic) bool { return n.Name == wanted }) && !slices.Contains(f.interfaces, wanted)
+}
+
+// checkDefaultNIC remarks on a wish that is not fulfilled. Only the pod's own is refused when the interface does not exist:
+// the settings of a network or a cluster are for pods of all kinds.
+func (p *plan) checkDefaultNIC(f facts) {
+	switch wanted := f.set.defaultNIC; {
+	case wanted == "":
+	case f.absent() && len(f.interfaces) > 0:
+		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route, and the pod's interfaces are %s: the default route stays where it is", wanted, strings.Join(f.interfaces, ", ")))
+	case f.absent():
 		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route and is not in the pod yet", wanted))
+	case wanted == f.ifname && f.mode != modeFirst && !f.set.tunePodRoutes:
+		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route, and tunePodRoutes is false: the default route stays where it is", wanted))
 	}
 }

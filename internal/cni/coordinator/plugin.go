@@ -57,6 +57,9 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if r.Prev == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "the coordinator is first in the chain")
 	}
+	if bare, err := p.bare(r); err != nil || bare {
+		return r.Prev, err
+	}
 	set, err := p.readSettings(ctx, r)
 	if err != nil {
 		return nil, err
@@ -69,7 +72,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if err != nil || mode == modeDisabled {
 		return r.Prev, err
 	}
-	f := facts{set: set, mode: mode, pod: r.NetNS, ifname: r.IfName, gateways: gateways(r.Prev)}
+	f := facts{set: set, mode: mode, pod: r.NetNS, ifname: r.IfName, interfaces: r.Interfaces, gateways: gateways(r.Prev)}
 	if err := p.gather(&f); err != nil {
 		return nil, err
 	}
@@ -96,6 +99,17 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 		return nil, err
 	}
 	return r.Prev, nil
+}
+
+// bare tells a further interface without an address, such as one for RDMA alone: there is nothing to route. A pod's first
+// interface is another matter, its node reaches the pod by it.
+func (p *Plugin) bare(r *cni.Request) (bool, error) {
+	if r.IfName == firstNIC || len(r.Prev.IPs) > 0 {
+		return false, nil
+	}
+	nics, err := p.nics(r.NetNS)
+	i := slices.IndexFunc(nics, func(n nic) bool { return n.Name == r.IfName })
+	return i >= 0 && len(nics[i].addrs) == 0, err
 }
 
 // find is a link or nil.
@@ -128,6 +142,10 @@ func (p *Plugin) checkTuning(f facts) error {
 	}
 	if f.set.macPrefix != "" && this.LinkLayer != host.InfiniBand {
 		return cni.Errorf(cni.CodeInvalidConfig, "clear podMACPrefix", "podMACPrefix is %q: hardware addresses of %s interfaces are not set here", f.set.macPrefix, this.LinkLayer)
+	}
+	if f.set.nicOfPod && len(f.interfaces) > 0 && f.absent() {
+		return cni.Errorf(cni.CodeInvalidConfig, "name one of them, or remove the annotation",
+			"annotation %s is %q, and the pod's interfaces are %s", AnnotationDefaultRouteNIC, f.set.defaultNIC, strings.Join(f.interfaces, ", "))
 	}
 	if f.set.txQueueLen > 0 {
 		return cni.Errorf(cni.CodeInvalidConfig, "set txQueueLen to 0", "txQueueLen is %d: queue lengths are not set here", f.set.txQueueLen)

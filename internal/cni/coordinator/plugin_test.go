@@ -246,6 +246,101 @@ func TestDefaultRouteAnnotation(t *testing.T) {
 	}
 }
 
+// An interface that the pod names and does not have is refused before anything is changed, for whichever interface comes first.
+func TestDefaultRouteAnnotationOfNoInterface(t *testing.T) {
+	for _, tt := range []struct {
+		ifname, wanted string
+		interfaces     []string
+		want           string
+	}{
+		{"eth0", "net2", []string{"eth0", "net1"}, `annotation ipam.spidernet.io/default-route-nic is "net2", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
+		{"net1", "net 1", []string{"eth0", "net1"}, `annotation ipam.spidernet.io/default-route-nic is "net 1", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
+		{"eth0", "veth0", []string{"eth0"}, `annotation ipam.spidernet.io/default-route-nic is "veth0", and the pod's interfaces are eth0; name one of them, or remove the annotation`},
+		{"eth0", "net1", []string{"eth0", "net1"}, ""}, // it is to come
+		{"eth0", "eth0", []string{"eth0", "net1"}, ""},
+		{"eth0", "net2", nil, ""}, // something else attaches, and it may come
+	} {
+		f := node(t)
+		prev := attach(t, f, tt.ifname, "172.91.0.1", "172.91.0.100/16")
+		before := f.Snapshot()
+		r := request(tt.ifname, prev, `{"podDefaultRouteNic":"eth0"}`)
+		r.Interfaces, r.Pod.Annotations = tt.interfaces, map[string]string{AnnotationDefaultRouteNIC: tt.wanted}
+		_, err := (&Plugin{Kernel: f, Cluster: labCluster}).Add(t.Context(), r)
+		if tt.want == "" {
+			check(t, err)
+			continue
+		}
+		if err == nil || err.Error() != tt.want || cni.Wire(err).Code != cni.CodeInvalidConfig {
+			t.Errorf("\n got %v\nwant %s", err, tt.want)
+		}
+		if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+			t.Errorf("something was changed:\n%s", diff)
+		}
+	}
+}
+
+// What a network or the cluster wishes is for pods of all kinds: where it cannot be, the log says so.
+func TestDefaultRouteRemarks(t *testing.T) {
+	both := []nic{{Link: host.Link{Name: "eth0"}}, {Link: host.Link{Name: "net1"}}}
+	for _, tt := range []struct {
+		name string
+		f    facts
+		want string
+	}{
+		{"nobody wishes anything", facts{nics: both}, ""},
+		{"it is there", facts{nics: both, set: settings{defaultNIC: "eth0", tunePodRoutes: true}}, ""},
+		{"it is to come", facts{nics: both, set: settings{defaultNIC: "net2"}, interfaces: []string{"eth0", "net1", "net2"}}, ""},
+		{"it may come", facts{nics: both, set: settings{defaultNIC: "net2"}}, "net2 is to keep the default route and is not in the pod yet"},
+		{"it does not exist", facts{nics: both, set: settings{defaultNIC: "net2"}, interfaces: []string{"eth0", "net1"}},
+			"net2 is to keep the default route, and the pod's interfaces are eth0, net1: the default route stays where it is"},
+		{"routes are left alone", facts{nics: both, set: settings{defaultNIC: "net1"}, ifname: "net1", mode: modeUnderlay},
+			"net1 is to keep the default route, and tunePodRoutes is false: the default route stays where it is"},
+	} {
+		var p plan
+		p.checkDefaultNIC(tt.f)
+		if got := strings.Join(p.remarks, "; "); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// An interface for RDMA alone has no address, and nothing is to be done for it, whatever the settings.
+func TestInterfaceWithoutAddress(t *testing.T) {
+	f := node(t)
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, err := p.Add(t.Context(), request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{}`))
+	check(t, err)
+	for _, conf := range []string{`{}`, `{"mode":"overlay"}`, `{"podDefaultRouteNic":"net1"}`} {
+		prev := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
+		if conf == `{}` {
+			prev = attach(t, f, "net1", "", "fe80::7/64")
+			prev.IPs = nil
+		}
+		before := f.Snapshot()
+		r := request("net1", prev, conf)
+		got, err := p.Add(t.Context(), r)
+		check(t, err)
+		if got != prev {
+			t.Error("the result is not the one of the plugin before")
+		}
+		check(t, p.Check(t.Context(), r))
+		check(t, p.Del(t.Context(), r))
+		if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+			t.Errorf("something was changed:\n%s", diff)
+		}
+	}
+}
+
+func TestFirstInterfaceWithoutAddress(t *testing.T) {
+	f := node(t)
+	_, err := (&Plugin{Kernel: f, Cluster: labCluster}).Add(t.Context(), request("eth0", attach(t, f, "eth0", ""), `{}`))
+	const want = "eth0 has no address, and a pod's node reaches it by the address of its first interface; " +
+		"give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address"
+	if err == nil || err.Error() != want {
+		t.Errorf("\n got %v\nwant %s", err, want)
+	}
+}
+
 func TestStaleRoute(t *testing.T) {
 	f := node(t)
 	eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)

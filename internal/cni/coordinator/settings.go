@@ -28,6 +28,7 @@ type settings struct {
 	mode          string
 	tunePodRoutes bool
 	defaultNIC    string // "" leaves the default route where it is
+	nicOfPod      bool   // the pod itself names defaultNIC
 	hostTable     int
 	rpFilter      int // negative leaves it
 	vethMTU       int
@@ -54,10 +55,13 @@ func (p *Plugin) readSettings(ctx context.Context, r *cni.Request) (settings, er
 		return settings{}, cni.Errorf(cni.CodeTryAgainLater, "", "read the SpiderCoordinator: %w", err)
 	}
 	overlay(&spec, &own)
-	if nic := r.Pod.Annotations[AnnotationDefaultRouteNIC]; nic != "" {
+	nic := r.Pod.Annotations[AnnotationDefaultRouteNIC]
+	if nic != "" {
 		spec.PodDefaultRouteNIC = &nic
 	}
-	return parse(spec, status)
+	set, err := parse(spec, status)
+	set.nicOfPod = nic != ""
+	return set, err
 }
 
 func overlay(spec, own *v2beta1.CoordinatorSpec) {
