@@ -236,14 +236,18 @@ func olderPool(a, b *SpiderIPPool) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-// validateLeasesStay refuses to take away addresses in use. A lease that lay
-// outside the pool before the change does not stand in its way.
+// validateLeasesStay refuses to take away addresses that pods use. A lease that
+// lay outside the pool before the change does not stand in its way, nor does
+// stock: its node gives it back when it sees the change.
 func validateLeasesStay(old, p *SpiderIPPool, leases []SpiderIPLease) field.ErrorList {
 	before, beforeErrs := ParseIPPoolSpec(&old.Spec)
 	after, _ := ParseIPPoolSpec(&p.Spec) // validated above
 	const most = 4
 	var lost []string
 	for i := range leases {
+		if leases[i].Spec.Pod == nil {
+			continue
+		}
 		ip, err := ParseAddress(leases[i].Spec.IP)
 		if err != nil || after.IPs.Contains(ip) || len(beforeErrs) == 0 && !before.IPs.Contains(ip) {
 			continue
