@@ -210,6 +210,19 @@ var badInputs = []badInput{
 		remedy:   "Use the other pool's subnet to the letter, or one apart from it.",
 	},
 	{
+		title: "Addresses of nodes", group: groupPool, where: warned,
+		manifest: pool("bad-nodes", "  subnet: 10.20.1.0/24\n  ips: [10.20.1.10-10.20.1.20]\n"),
+		message: "spec.ips has 10.20.1.10, which is the address of node 10-20-1-10: a pod that is given it takes the node's traffic; add it to spec.excludeIPs\n" +
+			"spec.ips has 10.20.1.20, which is the address of node 10-20-1-20: a pod that is given it takes the node's traffic; add it to spec.excludeIPs",
+		remedy: "Exclude the addresses of nodes, in the pool or for all pools by a SpiderReservedIP.",
+	},
+	{
+		title: "Pool without addresses", group: groupPool, where: warned,
+		manifest: pool("bad-empty", "  subnet: 172.93.0.0/16\n"),
+		message:  "spec.ips is empty: the pool gives out no address; add ranges of its subnet",
+		remedy:   "Add ranges, if pods are to get addresses of the pool.",
+	},
+	{
 		title: "numVfs above what the card supports", group: groupPolicy, where: refused,
 		manifest: policy("bad", "  nodeSelector:\n    kubernetes.io/os: linux\n  resourceName: bad\n  priority: 90\n  numVfs: 64\n  nicSelector:\n    vendor: \"15b3\"\n    rootDevices: [\"0000:86:00.0\"]\n"),
 		message:  "spec.numVfs: Invalid value: 64: card 0000:86:00.0 on node 10-20-1-10 supports at most 16; card 0000:86:00.0 on node 10-20-1-20 supports at most 16: lower numVfs, or raise the card's limit in its firmware (NVIDIA: `mstconfig -d <pci> set SRIOV_EN=True NUM_OF_VFS=<n>`, then reboot)",

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -28,7 +29,7 @@ func setupWebhooks(mgr ctrl.Manager, o Options) error {
 // poolWebhook admits pools.
 type poolWebhook struct {
 	live     client.Reader // other pools, as they are now
-	cached   client.Reader // leases, of which there may be many
+	cached   client.Reader // leases, of which there may be many, and what warnings look at
 	families v2beta1.Families
 }
 
@@ -42,7 +43,10 @@ func (w poolWebhook) ValidateCreate(ctx context.Context, p *v2beta1.SpiderIPPool
 	if err != nil {
 		return nil, err
 	}
-	return nil, invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPool(p, w.families, others))
+	if err := invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPool(p, w.families, others)); err != nil {
+		return nil, err
+	}
+	return poolWarnings(ctx, w.cached, p), nil
 }
 
 func (w poolWebhook) ValidateUpdate(ctx context.Context, old, p *v2beta1.SpiderIPPool) (admission.Warnings, error) {
@@ -56,7 +60,13 @@ func (w poolWebhook) ValidateUpdate(ctx context.Context, old, p *v2beta1.SpiderI
 			return nil, err
 		}
 	}
-	return nil, invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPoolUpdate(old, p, w.families, others, leases))
+	if err := invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPoolUpdate(old, p, w.families, others, leases)); err != nil {
+		return nil, err
+	}
+	if equality.Semantic.DeepEqual(old.Spec, p.Spec) { // ours, such as a finalizer's: nobody reads the answer
+		return nil, nil
+	}
+	return poolWarnings(ctx, w.cached, p), nil
 }
 
 // ValidateDelete admits: the finalizer keeps a pool until its addresses are given back.
