@@ -113,9 +113,9 @@ const podGrace = 30 * time.Second
 func setup(mgr ctrl.Manager, o Options) error {
 	gc := o.Settings.GC
 	err := pools.SetupWithManager(mgr, pools.Options{
-		Namespace: o.Namespace,
-		Families:  v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
-		Rescan:    gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
+		Namespace: o.Namespace, Heartbeat: o.Settings.Stock.Heartbeat(),
+		Families: v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
+		Rescan:   gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the pools: %w", err)

@@ -30,6 +30,9 @@ func Name(node string) string { return "spiderpool-agent-" + node }
 // Watcher is the controller's side. It notes when it first saw the present renewal of each heartbeat. The zero value is
 // ready and safe for concurrent use.
 type Watcher struct {
+	// Valid is what a heartbeat may have promised that is not there any more; at least DefaultValid.
+	Valid time.Duration
+
 	mu    sync.Mutex
 	nodes map[string]sighting
 }
@@ -50,7 +53,7 @@ func (w *Watcher) Silent(node string, heartbeat *coordinationv1.Lease, now time.
 		w.nodes = map[string]sighting{}
 	}
 	last, known := w.nodes[node]
-	seen := sighting{since: now, valid: max(last.valid, DefaultValid)} // a heartbeat that was deleted may have promised more
+	seen := sighting{since: now, valid: max(last.valid, w.Valid, DefaultValid)}
 	if heartbeat != nil {
 		seen.version, seen.valid = string(heartbeat.UID)+"/"+heartbeat.ResourceVersion, validity(heartbeat)
 	}

@@ -491,7 +491,8 @@ func (b *builder) giveBack(app string) {
 		}})
 }
 
-// allBack compares each node with what it owned before any pod, and counts leases and records.
+// allBack compares each node with what it owned before any pod, and counts records and the leases that pods have: those without a
+// pod are what a node holds ready.
 func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 	var differ []string
 	for _, n := range b.Nodes {
@@ -510,12 +511,12 @@ func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 			differ = append(differ, n+": the agent still has a record of "+ib)
 		}
 	}
-	used, err := w.Shell(ctx, "kubectl get spiderippool v4-91 -o jsonpath='{.status.allocatedIPCount}'; echo; kubectl get spideripleases -o name | wc -l")
+	used, err := w.Shell(ctx, "kubectl get spiderippool v4-91 -o jsonpath='{.status.allocatedIPCount}'; echo; kubectl get spideripleases -o jsonpath='{.items[*].spec.pod.uid}' | wc -w")
 	if err != nil {
 		return false, "", err
 	}
 	if strings.Join(strings.Fields(used), " ") != "0 0" {
-		differ = append(differ, "addresses in the pool's status, leases: "+strings.Join(strings.Fields(used), ", "))
+		differ = append(differ, "addresses in the pool's status, leases of pods: "+strings.Join(strings.Fields(used), ", "))
 	}
 	if len(differ) > 0 {
 		return false, strings.Join(differ, "\n"), nil

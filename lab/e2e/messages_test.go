@@ -174,7 +174,7 @@ func words(set map[string]bool) string { return strings.Join(slices.Sorted(maps.
 // holders are the pods that have an address, or of which an agent has a record.
 func holders(t *testing.T) []string {
 	t.Helper()
-	list := strings.Fields(shell(t, `kubectl get spideripleases -o jsonpath='{range .items[*]}{.spec.pod.namespace}/{.spec.pod.name}{"\n"}{end}'`))
+	list := strings.Fields(shell(t, `kubectl get spideripleases -o jsonpath='{range .items[?(@.spec.pod)]}{.spec.pod.namespace}/{.spec.pod.name}{"\n"}{end}'`))
 	for _, n := range topology.Names() {
 		list = append(list, strings.Fields(records(t, n))...)
 	}
@@ -267,7 +267,7 @@ func look(t *testing.T) snapshot {
 	t.Helper()
 	s := snapshot{Nodes: map[string]string{}}
 	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,sriovnetworknodepolicies,spiderendpoints -A -o name")
-	s.Leases = shell(t, "kubectl get spideripleases -o name")
+	s.Leases = shell(t, `kubectl get spideripleases -o jsonpath='{.items[?(@.spec.pod)].metadata.name}'`) // the others are nodes' stock
 	for _, n := range topology.Names() {
 		s.Nodes[n] = node(t, n, devicesOfNode) + records(t, n)
 	}

@@ -25,8 +25,9 @@ import (
 type Options struct {
 	// Families that the cluster's configuration enables.
 	Families v2beta1.Families
-	// Namespace of the agents' heartbeats.
+	// Namespace of the agents' heartbeats, and how long one is good for by the cluster's configuration.
 	Namespace string
+	Heartbeat time.Duration
 	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms, and more for a pool with many addresses in use.
 	StatusDelay time.Duration
 	// GoneGrace is how long a pod must be gone before its address is freed: its
@@ -38,12 +39,14 @@ type Options struct {
 	YoungLease time.Duration
 	// Rescan is how often every lease is looked at again; default 10 min.
 	Rescan time.Duration
+	// SilentRescan is how often the pods of a silent node that keep its stock are looked at again; default 30 s.
+	SilentRescan time.Duration
 }
 
 func (o *Options) setDefaults() {
 	for value, standard := range map[*time.Duration]time.Duration{
 		&o.StatusDelay: 200 * time.Millisecond, &o.GoneGrace: 30 * time.Second,
-		&o.FinishedGrace: 30 * time.Second, &o.YoungLease: time.Minute, &o.Rescan: 10 * time.Minute,
+		&o.FinishedGrace: 30 * time.Second, &o.YoungLease: time.Minute, &o.Rescan: 10 * time.Minute, &o.SilentRescan: 30 * time.Second,
 	} {
 		if *value == 0 {
 			*value = standard

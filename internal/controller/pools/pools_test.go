@@ -2,6 +2,7 @@ package pools
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -9,16 +10,22 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/fence"
 	"spidernet.io/spiderpool/internal/testapi"
 )
 
@@ -358,4 +365,112 @@ func TestCollectorAndStatefulSets(t *testing.T) {
 	}
 	l.delete(set)
 	l.eventually("deleting the set frees the rest", func() bool { return !l.exists(leases[0]) })
+}
+
+// stockLease is an address that a node holds without a pod.
+func stockLease(ip, node string) *v2beta1.SpiderIPLease {
+	l := podLease("v4-91", ip, "none")
+	l.Spec.Node, l.Spec.Pod = node, nil
+	return &l
+}
+
+// heartbeat promises one second.
+func heartbeat(node string) *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: fence.Name(node)},
+		Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: new(int32(1)), RenewTime: new(metav1.NowMicro())}}
+}
+
+// The stock of a node is taken when its heartbeat has lapsed and no pod of it may have an address that nobody can see.
+func TestStockOfASilentNode(t *testing.T) {
+	l := newLab(t, Options{GoneGrace: time.Second, SilentRescan: time.Second, Namespace: "kube-system"})
+	l.create(guidePool())
+	beats, silent, held := heartbeat("beats"), heartbeat("silent"), heartbeat("held")
+	l.create(beats)
+	l.create(silent)
+	l.create(held)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "unseen"},
+		Spec: corev1.PodSpec{NodeName: "held", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	seen := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "seen", Annotations: map[string]string{cncfv1.AnnotationNetworkStatus: "[]"}},
+		Spec: corev1.PodSpec{NodeName: "silent", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	l.create(pod)
+	l.create(seen)
+	t.Cleanup(func() {
+		for _, o := range []client.Object{beats, silent, held, pod, seen} {
+			_ = l.c.Delete(context.Background(), o, client.GracePeriodSeconds(0))
+		}
+	})
+	ofBeats, ofSilent, ofHeld := stockLease("172.91.0.100", "beats"), stockLease("172.91.0.101", "silent"), stockLease("172.91.0.102", "held")
+	l.create(ofBeats)
+	l.create(ofSilent)
+	l.create(ofHeld)
+	l.eventually("the stock of the silent node is taken", func() bool {
+		beats.Spec.RenewTime = new(metav1.NowMicro())
+		if err := l.c.Update(t.Context(), beats); err != nil {
+			t.Fatal(err)
+		}
+		return !l.exists(ofSilent)
+	})
+	if !l.exists(ofBeats) {
+		t.Error("the stock of a node whose heartbeat goes on was taken")
+	}
+	if !l.exists(ofHeld) {
+		t.Error("the stock of a node was taken although one of its pods may have it")
+	}
+	l.eventually("an event tells which pod keeps the stock", func() bool {
+		var list eventsv1.EventList
+		if err := l.c.List(t.Context(), &list); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
+			return e.Reason == "StockKept" && e.Regarding.Name == "held" && strings.Contains(e.Note, "default/unseen")
+		})
+	})
+	l.delete(pod, client.GracePeriodSeconds(0))
+	l.eventually("the stock is taken once the pod is gone", func() bool { return !l.exists(ofHeld) })
+}
+
+// An address of a KubeVirt machine stays while the machine or its instance exists, whatever becomes of the pod.
+func TestVirtualMachineKeepsItsAddress(t *testing.T) {
+	l := newLab(t, Options{GoneGrace: time.Second, Rescan: time.Second})
+	l.create(guidePool())
+	owned := podLease("v4-91", "172.91.0.100", "virt-launcher-x")
+	owned.Spec.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/v1", Kind: v2beta1.OwnerVirtualMachineInstance, Name: "vm"}
+	orphan := podLease("v4-91", "172.91.0.101", "virt-launcher-y")
+	orphan.Spec.Pod.Owner = owned.Spec.Pod.Owner.DeepCopy()
+	l.create(&orphan)
+	l.eventually("without KubeVirt no machine keeps an address", func() bool { return !l.exists(&orphan) })
+
+	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "virtualmachines.kubevirt.io"}, Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+		Group: "kubevirt.io", Scope: apiextensionsv1.NamespaceScoped,
+		Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "virtualmachines", Singular: "virtualmachine", Kind: "VirtualMachine", ListKind: "VirtualMachineList"},
+		Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true, Schema: &apiextensionsv1.CustomResourceValidation{
+			OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}}},
+	}}
+	crds, err := client.New(testapi.Start(t).Config, client.Options{Scheme: crdScheme(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := crds.Create(t.Context(), crd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = crds.Delete(context.Background(), crd) })
+	machine := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+		"metadata": map[string]any{"namespace": "default", "name": "vm"}}}
+	l.eventually("the machine is there", func() bool { return l.c.Create(t.Context(), machine.DeepCopy()) == nil })
+	l.create(&owned)
+	time.Sleep(4 * time.Second) // several looks at it, well after the grace
+	if !l.exists(&owned) {
+		t.Fatal("the address of a machine was freed")
+	}
+	l.delete(machine)
+	l.eventually("the address goes with the machine", func() bool { return !l.exists(&owned) })
+}
+
+func crdScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	s := runtime.NewScheme()
+	if err := apiextensionsv1.AddToScheme(s); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -325,14 +325,17 @@ func readiness(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, invalid er
 		return no(reasonDisabled, "spec.disable is set: no new addresses are given out, those in use stay")
 	}
 	usable := without(a, reserved)
-	total, outside := v2beta1.CountAddresses(usable), 0
+	total, outside, stock := v2beta1.CountAddresses(usable), 0, 0
 	free := total
 	for i := range leases {
 		ip, err := leases[i].Address()
 		switch {
-		case err == nil && usable.Contains(ip):
+		case err != nil:
+		case leases[i].Spec.Pod == nil: // as good as free: nodes give it back when the pool runs dry
+			stock++
+		case usable.Contains(ip):
 			free--
-		case err == nil && !a.IPs.Contains(ip):
+		case !a.IPs.Contains(ip):
 			outside++
 		}
 	}
@@ -343,6 +346,9 @@ func readiness(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, invalid er
 		return no(reasonExhausted, "all %d addresses are in use; add addresses to spec.ips, or delete pods", total)
 	}
 	message := "addresses can be given out"
+	if stock > 0 {
+		message += fmt.Sprintf("; held ready by nodes: %d", stock)
+	}
 	if outside > 0 {
 		message += fmt.Sprintf("; in use outside spec.ips, and not given out again: %d", outside)
 	}

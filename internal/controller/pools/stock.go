@@ -37,7 +37,7 @@ type stockCollector struct {
 	client   client.Client
 	live     client.Reader
 	recorder events.EventRecorder
-	watcher  fence.Watcher
+	watcher  *fence.Watcher
 
 	mu    sync.Mutex
 	clear map[string]time.Time // since when no pod of a silent node may have its stock
@@ -48,7 +48,7 @@ type stockCollector struct {
 // from the API server itself.
 func NewStockCollector(c client.Client, live client.Reader, recorder events.EventRecorder, o Options) reconcile.Reconciler {
 	o.setDefaults()
-	return &stockCollector{Options: o, client: c, live: live, recorder: recorder, clear: map[string]time.Time{}, told: map[string]string{}}
+	return &stockCollector{Options: o, client: c, live: live, recorder: recorder, watcher: &fence.Watcher{Valid: o.Heartbeat}, clear: map[string]time.Time{}, told: map[string]string{}}
 }
 
 func setupStockCollector(mgr ctrl.Manager, o Options) error {
@@ -124,13 +124,10 @@ func (c *stockCollector) judge(ctx context.Context, node string) (time.Duration,
 	holders := mayHold(pods.Items)
 	since := c.note(node, holders, len(holders) == 0)
 	if len(holders) > 0 {
-		return silentRescan, nil
+		return c.SilentRescan, nil
 	}
 	return max(time.Until(since.Add(c.GoneGrace)), 0), nil
 }
-
-// silentRescan is how often the pods of a silent node are looked at.
-const silentRescan = 30 * time.Second
 
 // mayHold names the pods that may have an address that the API server shows as stock.
 func mayHold(pods []corev1.Pod) []string {
