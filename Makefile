@@ -54,9 +54,13 @@ kube: ## compile the Kubernetes programs into the cache (once per machine)
 .PHONY: test-unit
 test-unit: ## the fast tests, with a real API server
 	@echo "== unit tests of the product"
-	@KUBEBUILDER_ASSETS=$(KUBE_BIN) go test ./...
+	@KUBEBUILDER_ASSETS=$(KUBE_BIN) go test -timeout 30m ./...
 	@echo "== unit tests of the lab"
 	@cd lab && go test -short ./...
+
+.PHONY: test-model
+test-model: ## the model of address management for long (SCHEDULES=200000)
+	@go test -count=1 -timeout 0 -v -run '^TestModel$$' ./internal/leases -args -schedules $${SCHEDULES:-200000}
 
 .PHONY: test-vhca
 test-vhca: ## the kernel module in virtual machines

@@ -54,7 +54,7 @@ func newEndpointWriter(o Options) *endpointWriter {
 
 // set notes the addresses of one interface and returns at once.
 func (w *endpointWriter) set(r ipam.Request, clean bool, a ipam.Allocation) {
-	key := types.NamespacedName{Namespace: r.Pod.Namespace, Name: r.Pod.Name}
+	key := endpointKey(r.Pod)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wanted := w.wanted[key]
@@ -65,6 +65,14 @@ func (w *endpointWriter) set(r ipam.Request, clean bool, a ipam.Allocation) {
 	wanted.details = mergeDetails(wanted.details, []v2beta1.IPAllocationDetail{detail(r.Interface, clean, a)})
 	w.wanted[key] = wanted
 	w.queue.AddAfter(key, endpointDelay)
+}
+
+// endpointKey names the endpoint of a pod: a virtual machine's has the machine's name, whatever its pod is called.
+func endpointKey(p ipam.Pod) types.NamespacedName {
+	if p.Owner != nil && p.Owner.Kind == v2beta1.OwnerVirtualMachineInstance {
+		return types.NamespacedName{Namespace: p.Namespace, Name: p.Owner.Name}
+	}
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 }
 
 // run writes until the queue is shut down.
@@ -121,17 +129,21 @@ func namespaceGoes(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
 }
 
+// apply creates the object, as most pods need, and else updates what is there.
 func (w *endpointWriter) apply(ctx context.Context, key types.NamespacedName, wanted wantedEndpoint) error {
-	have := &v2beta1.SpiderEndpoint{}
-	err := w.live.Get(ctx, key, have)
-	if apierrors.IsNotFound(err) {
-		err := w.client.Create(ctx, endpoint(wanted, nil))
-		if err != nil && !namespaceGoes(err) {
-			return fmt.Errorf("create SpiderEndpoint %s: %w", key, err)
-		}
-		return nil
+	err := w.client.Create(ctx, endpoint(wanted, nil))
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return w.update(ctx, key, wanted)
+	case err != nil && !namespaceGoes(err):
+		return fmt.Errorf("create SpiderEndpoint %s: %w", key, err)
 	}
-	if err != nil {
+	return nil
+}
+
+func (w *endpointWriter) update(ctx context.Context, key types.NamespacedName, wanted wantedEndpoint) error {
+	have := &v2beta1.SpiderEndpoint{}
+	if err := w.live.Get(ctx, key, have); err != nil {
 		return fmt.Errorf("read SpiderEndpoint %s: %w", key, err)
 	}
 	want := endpoint(wanted, have)
@@ -147,7 +159,8 @@ func (w *endpointWriter) apply(ctx context.Context, key types.NamespacedName, wa
 // endpoint is the object to be written over what there is. Interfaces that are
 // there already stay when they are of the same pod.
 func endpoint(wanted wantedEndpoint, have *v2beta1.SpiderEndpoint) *v2beta1.SpiderEndpoint {
-	e := &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: wanted.pod.Namespace, Name: wanted.pod.Name}}
+	key := endpointKey(wanted.pod)
+	e := &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	details := wanted.details
 	if have != nil {
 		e = have.DeepCopy()
@@ -244,7 +257,7 @@ func (a *Allocator) requestOf(ctx context.Context, holder *v2beta1.LeasePod) (ip
 // repair notes the addresses unless the endpoint shows them already.
 func (w *endpointWriter) repair(ctx context.Context, r ipam.Request, a ipam.Allocation) {
 	have := &v2beta1.SpiderEndpoint{}
-	err := w.live.Get(ctx, types.NamespacedName{Namespace: r.Pod.Namespace, Name: r.Pod.Name}, have)
+	err := w.live.Get(ctx, endpointKey(r.Pod), have)
 	shown := err == nil && have.Status.Current.UID == r.Pod.UID &&
 		slices.ContainsFunc(have.Status.Current.IPs, func(d v2beta1.IPAllocationDetail) bool { return shows(d, r.Interface, a) })
 	if !shown {

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,6 +71,7 @@ func keyOfOwner(namespace, pod string, owner v2beta1.LeaseOwner) ownerKey {
 	if owner.Kind == v2beta1.OwnerVirtualMachineInstance {
 		pod = "" // its pods have names at random
 	}
+	owner.APIVersion, _, _ = strings.Cut(owner.APIVersion, "/") // whatever version a controller wrote it in
 	return ownerKey{namespace, pod, owner}
 }
 

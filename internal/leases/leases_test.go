@@ -644,3 +644,27 @@ func mustAddr(t *testing.T, cidr string) netip.Addr {
 	}
 	return p.Addr()
 }
+
+// A virtual machine keeps its address though each of its pods has another name, also on another node, unless that is turned off.
+func TestVirtualMachineKeepsItsAddress(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 5)
+	launcher := func(pod, version string) ipam.Request {
+		r := cl.request(pod, pool)
+		r.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/" + version, Kind: v2beta1.OwnerVirtualMachineInstance, Name: "vm"}
+		return r
+	}
+	one := cl.allocator("n1")
+	first := launcher("virt-launcher-vm-a", "v1")
+	given := allocate(t, one, first)
+	if err := one.Release(t.Context(), first.Pod.UID, first.Sandbox, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := allocate(t, cl.allocator("n2"), launcher("virt-launcher-vm-b", "v1alpha3")); !cmp.Equal(given, got) {
+		t.Errorf("on another node the machine has %v, it had %v", got, given)
+	}
+	endpoint := &v2beta1.SpiderEndpoint{}
+	cl.eventually("the endpoint has the machine's name", func() bool {
+		return cl.c.Get(t.Context(), client.ObjectKey{Namespace: cl.name, Name: "vm"}, endpoint) == nil && endpoint.Status.Current.Node == cl.name+"-n2"
+	})
+}

@@ -3,8 +3,10 @@ package leases_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/leases"
 	"spidernet.io/spiderpool/internal/ledger"
 )
@@ -415,4 +418,91 @@ func TestStockManyAtOnce(t *testing.T) {
 	}
 	all.Wait()
 	t.Logf("40 at once in %v", time.Since(began))
+}
+
+// churn is the same invariants as the model's, on a real API server with real concurrency.
+type churn struct {
+	cl   *cluster
+	pool string
+
+	mu    sync.Mutex
+	users map[string]string // pod by address
+	count int
+}
+
+// live has pods of one node come and go until it has done its part. Now and then the promise lapses, or requests fail.
+func (c *churn) live(n *stockNode, steps int, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var pods []ipam.Request
+	for range steps {
+		switch k := rng.IntN(20); {
+		case k == 0:
+			n.promise.set(0)
+			time.Sleep(20 * time.Millisecond)
+			n.promise.set(uint64(2 + rng.IntN(1000)))
+		case k == 1:
+			n.refuse.Store(true)
+			time.Sleep(50 * time.Millisecond)
+			n.refuse.Store(false)
+		case k < 11 || len(pods) == 0:
+			r := c.cl.request(fmt.Sprint(n.name, "-", rng.Uint32()), c.pool)
+			if got, err := n.Allocate(c.cl.t.Context(), r); err == nil {
+				c.use(got.Addresses[0].IP.String(), r.Pod.Name)
+				pods = append(pods, r)
+			} else {
+				pods = append(pods, r) // the runtime takes down what failed
+			}
+		default:
+			i := rng.IntN(len(pods))
+			c.end(n, pods[i])
+			pods = slices.Delete(pods, i, i+1)
+		}
+	}
+	for _, r := range pods {
+		c.end(n, r)
+	}
+}
+
+func (c *churn) use(ip, pod string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if other := c.users[ip]; other != "" {
+		c.cl.t.Errorf("%s was given to %s while %s uses it", ip, pod, other)
+	}
+	c.users[ip] = pod
+	c.count++
+}
+
+// end takes a pod down: its address is another's from the moment that the release begins.
+func (c *churn) end(n *stockNode, r ipam.Request) {
+	c.mu.Lock()
+	for ip, pod := range c.users {
+		if pod == r.Pod.Name {
+			delete(c.users, ip)
+		}
+	}
+	c.mu.Unlock()
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = n.Release(c.cl.t.Context(), r.Pod.UID, r.Sandbox, ""); err == nil {
+			return
+		}
+	}
+	c.cl.t.Errorf("the address of %s is not given back: %v", r.Pod.Name, err)
+}
+
+func TestChurn(t *testing.T) {
+	const nodes, steps = 5, 150
+	cl := newCluster(t)
+	c := &churn{cl: cl, pool: cl.pool("v4", 60), users: map[string]string{}}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	var all sync.WaitGroup
+	for i := range nodes {
+		n := cl.stocked(fmt.Sprint("n", i), 6, cl.file("l"))
+		all.Go(func() { c.live(n, steps, seed+uint64(i)) })
+	}
+	all.Wait()
+	cl.eventually("nothing is held any more", func() bool { return len(cl.leases(c.pool)) == 0 })
+	t.Logf("%d addresses were given out", c.count)
 }

@@ -261,7 +261,11 @@ func freeLease(ctx context.Context, c client.Client, recorder events.EventRecord
 // up: it has no owner reference by which Kubernetes would remove it.
 func (c *collector) deleteEndpoint(ctx context.Context, holder *v2beta1.LeasePod) error {
 	var endpoint v2beta1.SpiderEndpoint
-	err := c.live.Get(ctx, client.ObjectKey{Namespace: holder.Namespace, Name: holder.Name}, &endpoint)
+	name := holder.Name
+	if holder.Owner.Kind == v2beta1.OwnerVirtualMachineInstance {
+		name = holder.Owner.Name // see package leases
+	}
+	err := c.live.Get(ctx, client.ObjectKey{Namespace: holder.Namespace, Name: name}, &endpoint)
 	if err == nil && len(endpoint.OwnerReferences) == 0 && endpoint.Status.Current.UID == holder.UID {
 		err = c.client.Delete(ctx, &endpoint, client.Preconditions{UID: &endpoint.UID, ResourceVersion: &endpoint.ResourceVersion})
 	}
