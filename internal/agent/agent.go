@@ -167,7 +167,7 @@ func (a *agent) addService(ctx context.Context) error {
 		Node: a.Node, Families: v2beta1.Families{IPv4: a.Settings.EnableIPv4, IPv6: a.Settings.EnableIPv6}, NetworkNamespace: a.Namespace, Log: a.Log,
 		ForgetStatefulSets: !a.Settings.EnableStatefulSet, ForgetVirtualMachines: !a.Settings.EnableKubevirtStaticIP,
 		Book: a.book, Promise: heartbeat, PerPool: a.Settings.Stock.PerPool,
-		Sandboxes: a.book.SandboxesOf, Lost: recorder.lost,
+		Sandboxes: a.book.SandboxesOf, Attached: func() ([]leases.Attached, error) { return attachedAddresses(a.book) }, Lost: recorder.lost,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the address leases: %w", err)

@@ -54,21 +54,22 @@ type source struct {
 // exist: to fall through to the next pool would hide the mistake until that
 // one is full. A family whose pools are all dropped is in the result without
 // Pools; see Refuse.
+//
+// What could be read is in the result beside an error: an interface that has
+// its addresses already goes on with it.
 func Choose(r Request, f Facts) (Choice, error) {
-	s, err := findSource(r, f)
-	if err != nil {
-		return Choice{}, err
-	}
+	s, sourceErr := findSource(r, f)
 	choice := Choice{CleanGateway: r.CleanGateway || s.cleanGateway}
+	var routesErr, poolsErr error
 	if text, ok := r.Pod.Annotations[AnnotationRoutes]; ok {
-		if choice.Routes, err = parseRoutesAnnotation(text); err != nil {
-			return Choice{}, fmt.Errorf("annotation %s: %w", AnnotationRoutes, err)
+		if choice.Routes, routesErr = parseRoutesAnnotation(text); routesErr != nil {
+			routesErr = fmt.Errorf("annotation %s: %w", AnnotationRoutes, routesErr)
 		}
 	}
-	if choice.Families, err = s.families(r, f); err != nil {
-		return Choice{}, err
+	if sourceErr == nil {
+		choice.Families, poolsErr = s.families(r, f)
 	}
-	return choice, nil
+	return choice, cmp.Or(sourceErr, routesErr, poolsErr)
 }
 
 // findSource asks the sources in the order of their precedence.

@@ -444,6 +444,9 @@ func (a *Allocator) undo(ctx context.Context, taken []*held) error {
 // logged: the interface has its addresses, and the collector frees the rest.
 func (a *Allocator) giveBackStale(ctx context.Context, r ipam.Request, stale []held) {
 	for _, h := range stale {
+		if h.lease != nil && h.lease.Spec.Node != a.Node {
+			continue // only its own node may write it; the collector frees it once this pod runs
+		}
 		err := a.giveBack(ctx, h, func(fresh *v2beta1.SpiderIPLease) bool { return mayHave(fresh, r.Pod) })
 		if err != nil {
 			a.Log.Warn("give back an address that is no longer used", "pod", r.Pod.Namespace+"/"+r.Pod.Name,

@@ -61,6 +61,9 @@ type Options struct {
 	PerPool int
 	// Sandboxes returns the container IDs of the pod's sandboxes that this node knows; nil leaves what depends on it undone.
 	Sandboxes func(podUID string) ([]string, error)
+	// Attached returns the addresses that pods of this node have by the node's own records; nil when there are none to compare
+	// with. A lease that is missing then, because somebody deleted it while this process was not there, is made again.
+	Attached func() ([]Attached, error)
 	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells only the log.
 	Lost func(pod v2beta1.LeasePod, why string)
 	Log  *slog.Logger
@@ -188,6 +191,7 @@ func (a *Allocator) Start(ctx context.Context) error {
 	if err := a.waitSynced(ctx); err != nil {
 		return nil // the context has ended
 	}
+	a.missLeases()
 	a.repairEndpoints(ctx)
 	var parts sync.WaitGroup
 	parts.Go(func() { a.endpoints.run(ctx) })

@@ -23,7 +23,7 @@ import (
 	"spidernet.io/spiderpool/internal/testapi"
 )
 
-var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; the long mode is -schedules 200000 -timeout 0")
+var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
 
 // schedule is one life of a simulated cluster.
 type schedule struct {

@@ -66,12 +66,13 @@ type stockNode struct {
 	refuse   atomic.Bool  // its requests fail
 	stop     func()
 	lost     chan string
+	attached []leases.Attached // what its records say at its start
 }
 
 // stocked starts a node that holds at most this many addresses of a pool. The ledger's file says which machine it is.
-func (cl *cluster) stocked(node string, perPool int, file string) *stockNode {
+func (cl *cluster) stocked(node string, perPool int, file string, attached ...leases.Attached) *stockNode {
 	cl.t.Helper()
-	n := &stockNode{cl: cl, name: cl.name + "-" + node, promise: newPromise(), lost: make(chan string, 10)}
+	n := &stockNode{attached: attached, cl: cl, name: cl.name + "-" + node, promise: newPromise(), lost: make(chan string, 10)}
 	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}); client.IgnoreAlreadyExists(err) != nil {
 		cl.t.Fatal(err)
 	}
@@ -104,7 +105,8 @@ func (n *stockNode) start(config *rest.Config, perPool int) {
 	n.Allocator, err = leases.New(ctx, leases.Options{
 		Client: cached, Live: live, Informers: informers, Node: n.name, Families: v2beta1.Families{IPv4: true, IPv6: true},
 		NetworkNamespace: "kube-system", Book: n.book, Promise: n.promise, PerPool: perPool,
-		Lost: func(_ v2beta1.LeasePod, why string) { n.lost <- why },
+		Lost:     func(_ v2beta1.LeasePod, why string) { n.lost <- why },
+		Attached: func() ([]leases.Attached, error) { return n.attached, nil },
 	})
 	if err != nil {
 		cl.t.Fatal(err)
@@ -290,28 +292,46 @@ func TestExactFitWithStock(t *testing.T) {
 	}
 }
 
-// A lease that somebody deletes by hand while a pod has its address is made again.
+// A lease that somebody deletes by hand while a pod has its address is made again, also when the agent was not there to see it.
 func TestLeaseDeletedByHand(t *testing.T) {
 	cl := newCluster(t)
-	pool := cl.pool("v4", 5)
-	n := cl.stocked("n1", 0, cl.file("l"))
+	pool, file := cl.pool("v4", 5), cl.file("l")
+	n := cl.stocked("n1", 0, file)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: cl.name, Name: "p"},
 		Spec: corev1.PodSpec{NodeName: n.name, Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	cl.create(pod)
 	r := cl.request("p", pool)
 	r.Pod.UID = string(pod.UID)
-	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName(pool, mustAddr(t, allocate(t, n.Allocator, r)[0]))}}
-	if err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil {
+	ip := mustAddr(t, allocate(t, n.Allocator, r)[0])
+	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName(pool, ip)}}
+	remove := func() types.UID {
+		t.Helper()
+		if err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil {
+			t.Fatal(err)
+		}
+		if err := cl.c.Delete(t.Context(), lease); err != nil {
+			t.Fatal(err)
+		}
+		return lease.UID
+	}
+	isBack := func(old types.UID) {
+		t.Helper()
+		cl.eventually("the lease is there again", func() bool {
+			err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease)
+			return err == nil && lease.UID != old && lease.Spec.Pod != nil && types.UID(lease.Spec.Pod.UID) == pod.UID
+		})
+	}
+	isBack(remove())
+	n.stop()
+	old := remove()
+	n = cl.stocked("n1", 0, file, leases.Attached{Namespace: cl.name, Name: "p", UID: string(pod.UID), Interface: r.Interface, Sandbox: r.Sandbox, IP: ip})
+	isBack(old)
+	if err := n.Release(t.Context(), r.Pod.UID, r.Sandbox, ""); err != nil {
 		t.Fatal(err)
 	}
-	old := lease.UID
-	if err := cl.c.Delete(t.Context(), lease); err != nil {
-		t.Fatal(err)
+	if got := cl.leases(pool); len(got) > 0 {
+		t.Errorf("left behind: %v", got)
 	}
-	cl.eventually("the lease is there again", func() bool {
-		err := cl.c.Get(t.Context(), client.ObjectKeyFromObject(lease), lease)
-		return err == nil && lease.UID != old && lease.Spec.Pod != nil && types.UID(lease.Spec.Pod.UID) == pod.UID
-	})
 }
 
 // What an edit takes out of a pool leaves the stock, and a pool that goes takes all stock back.

@@ -316,9 +316,11 @@ func readiness(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, invalid er
 	no := func(reason, format string, args ...any) metav1.Condition {
 		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	}
+	used := len(usedAddresses(leases))
 	switch {
 	case !pool.DeletionTimestamp.IsZero():
-		return no(reasonTerminating, "the pool is being deleted and goes when the last of %d addresses in use is given back", len(leases))
+		return no(reasonTerminating, "the pool is being deleted and goes when the last of %d addresses in use, and of %d held ready by nodes, is given back",
+			used, len(leases)-used)
 	case invalid != nil:
 		return no(reasonInvalid, "%v", invalid)
 	case pool.Spec.Disable != nil && *pool.Spec.Disable:

@@ -11,6 +11,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -155,7 +156,7 @@ func (c *stockCollector) note(node string, holders []string, clear bool) time.Ti
 
 func (c *stockCollector) tell(node, pods string) {
 	object := &corev1.Node{}
-	object.Name, object.UID = node, "" // events of a node that may have gone
+	object.Name, object.UID = node, types.UID(node) // as the kubelet does it, or kubectl describe would not show it
 	c.recorder.Eventf(object, nil, corev1.EventTypeWarning, "StockKept", "Collect",
 		"the agent of node %s is silent, and one of these pods may have an address of its stock: %.*s; delete them, or the node, and the addresses are freed", node, maxNote/2, pods)
 }
