@@ -330,7 +330,7 @@ func (a *Allocator) reuse(ctx context.Context, h held, r ipam.Request) (held, er
 		return h, fmt.Errorf("record the hand-out of address %s: %w", h.lease.Spec.IP, err)
 	}
 	a.index.use(h.name, h.pod)
-	a.writer.enqueue(h.name)
+	a.writer.ask(h.name)
 	return h, nil
 }
 

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
@@ -25,37 +24,9 @@ const (
 	writers = 4
 	// writeTimeout bounds one of them.
 	writeTimeout = 10 * time.Second
+	// writeAgain is the longest wait before a write that failed is tried again.
+	writeAgain = 15 * time.Second
 )
-
-// writer tells the API server of hand-outs, behind the calls.
-type writer struct {
-	queue workqueue.TypedRateLimitingInterface[string] // names of leases
-}
-
-func newWriter() *writer {
-	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](writeDelay, 15*time.Second)
-	return &writer{queue: workqueue.NewTypedRateLimitingQueue(limit)}
-}
-
-func (w *writer) enqueue(name string) { w.queue.AddAfter(name, writeDelay) }
-
-// runWriter writes until its queue is shut down.
-func (a *Allocator) runWriter(ctx context.Context) {
-	for {
-		name, shutdown := a.writer.queue.Get()
-		if shutdown {
-			return
-		}
-		err := a.writeHandOut(ctx, name)
-		if err == nil {
-			a.writer.queue.Forget(name)
-		} else if ctx.Err() == nil {
-			a.Log.Warn("tell the API server of a hand-out", "lease", name, "error", err)
-			a.writer.queue.AddRateLimited(name)
-		}
-		a.writer.queue.Done(name)
-	}
-}
 
 // writeHandOut tells the API server of one hand-out, if it still stands.
 func (a *Allocator) writeHandOut(ctx context.Context, name string) error {
@@ -199,10 +170,11 @@ func (a *Allocator) recall() error {
 	for _, h := range all {
 		ip, err := netip.ParseAddr(h.IP)
 		if err != nil || v2beta1.LeaseName(h.Pool, ip) != h.Lease {
-			return fmt.Errorf("the record of the address given out as %s has pool %q and address %q, which do not belong to that name", h.Lease, h.Pool, h.IP)
+			a.Log.Error("a recorded hand-out names no address and is passed over", "lease", h.Lease, "pool", h.Pool, "ip", h.IP, "pod", h.Pod.Namespace+"/"+h.Pod.Name)
+			continue
 		}
 		a.index.recall(h.Lease, entry{ip: ip, pool: h.Pool, user: userOf(h), since: h.Since})
-		a.writer.enqueue(h.Lease)
+		a.writer.ask(h.Lease)
 	}
 	return nil
 }

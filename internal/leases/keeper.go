@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
@@ -32,18 +31,8 @@ const (
 	idleAfter = 30 * time.Minute
 )
 
-// keeper fills and empties this node's stock, one pool at a time.
-type keeper struct {
-	queue workqueue.TypedRateLimitingInterface[string] // names of pools
-}
-
-func newKeeper() *keeper {
-	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](keepDelay, keepEvery)
-	return &keeper{queue: workqueue.NewTypedRateLimitingQueue(limit)}
-}
-
 // kick asks for a look at the pool's stock.
-func (a *Allocator) kick(pool string) { a.keeper.queue.AddAfter(pool, keepDelay) }
+func (a *Allocator) kick(pool string) { a.keeper.ask(pool) }
 
 // kickIfKept does so after an event that may be about a pool this node has nothing to do with.
 func (a *Allocator) kickIfKept(pool string) {
@@ -70,19 +59,7 @@ func (a *Allocator) runKeeper(ctx context.Context) {
 		a.demand.note(pool)
 	}
 	go a.kickOften(ctx)
-	for {
-		pool, shutdown := a.keeper.queue.Get()
-		if shutdown {
-			return
-		}
-		if err := a.keep(ctx, pool); err == nil {
-			a.keeper.queue.Forget(pool)
-		} else if ctx.Err() == nil {
-			a.Log.Warn("keep the stock of addresses", "pool", pool, "error", err)
-			a.keeper.queue.AddRateLimited(pool)
-		}
-		a.keeper.queue.Done(pool)
-	}
+	a.keeper.run(ctx, a.Log, a.keep)
 }
 
 func (a *Allocator) kickOften(ctx context.Context) {

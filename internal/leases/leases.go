@@ -77,8 +77,8 @@ type Allocator struct {
 	endpoints *endpointWriter
 	locks     keyedLocks // by pod UID
 	doubts    doubts
-	writer    *writer
-	keeper    *keeper
+	writer    *behind // tells the API server of hand-outs, by the lease's name
+	keeper    *behind // fills and empties this node's stock, by the pool's name
 	demand    demand
 	// sealed are pods whose network-status has been, or may have been, written: what they are given from then on is written to
 	// the API server first. The pod itself tells so soon after.
@@ -101,7 +101,8 @@ func New(ctx context.Context, o Options) (*Allocator, error) {
 	}
 	a := &Allocator{
 		Options: o, index: newIndex(o.Node), catalogue: newCatalogue(), endpoints: newEndpointWriter(o),
-		writer: newWriter(), keeper: newKeeper(), place: placeOf(o.Node),
+		writer: newBehind("tell the API server of a hand-out", writeDelay, writeAgain),
+		keeper: newBehind("keep the stock of addresses", keepDelay, keepEvery), place: placeOf(o.Node),
 	}
 	if err := a.recall(); err != nil {
 		return nil, err
@@ -162,7 +163,7 @@ func (a *Allocator) sawLease(l *v2beta1.SpiderIPLease) {
 // sawLeaseGone has a lease made again whose address a pod of this node goes on using.
 func (a *Allocator) sawLeaseGone(l *v2beta1.SpiderIPLease) {
 	if a.index.sawGone(l) {
-		a.writer.enqueue(l.Name)
+		a.writer.ask(l.Name)
 	}
 	a.kickIfKept(l.Spec.Pool)
 }
@@ -196,7 +197,7 @@ func (a *Allocator) Start(ctx context.Context) error {
 	var parts sync.WaitGroup
 	parts.Go(func() { a.endpoints.run(ctx) })
 	for range writers {
-		parts.Go(func() { a.runWriter(ctx) })
+		parts.Go(func() { a.writer.run(ctx, a.Log, a.writeHandOut) })
 	}
 	parts.Go(func() { a.runKeeper(ctx) })
 	parts.Wait()

@@ -46,7 +46,7 @@ func (a *Allocator) missLease(at Attached) error {
 	switch {
 	case !known:
 		a.index.recall(name, entry{ip: at.IP, pool: pool, user: user, since: time.Now()})
-		a.writer.enqueue(name) // which asks whether the pod is alive
+		a.writer.ask(name) // which asks whether the pod is alive
 	case e.pod() == nil || e.pod().UID != at.UID:
 		if e.lease != nil {
 			return fmt.Errorf("%s has it", e.lease.Holder())

@@ -95,7 +95,7 @@ func (a *Allocator) handOut(r ipam.Request, pool *ipam.Pool) (*held, error) {
 	if a.Promise.Epoch() != epoch { // this process was stopped meanwhile: somebody else may have the address
 		return nil, a.takeBack(taken)
 	}
-	a.writer.enqueue(taken.name)
+	a.writer.ask(taken.name)
 	a.kick(pool.Name)
 	return &taken, nil
 }
