@@ -20,8 +20,10 @@ import (
 )
 
 const (
-	// lowestTries is how often the lowest free address is tried.
-	lowestTries = 3
+	// quickTries is how many addresses are tried without a pause; then the pauses grow from stepBackBy to stepBackMost.
+	quickTries   = 3
+	stepBackBy   = 20 * time.Millisecond
+	stepBackMost = 500 * time.Millisecond
 	// conflictTries bounds the re-reading of a lease that somebody else keeps changing.
 	conflictTries = 5
 	// doubtAfter is how long the watch may lag before an entry it never showed is looked up.
@@ -171,6 +173,9 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 		return got, err
 	}
 	for try := 0; ; try++ {
+		if err := a.stepBack(ctx, try); err != nil {
+			return nil, err
+		}
 		ip, ok := a.index.reserve(pool, a.start(pool, try))
 		if !ok {
 			freed, err := a.lookUpDoubtful(ctx, pool.Name)
@@ -191,16 +196,30 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 	}
 }
 
+// stepBack waits after several addresses in a row turned out to be others': the watch is behind, and catches up.
+func (a *Allocator) stepBack(ctx context.Context, try int) error {
+	if try < quickTries {
+		return nil
+	}
+	select {
+	case <-time.After(rand.N(min(time.Duration(try)*stepBackBy, stepBackMost))):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the watch of leases: %w", ctx.Err())
+	}
+}
+
 // start is where the search for a free address begins: at the lowest one in a pool that no other node uses, else at a
-// place of this node's own, and at any place after a collision. Nodes that all start at the bottom would meet at every address.
+// place of this node's own, and at any place after a collision. Nodes that all start at the bottom would meet at every
+// address; they do not know of each other at first, so of several pods at once only one begins there.
 func (a *Allocator) start(pool *ipam.Pool, try int) netip.Addr {
 	switch {
-	case a.index.stock(pool).Nodes == 1 && try < lowestTries:
+	case try > 0:
+		return pool.At(rand.Uint64())
+	case a.index.stock(pool).Nodes == 1 && !a.index.creates(pool.Name):
 		return netip.Addr{}
-	case try == 0:
-		return pool.At(a.place)
 	}
-	return pool.At(rand.Uint64())
+	return pool.At(a.place)
 }
 
 // create writes a new lease and tells the index and the doubts how it ended.

@@ -38,6 +38,7 @@ type poolIndex struct {
 	leased uint64
 	nodes  map[string]int // leases of each node
 	idle   int            // leases without a pod, of other nodes
+	making int            // creates of this process under way
 	mine   nameSet        // leases without a pod, of this node
 }
 
@@ -121,7 +122,7 @@ func (x *index) occupied(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if e := x.entries[name]; e != nil {
-		e.creating = false
+		x.change(name, func(e *entry) { e.creating = false })
 	}
 }
 
@@ -276,6 +277,9 @@ func (x *index) count(name string, e *entry) {
 		x.pools[e.pool] = p
 	}
 	p.leased++
+	if e.creating {
+		p.making++
+	}
 	if e.lease != nil {
 		p.nodes[e.lease.Spec.Node]++
 	}
@@ -297,6 +301,9 @@ func (x *index) count(name string, e *entry) {
 func (x *index) uncount(name string, e *entry) {
 	p := x.pools[e.pool]
 	p.leased--
+	if e.creating {
+		p.making--
+	}
 	if e.lease != nil {
 		if p.nodes[e.lease.Spec.Node]--; p.nodes[e.lease.Spec.Node] == 0 {
 			delete(p.nodes, e.lease.Spec.Node)

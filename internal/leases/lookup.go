@@ -73,6 +73,14 @@ func (x *index) stock(pool *ipam.Pool) ipam.Stock {
 	return s
 }
 
+// creates tells whether this process is creating leases of the pool.
+func (x *index) creates(pool string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	p := x.pools[pool]
+	return p != nil && p.making > 0
+}
+
 // idleElsewhere tells whether other nodes hold addresses of the pool without a pod, and returns what tells of the next free address.
 func (x *index) idleElsewhere(pool string) (bool, <-chan struct{}) {
 	x.mu.Lock()
