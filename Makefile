@@ -76,6 +76,10 @@ test-lab: ## the guide and everything else that needs the lab
 bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab
 	@$(LAB) bench cni
 
+.PHONY: bench-ipam
+bench-ipam: setup ## what an address costs: agents, pool sizes, and the design of one pool object (BENCH_FLAGS="--quick --agents 1,10")
+	@KUBEBUILDER_ASSETS=$(KUBE_BIN) go run ./internal/leases/ipambench $(BENCH_FLAGS)
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for a while (FUZZTIME=30s)
 	@for dir in . lab; do (cd $$dir; for p in $$(go list ./...); do \

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+)
+
+// flatness is what a pool of one size shows.
+type flatness struct {
+	Size, Leases         int // Leases in the whole cluster
+	Stock, Direct        []time.Duration
+	StockAsks            counts // on the path of the ADDs from stock
+	Agent, Controller    int64  // bytes of heap
+	StatusText, StartsIn int64  // bytes; milliseconds
+}
+
+// elsewhere is the node whose pods fill half of each pool.
+const elsewhere = "node-elsewhere"
+
+// flatStock is the stock from which ADDs are measured: what two nodes may each hold of the smallest pool, a quarter of its free half.
+// A batch leaves more than half of it, so that it is not filled meanwhile.
+const flatStock, flatBatch = 48, 20
+
+// flat measures pools of growing size that are half full.
+func (b *bench) flat(ctx context.Context) error {
+	filler, err := b.makeFiller(ctx)
+	if err != nil {
+		return err
+	}
+	leases := 0
+	empty := heap()
+	for _, size := range b.plan.Flat {
+		pool, err := b.makePool(ctx, size)
+		if err != nil {
+			return err
+		}
+		if err := b.fill(ctx, pool, filler, size/2); err != nil {
+			return err
+		}
+		leases += size / 2
+		f := flatness{Size: size, Leases: leases, Controller: heap() - empty}
+		if err := b.flatStock(ctx, pool.Name, &f); err != nil {
+			return fmt.Errorf("ADDs from stock in a pool of %d addresses: %w", size, err)
+		}
+		if err := b.flatDirect(ctx, pool.Name, &f); err != nil {
+			return fmt.Errorf("ADDs by create in a pool of %d addresses: %w", size, err)
+		}
+		b.report.flat = append(b.report.flat, f)
+	}
+	return nil
+}
+
+// heap is what is in use after a collection.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what had a finalizer goes with the second
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// makeFiller makes the one pod that all the leases name. It has the mark of a static pod: of such a pod the collector does not
+// ask whether its UID is that of the lease, so that it need not exist thousands of times.
+func (b *bench) makeFiller(ctx context.Context) (*corev1.Pod, error) {
+	pod := newPod("filler", elsewhere)
+	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "1"}
+	if err := b.server.admin.Create(ctx, pod); err != nil {
+		return nil, fmt.Errorf("create pod %s: %w", pod.Name, err)
+	}
+	return pod, nil
+}
+
+// fill makes leases for every other address of the pool.
+func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, filler *corev1.Pod, count int) error {
+	b.say("filling half of a pool of %d addresses", 2*count)
+	addresses, errs := v2beta1.ParseIPPoolSpec(&pool.Spec)
+	if err := errs.ToAggregate(); err != nil {
+		return err
+	}
+	first := addresses.IPs.Ranges()[0].From()
+	ips := make([]netip.Addr, count)
+	for i := range ips {
+		ips[i] = later(first, 2*i)
+	}
+	err := each(ctx, atOnce, ips, func(ctx context.Context, ip netip.Addr) error {
+		lease := fillerLease(pool.Name, ip, filler)
+		if err := b.server.admin.Create(ctx, lease); err != nil {
+			return fmt.Errorf("create lease %s: %w", lease.Name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return b.quiet(ctx, &fleet{meter: &meter{}}) // the controller alone
+}
+
+func fillerLease(pool string, ip netip.Addr, filler *corev1.Pod) *v2beta1.SpiderIPLease {
+	uid := string(uuid.NewUUID())
+	return &v2beta1.SpiderIPLease{
+		ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName(pool, ip), Labels: map[string]string{
+			v2beta1.LabelLeasePool: pool, v2beta1.LabelLeaseNode: elsewhere,
+		}},
+		Spec: v2beta1.IPLeaseSpec{Pool: pool, IP: ip.String(), Node: elsewhere, Pod: &v2beta1.LeasePod{
+			Namespace: filler.Namespace, Name: filler.Name, UID: uid, Interface: "eth0", Sandbox: uid + uid, // a sandbox's ID has 64 characters
+		}},
+	}
+}
+
+// flatStock measures ADDs from stock, one after another, in batches that leave enough of it.
+func (b *bench) flatStock(ctx context.Context, pool string, f *flatness) error {
+	before, begun := heap(), time.Now()
+	agents, err := b.startFleet(ctx, 1, flatStock)
+	if err != nil {
+		return err
+	}
+	f.StartsIn = time.Since(begun).Milliseconds()
+	f.Agent = heap() - before
+	err = b.flatBatches(ctx, agents, pool, f)
+	return errors.Join(err, agents.stop())
+}
+
+func (b *bench) flatBatches(ctx context.Context, agents *fleet, pool string, f *flatness) error {
+	if err := b.warm(ctx, agents, pool, flatStock); err != nil {
+		return err
+	}
+	for len(f.Stock) < b.plan.FlatPods {
+		jobs, err := b.makePods(ctx, pool, flatBatch, 1, 0)
+		if err != nil {
+			return err
+		}
+		if err := b.quiet(ctx, agents); err != nil {
+			return err
+		}
+		before := agents.meter.on.now()
+		if f.Stock, err = inTurn(ctx, agents, jobs, f.Stock); err != nil {
+			return err
+		}
+		asked := agents.meter.on.now().minus(before)
+		f.StockAsks = counts{f.StockAsks.Reads + asked.Reads, f.StockAsks.Writes + asked.Writes, f.StockAsks.Refused + asked.Refused}
+		if err := b.quiet(ctx, agents); err != nil {
+			return err
+		}
+		if err := agents.release(ctx, jobs); err != nil { // it fills the stock again
+			return err
+		}
+	}
+	return nil
+}
+
+// flatDirect measures ADDs that create their lease, one after another, by an agent without stock.
+func (b *bench) flatDirect(ctx context.Context, pool string, f *flatness) error {
+	agents, err := b.startFleet(ctx, 1, 0)
+	if err != nil {
+		return err
+	}
+	jobs, err := b.makePods(ctx, pool, b.plan.FlatPods, 1, 0)
+	if err == nil {
+		f.Direct, err = inTurn(ctx, agents, jobs, nil)
+	}
+	if err == nil {
+		err = b.quiet(ctx, agents)
+	}
+	if err == nil {
+		err = agents.release(ctx, jobs)
+	}
+	return errors.Join(err, agents.stop())
+}
+
+// inTurn has one pod after another ask, and adds how long each took.
+func inTurn(ctx context.Context, c crew, jobs []job, times []time.Duration) ([]time.Duration, error) {
+	for _, j := range jobs {
+		begun := time.Now()
+		if _, err := c.take(waiting(ctx), j); err != nil {
+			return times, fmt.Errorf("allocate for pod %s: %w", j.request.Pod.Name, err)
+		}
+		times = append(times, time.Since(begun))
+	}
+	return times, nil
+}
