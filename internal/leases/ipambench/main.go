@@ -85,7 +85,7 @@ func startProfile(path string) (stop func() error, err error) {
 	return func() error { pprof.StopCPUProfile(); return f.Close() }, nil
 }
 
-// run measures all of the plan and prints it.
+// run measures all of the plan and prints it; when something fails, what was measured until then.
 func run(ctx context.Context, p plan, out, progress io.Writer) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, p.Whole, fmt.Errorf("the whole run took longer than %s", p.Whole))
 	defer cancel()
@@ -94,12 +94,10 @@ func run(ctx context.Context, p plan, out, progress io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	if err := b.all(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
-			err = fmt.Errorf("%w (%w)", err, cause)
-		}
-		return err
+	err = b.all(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		err = fmt.Errorf("%w (%w)", err, cause)
 	}
 	b.report.write(out)
-	return nil
+	return err
 }
