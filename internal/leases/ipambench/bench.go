@@ -69,29 +69,49 @@ func (b *bench) all(ctx context.Context) error {
 	if err := b.makeNodes(ctx, slices.Max(b.plan.Agents)); err != nil {
 		return err
 	}
-	var err error
-	if b.controller, err = startController(ctx, b.server, b.log); err != nil {
+	if err := b.ours(ctx); err != nil || !b.plan.measures(partObject) {
 		return err
-	}
-	for _, n := range b.plan.Agents {
-		if err := b.usual(ctx, n); err != nil {
-			return err
-		}
-		if err := b.warmed(ctx, n); err != nil {
-			return err
-		}
-	}
-	if err := b.flat(ctx); err != nil {
-		return err
-	}
-	err = b.controller.stop()
-	if b.controller = nil; err != nil {
-		return fmt.Errorf("stop the controller: %w", err)
 	}
 	for _, n := range b.plan.Agents {
 		if err := b.oneObject(ctx, n); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ours measures the product, with the controller beside the agents.
+func (b *bench) ours(ctx context.Context) error {
+	var err error
+	if b.controller, err = startController(ctx, b.server, b.log); err != nil {
+		return err
+	}
+	for _, n := range b.plan.Agents {
+		if err := b.agents(ctx, n); err != nil {
+			return err
+		}
+	}
+	if b.plan.measures(partFlat) {
+		if err := b.flat(ctx); err != nil {
+			return err
+		}
+	}
+	err = b.controller.stop()
+	if b.controller = nil; err != nil {
+		return fmt.Errorf("stop the controller: %w", err)
+	}
+	return nil
+}
+
+// agents measures so many agents with little stock and with much.
+func (b *bench) agents(ctx context.Context, n int) error {
+	if b.plan.measures(partUsual) {
+		if err := b.usual(ctx, n); err != nil {
+			return err
+		}
+	}
+	if b.plan.measures(partWarm) {
+		return b.warmed(ctx, n)
 	}
 	return nil
 }

@@ -40,13 +40,17 @@ func command(ctx context.Context, args []string) (err error) {
 	agents := flags.String("agents", "", "numbers of agents, separated by commas (default 1,10,50; with --quick 1,10)")
 	quick := flags.Bool("quick", false, "fewer pods and smaller pools, in less than 90 seconds")
 	dir := flags.String("dir", os.TempDir(), "directory for the agents' ledgers; its disk is part of what is measured")
+	only := flags.String("only", "", "measure one part alone: usual, warm, flat or object")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of agents and controller to this file")
 	_ = flags.Parse(args) // it exits by itself
 	p := fullPlan()
 	if *quick {
 		p = quickPlan()
 	}
-	p.Dir = *dir
+	p.Dir, p.Only = *dir, *only
+	if !p.measures(partUsual) && !p.measures(partWarm) && !p.measures(partFlat) && !p.measures(partObject) {
+		return fmt.Errorf("--only is %q: give usual, warm, flat or object", p.Only)
+	}
 	if *agents != "" {
 		if p.Agents, err = parseAgents(*agents); err != nil {
 			return err

@@ -21,12 +21,24 @@ type plan struct {
 	Still time.Duration
 	// Dir is where the ledgers are.
 	Dir string
+	// Only is the one part to measure; empty is all.
+	Only string
 }
+
+// Parts of a run: agents with the default stock, with a warm one, pools by size, and the design of one pool object.
+const (
+	partUsual  = "usual"
+	partWarm   = "warm"
+	partFlat   = "flat"
+	partObject = "object"
+)
+
+func (p plan) measures(part string) bool { return p.Only == "" || p.Only == part }
 
 func fullPlan() plan {
 	return plan{
 		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 60, Floor: 300,
-		Limit: 40 * time.Second, QuietLimit: 90 * time.Second, Whole: 12 * time.Minute, Still: 2500 * time.Millisecond,
+		Limit: 40 * time.Second, QuietLimit: 90 * time.Second, Whole: 15 * time.Minute, Still: 2500 * time.Millisecond,
 	}
 }
 

@@ -40,6 +40,9 @@ func (r *report) write(out io.Writer) {
 
 // table writes aligned rows below a heading.
 func table(out io.Writer, heading string, rows [][]string) {
+	if len(rows) < 2 {
+		return // of a part that was not measured
+	}
 	fmt.Fprintf(out, "\n%s\n", heading)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, row := range rows {
