@@ -154,6 +154,15 @@ func (a *agent) ready(ctx context.Context) error {
 			return fmt.Errorf("fill the cache of %T: %w", kind, err)
 		}
 	}
+	if !a.informers.WaitForCacheSync(ctx) { // GetInformer does not wait before the cache has been started
+		return fmt.Errorf("fill the cache: %w", context.Cause(ctx))
+	}
+	err := until(ctx, "the allocator has read the leases", 10*time.Millisecond, func() (bool, error) {
+		return true, a.Release(ctx, "no-pod", "no-sandbox", "")
+	})
+	if err != nil {
+		return err
+	}
 	return until(ctx, "the first heartbeat is written", 10*time.Millisecond, func() (bool, error) { return a.heartbeat.Epoch() != 0, nil })
 }
 

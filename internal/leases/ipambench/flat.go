@@ -11,17 +11,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 )
 
 // flatness is what a pool of one size shows.
 type flatness struct {
-	Size, Leases         int // Leases in the whole cluster
-	Stock, Direct        []time.Duration
-	StockAsks            counts // on the path of the ADDs from stock
-	Agent, Controller    int64  // bytes of heap
-	StatusText, StartsIn int64  // bytes; milliseconds
+	Size, Leases      int // Leases in the whole cluster
+	Stock, Direct     []time.Duration
+	StockAsks         counts // on the path of the ADDs from stock
+	Agent, Controller int64  // bytes of heap
+	StartsIn          time.Duration
 }
 
 // elsewhere is the node whose pods fill half of each pool.
@@ -102,7 +103,21 @@ func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, filler *co
 	if err != nil {
 		return err
 	}
+	if err := b.shown(ctx, pool.Name, count); err != nil {
+		return err
+	}
 	return b.quiet(ctx, &fleet{meter: &meter{}}) // the controller alone
+}
+
+// shown waits until the pool's status counts the leases: the more there are, the longer the controller gathers changes.
+func (b *bench) shown(ctx context.Context, pool string, count int) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	return until(ctx, fmt.Sprintf("the status of pool %s shows %d addresses in use", pool, count), 200*time.Millisecond, func() (bool, error) {
+		var now v2beta1.SpiderIPPool
+		err := b.server.admin.Get(ctx, client.ObjectKey{Name: pool}, &now)
+		return now.Status.AllocatedIPCount != nil && *now.Status.AllocatedIPCount == int64(count), err
+	})
 }
 
 func fillerLease(pool string, ip netip.Addr, filler *corev1.Pod) *v2beta1.SpiderIPLease {
@@ -124,7 +139,7 @@ func (b *bench) flatStock(ctx context.Context, pool string, f *flatness) error {
 	if err != nil {
 		return err
 	}
-	f.StartsIn = time.Since(begun).Milliseconds()
+	f.StartsIn = time.Since(begun)
 	f.Agent = heap() - before
 	err = b.flatBatches(ctx, agents, pool, f)
 	return errors.Join(err, agents.stop())

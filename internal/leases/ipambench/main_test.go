@@ -44,6 +44,7 @@ apiserver_request_total{code="200",resource="spiderippools",scope="resource",sub
 apiserver_request_total{code="404",resource="spiderippools",scope="resource",subresource="",verb="GET",version="v2beta1"} 2
 apiserver_request_total{code="409",resource="spiderippools",scope="resource",subresource="status",verb="PUT",version="v2beta1"} 1.2e+02
 apiserver_request_total{code="0",resource="spiderippools",scope="cluster",subresource="",verb="WATCH",version="v2beta1"} 9
+apiserver_request_total{code="0",resource="spiderippools",scope="cluster",subresource="",verb="WATCHLIST",version="v2beta1"} 3
 apiserver_request_duration_seconds_count{resource="pods",verb="GET"} 7
 `
 
@@ -52,7 +53,7 @@ func TestParseRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[asked]int64{{"GET", "spiderippools"}: 7, {"PUT", "spiderippools"}: 120, {"WATCH", "spiderippools"}: 9}
+	want := map[asked]int64{{"GET", "spiderippools"}: 7, {"PUT", "spiderippools"}: 120, {"WATCH", "spiderippools"}: 9, {"WATCHLIST", "spiderippools"}: 3}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(asked{})); diff != "" {
 		t.Error(diff)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -162,7 +163,7 @@ func (r *report) writeFlat(out io.Writer) {
 	for _, f := range r.flat {
 		rows = append(rows, []string{
 			fmt.Sprint(f.Size), fmt.Sprint(f.Leases), ms(percentile(f.Stock, 50)), ms(percentile(f.Stock, 99)), fmt.Sprint(f.StockAsks.Reads + f.StockAsks.Writes),
-			ms(percentile(f.Direct, 50)), ms(percentile(f.Direct, 99)), mb(f.Agent), fmt.Sprint(f.StartsIn), mb(f.Controller),
+			ms(percentile(f.Direct, 50)), ms(percentile(f.Direct, 99)), mb(f.Agent), ms(f.StartsIn), mb(f.Controller),
 		})
 	}
 	table(out, "A pool that is half full, by its size: one ADD after another on one agent, in ms; heap in MB after a collection", rows)
@@ -197,13 +198,16 @@ type warnings struct {
 	counts map[string]int
 }
 
+// names are the numbers by which objects differ.
+var names = regexp.MustCompile(`[0-9]+([-.][0-9]+)*`)
+
 func (w *warnings) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
 
 func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == "error" || a.Key == "err" {
-			text += ": " + fmt.Sprintf("%.160s", a.Value)
+			text += ": " + names.ReplaceAllString(fmt.Sprintf("%.200s", a.Value), "N")
 		}
 		return true
 	})

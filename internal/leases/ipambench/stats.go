@@ -67,7 +67,7 @@ func label(labels, name string) string {
 func grown(before, after map[asked]int64) map[asked]int64 {
 	more := map[asked]int64{}
 	for key, count := range after {
-		if d := count - before[key]; d > 0 && key.verb != "WATCH" {
+		if d := count - before[key]; d > 0 && !strings.HasPrefix(key.verb, "WATCH") { // WATCHLIST is one too
 			more[key] = d
 		}
 	}
