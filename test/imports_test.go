@@ -32,6 +32,7 @@ var rules = []rule{
 	{path: "internal/fence", own: []string{}},
 	{path: "internal/simapi", own: []string{"api"}},
 	{path: "internal/leases", own: []string{"api", "internal/ib", "internal/ipam", "internal/ledger", "internal/leases"}},
+	{path: "internal/leases/ipambench"}, // puts a whole control plane together
 	{path: "internal/controller/pools", own: []string{"api", "internal/ib", "internal/ipam", "internal/fence"}},
 	{path: "internal/cnisock", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
 	{path: "internal/cni", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad", "internal/ledger", "internal/cni"}, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/vishvananda", "github.com/google/nftables"}},
