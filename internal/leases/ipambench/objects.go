@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -102,14 +101,21 @@ func (b *bench) clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*startLimit)
 	defer cancel()
 	admin := b.server.admin
-	err := errors.Join(
-		admin.DeleteAllOf(ctx, &v2beta1.SpiderIPLease{}),
-		admin.DeleteAllOf(ctx, &v2beta1.SpiderEndpoint{}, client.InNamespace(namespace)),
-		admin.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0)),
-		admin.DeleteAllOf(ctx, &v2beta1.SpiderIPPool{}),
-	)
+	kinds := []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderEndpoint{}, &corev1.Pod{}, &v2beta1.SpiderIPPool{}}
+	err := each(ctx, len(kinds), kinds, func(ctx context.Context, kind client.Object) error {
+		options := []client.DeleteAllOfOption{client.GracePeriodSeconds(0)}
+		if namespaced, err := admin.IsObjectNamespaced(kind); err != nil {
+			return fmt.Errorf("learn whether %T has a namespace: %w", kind, err)
+		} else if namespaced {
+			options = append(options, client.InNamespace(namespace))
+		}
+		if err := admin.DeleteAllOf(ctx, kind, options...); err != nil {
+			return fmt.Errorf("remove every %T: %w", kind, err)
+		}
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("remove what the scenarios left: %w", err)
+		return err
 	}
 	return until(ctx, "pools are gone", 100*time.Millisecond, func() (bool, error) {
 		var left v2beta1.SpiderIPPoolList

@@ -37,15 +37,15 @@ func (p plan) measures(part string) bool { return p.Only == "" || p.Only == part
 
 func fullPlan() plan {
 	return plan{
-		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 60, Floor: 300,
-		Limit: 40 * time.Second, QuietLimit: 90 * time.Second, Whole: 15 * time.Minute, Still: 2500 * time.Millisecond,
+		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 40, Floor: 300,
+		Limit: 30 * time.Second, QuietLimit: 90 * time.Second, Whole: 15 * time.Minute, Still: 2500 * time.Millisecond,
 	}
 }
 
 func quickPlan() plan {
 	return plan{
-		Agents: []int{1, 10}, Pods: 100, Roomy: 512, Burst: 40, Flat: []int{1 << 10, 1 << 12}, FlatPods: 20, Floor: 100,
-		Limit: 10 * time.Second, QuietLimit: 20 * time.Second, Whole: 3 * time.Minute, Still: 600 * time.Millisecond,
+		Agents: []int{1, 10}, Pods: 100, Roomy: 512, Burst: 30, Flat: []int{1 << 10, 1 << 12}, FlatPods: 20, Floor: 100,
+		Limit: 10 * time.Second, QuietLimit: 20 * time.Second, Whole: 3 * time.Minute, Still: 450 * time.Millisecond,
 	}
 }
 
