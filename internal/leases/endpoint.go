@@ -22,7 +22,7 @@ import (
 )
 
 // endpointDelay gathers the interfaces of one pod into one write.
-const endpointDelay = 50 * time.Millisecond
+const endpointDelay = 200 * time.Millisecond
 
 // endpointTries bounds the writing of one endpoint: it only shows what the leases say.
 const endpointTries = 12
