@@ -71,7 +71,7 @@ func TestHeartbeatIsRenewed(t *testing.T) {
 		if err := s.admin.Delete(t.Context(), &l); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(valid / 2)
+		time.Sleep(valid) // a renewal that fails, a pause, and three requests
 		if err := s.admin.Get(t.Context(), client.ObjectKeyFromObject(&l), &l); err != nil {
 			t.Errorf("a heartbeat that was deleted is not made again: %v", err)
 		}

@@ -34,6 +34,7 @@ const (
 	undoTimeout = 5 * time.Second
 	// returnWait is how long a pod waits for the stock of other nodes when a pool is full.
 	returnWait = 5 * time.Second
+	lookAround = 250 * time.Millisecond
 )
 
 // Allocate returns the addresses of a pod's interface, and takes them if it
@@ -115,34 +116,39 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 				return got, pool, err
 			}
 		}
-		if !hope || !sleepUntil(ctx, freed, deadline) {
+		if !hope || !waitForChange(ctx, freed, deadline) {
 			return nil, nil, a.exhausted(f)
 		}
 	}
 }
 
-// hope tells whether other nodes hold addresses of the pools without a pod, and returns what tells of the next free address.
+// hope tells whether addresses of the pools may come free soon, and returns what tells of the next one that does.
 func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
-	idle, freed := false, (<-chan struct{})(nil)
+	soon, freed := false, (<-chan struct{})(nil)
 	for _, pool := range pools {
 		var here bool
-		here, freed = a.index.idleElsewhere(pool.Name)
-		idle = idle || here
+		here, freed = a.index.unsettled(pool.Name)
+		soon = soon || here
 	}
-	return idle, freed
+	return soon, freed
 }
 
-// sleepUntil waits for the channel; false when the time is over.
-func sleepUntil(ctx context.Context, event <-chan struct{}, deadline time.Time) bool {
-	timer := time.NewTimer(time.Until(deadline))
+// waitForChange waits for the event, but looks around now and then, because not all that helps is an event. It returns
+// false when the time is over.
+func waitForChange(ctx context.Context, event <-chan struct{}, deadline time.Time) bool {
+	left := time.Until(deadline)
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(min(left, lookAround))
 	defer timer.Stop()
 	select {
 	case <-event:
-		return true
 	case <-timer.C:
 	case <-ctx.Done():
+		return false
 	}
-	return false
+	return true
 }
 
 // exhausted says of every pool why it gave nothing.

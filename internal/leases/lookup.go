@@ -81,12 +81,13 @@ func (x *index) creates(pool string) bool {
 	return p != nil && p.making > 0
 }
 
-// idleElsewhere tells whether other nodes hold addresses of the pool without a pod, and returns what tells of the next free address.
-func (x *index) idleElsewhere(pool string) (bool, <-chan struct{}) {
+// unsettled tells whether leases of the pool exist, or are being made, that no pod has: of other nodes, which give them
+// back, or of this one, which is writing them. It also returns what tells of the next free address.
+func (x *index) unsettled(pool string) (bool, <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	p := x.pools[pool]
-	return p != nil && p.idle > 0, x.freed
+	return p != nil && (p.idle > 0 || p.making > 0 || len(p.mine) > 0), x.freed
 }
 
 // idleNodes names the other nodes that hold addresses of the pool without a pod, for messages.

@@ -95,10 +95,10 @@ func indexLeases(mgr ctrl.Manager) error {
 
 func ownerKey(kind, namespace, name string) string { return kind + "/" + namespace + "/" + name }
 
-// leasesBy reads leases from the cache by one of the indexed fields.
+// leasesBy reads leases from the cache by one of the indexed fields. There may be many, so they are not copied: read only.
 func leasesBy(ctx context.Context, c client.Reader, field, value string) ([]v2beta1.SpiderIPLease, error) {
 	var list v2beta1.SpiderIPLeaseList
-	if err := c.List(ctx, &list, client.MatchingFields{field: value}); err != nil {
+	if err := c.List(ctx, &list, client.MatchingFields{field: value}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("list leases with %s %s: %w", field, value, err)
 	}
 	return list.Items, nil
