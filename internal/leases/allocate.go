@@ -190,8 +190,8 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 			}
 			continue
 		}
-		lease := a.newLease(r, pool.Name, ip)
-		err := a.create(ctx, lease)
+		lease := a.newLease(pool.Name, ip, holder(r))
+		err := a.create(ctx, lease, 0)
 		if apierrors.IsAlreadyExists(err) {
 			continue
 		}
@@ -228,20 +228,22 @@ func (a *Allocator) start(pool *ipam.Pool, try int) netip.Addr {
 	return pool.At(a.place)
 }
 
-// create writes a new lease and tells the index and the doubts how it ended.
-func (a *Allocator) create(ctx context.Context, lease *v2beta1.SpiderIPLease) error {
-	name, podUID := lease.Name, lease.Spec.Pod.UID
+// create writes a new lease and tells the index and the doubts how it ended. The epoch is for stock; see index.putStock.
+func (a *Allocator) create(ctx context.Context, lease *v2beta1.SpiderIPLease, epoch uint64) error {
+	name, pod := lease.Name, lease.Spec.Pod
 	err := a.Client.Create(ctx, lease)
 	switch {
 	case err == nil:
-		a.index.put(lease)
+		a.index.putStock(lease, epoch)
 	case apierrors.IsAlreadyExists(err):
 		a.index.occupied(name)
 	case refusedForSure(err):
 		a.index.forget(name, "")
-	default: // the request may have reached the API server
+	default: // the request may have reached the API server; of stock, the watch shows it then
 		a.index.occupied(name)
-		a.doubts.add(podUID, name)
+		if pod != nil {
+			a.doubts.add(pod.UID, name)
+		}
 	}
 	return err
 }
@@ -253,12 +255,17 @@ func refusedForSure(err error) bool {
 		apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || reason == metav1.StatusReasonMethodNotAllowed
 }
 
-func (a *Allocator) newLease(r ipam.Request, pool string, ip netip.Addr) *v2beta1.SpiderIPLease {
+// newLease is the lease of a pod's interface, or stock of this node without one.
+func (a *Allocator) newLease(pool string, ip netip.Addr, pod *v2beta1.LeasePod) *v2beta1.SpiderIPLease {
 	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{
 		Name: v2beta1.LeaseName(pool, ip), Labels: map[string]string{v2beta1.LabelLeasePool: labelValue(pool)},
 	}}
 	lease.Spec.Pool, lease.Spec.IP = pool, ip.String()
-	a.assign(lease, holder(r))
+	if pod == nil {
+		a.unassign(lease)
+	} else {
+		a.assign(lease, pod)
+	}
 	return lease
 }
 

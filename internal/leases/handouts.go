@@ -106,8 +106,7 @@ func (a *Allocator) makeAgain(ctx context.Context, name string, e entry) (done b
 	} else if !alive {
 		return true, a.endHandOut(name, e.user.UID)
 	}
-	lease := a.newStock(e.pool, e.ip)
-	a.assign(lease, e.user)
+	lease := a.newLease(e.pool, e.ip, e.user)
 	err = a.Client.Create(ctx, lease)
 	switch {
 	case err == nil:

@@ -95,13 +95,18 @@ func (a *Allocator) keep(ctx context.Context, name string) error {
 	if err := a.give(ctx, name, -1, func(e *entry) bool { return !pool.Has(e.ip) }); err != nil {
 		return err
 	}
-	s := a.index.stock(pool)
-	s.PerPool, s.Wanted = a.PerPool, pool.Serves() && a.demand.within(name, idleAfter)
-	take, give := s.Plan()
+	take, give := a.stock(pool).Plan()
 	if take > 0 {
 		return a.take(ctx, pool, epoch, take)
 	}
 	return a.give(ctx, name, give, func(*entry) bool { return true })
+}
+
+// stock is what is known of this node's stock in a pool, and whether it wants one.
+func (a *Allocator) stock(pool *ipam.Pool) ipam.Stock {
+	s := a.index.stock(pool)
+	s.PerPool, s.Wanted = a.PerPool, pool.Serves() && a.demand.within(pool.Name, idleAfter)
+	return s
 }
 
 // renewStock writes leases without a pod again that were written before the promise last began, by this process or one before it.
@@ -175,20 +180,11 @@ func (a *Allocator) takeOne(ctx context.Context, pool *ipam.Pool, epoch uint64) 
 		if !ok {
 			return nil
 		}
-		lease := a.newStock(pool.Name, ip)
-		name := lease.Name
-		err := a.Client.Create(ctx, lease)
-		switch {
-		case err == nil:
-			a.index.putStock(lease, epoch)
+		err := a.create(ctx, a.newLease(pool.Name, ip, nil), epoch)
+		if err == nil {
 			return nil
-		case apierrors.IsAlreadyExists(err):
-			a.index.occupied(name)
-		case refusedForSure(err):
-			a.index.forget(name, "")
-			return fmt.Errorf("take address %s of pool %s into stock: %w", ip, pool.Name, err)
-		default: // if it reached the API server, the watch shows it
-			a.index.occupied(name)
+		}
+		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("take address %s of pool %s into stock: %w", ip, pool.Name, err)
 		}
 	}

@@ -111,12 +111,10 @@ func (a *Allocator) putBack(ctx context.Context, lease *v2beta1.SpiderIPLease) e
 func (a *Allocator) wantsBack(lease *v2beta1.SpiderIPLease) uint64 {
 	pool := a.catalogue.snapshot()[lease.Spec.Pool]
 	ip, err := lease.Address()
-	if err != nil || pool == nil || !pool.Serves() || !pool.Has(ip) || lease.Spec.Node != a.Node {
+	if err != nil || pool == nil || !pool.Has(ip) || lease.Spec.Node != a.Node {
 		return 0
 	}
-	s := a.index.stock(pool)
-	s.PerPool, s.Wanted = a.PerPool, a.demand.within(pool.Name, idleAfter)
-	if s.Mine >= s.Target() {
+	if s := a.stock(pool); s.Mine >= s.Target() {
 		return 0
 	}
 	return a.Promise.Epoch()

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ipam"
@@ -147,16 +145,6 @@ func (a *Allocator) confirm(ctx context.Context, r ipam.Request, pool *ipam.Pool
 func (a *Allocator) isMine(e *entry) bool {
 	id, _, _ := strings.Cut(e.lease.Annotations[v2beta1.AnnotationLeaseStock], ".")
 	return id == a.Book.ID()
-}
-
-// newStock is a lease without a pod.
-func (a *Allocator) newStock(pool string, ip netip.Addr) *v2beta1.SpiderIPLease {
-	lease := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{
-		Name: v2beta1.LeaseName(pool, ip), Labels: map[string]string{v2beta1.LabelLeasePool: labelValue(pool)},
-	}}
-	lease.Spec.Pool, lease.Spec.IP = pool, ip.String()
-	a.unassign(lease)
-	return lease
 }
 
 // unassign makes the lease stock of this node. The time in the mark makes every write a change, so that it raises the

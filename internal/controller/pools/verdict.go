@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/ipam"
 )
 
 // evidence is what is known about the user of a lease at one moment.
@@ -130,7 +131,7 @@ func ownerKeeps(set *appsv1.StatefulSet, pod string) bool {
 // has finished, or it is being deleted and its grace is over. A node that is
 // silent reports nothing, so its pods' containers still look as if they ran.
 func stopped(p *corev1.Pod) bool {
-	finished := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+	finished := ipam.Finished(p)
 	if !finished && p.DeletionTimestamp.IsZero() { // DeletionTimestamp lies at the end of the grace
 		return false
 	}
