@@ -1,7 +1,7 @@
 // Package ipam owns the decisions about addresses: which pools an interface
 // may use and in which order, why a pool may not serve, which address of a pool
-// is the next free one, and how many of them a node holds ready. It is pure: it reads what its caller gathered and
-// knows no client, no clock and no lease.
+// is the next free one, and how many of them a node holds ready. It is pure: it
+// reads what its caller gathered and knows no client, no clock and no lease.
 package ipam
 
 import (

@@ -201,14 +201,7 @@ func (r *statusReconciler) reserved(ctx context.Context) (*netipx.IPSet, error) 
 	if err := r.client.List(ctx, &list); err != nil {
 		return nil, fmt.Errorf("list reserved addresses: %w", err)
 	}
-	var b netipx.IPSetBuilder
-	for i := range list.Items {
-		if list.Items[i].DeletionTimestamp.IsZero() {
-			set, _ := v2beta1.ParseReservedIPSpec(&list.Items[i].Spec) // what can be read of it counts
-			b.AddSet(set)
-		}
-	}
-	return b.IPSet()
+	return union(list.Items), nil
 }
 
 // write updates the status when it differs, and tells of a change of the condition by an event.

@@ -76,7 +76,7 @@ func union(reserved []v2beta1.SpiderReservedIP) *netipx.IPSet {
 	}
 	set, err := b.IPSet()
 	if err != nil { // only for invalid input, and these are parsed sets
-		return nil
+		return &netipx.IPSet{}
 	}
 	return set
 }
