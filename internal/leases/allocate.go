@@ -347,7 +347,7 @@ func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Cho
 // reuse gives an address that was handed out to the pod to its new sandbox: in the ledger alone while the promise holds,
 // else the API server has to show it first.
 func (a *Allocator) reuse(ctx context.Context, h held, r ipam.Request) (held, error) {
-	if a.Promise.Epoch() == 0 || h.lease == nil || a.sealed.has(r.Pod.UID) {
+	if a.Promise.Epoch() == 0 || h.lease == nil || !a.mayWrite(h.lease, h.pod) || a.sealed.has(r.Pod.UID) {
 		if err := a.writeLocked(ctx, h.name, r.Pod.UID); err != nil {
 			return h, err
 		}

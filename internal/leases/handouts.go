@@ -57,7 +57,7 @@ func (a *Allocator) writeLocked(ctx context.Context, name, podUID string) error 
 				return err
 			}
 			continue
-		case !a.mayWrite(e):
+		case !a.mayWrite(e.lease, e.user):
 			a.lost(name, e, fmt.Sprintf("%s has it", e.lease.Holder()))
 			return a.endHandOut(name, podUID)
 		case equality.Semantic.DeepEqual(e.lease.Spec.Pod, e.user):
@@ -84,9 +84,9 @@ func (a *Allocator) writeLocked(ctx context.Context, name, podUID string) error 
 
 // mayWrite tells whether the lease is as it was when its address was handed out, or shows the pod already, maybe with an
 // earlier sandbox.
-func (a *Allocator) mayWrite(e entry) bool {
-	p := e.lease.Spec.Pod
-	return e.lease.Spec.Node == a.Node && (p == nil || p.UID == e.user.UID && p.Interface == e.user.Interface)
+func (a *Allocator) mayWrite(l *v2beta1.SpiderIPLease, user *v2beta1.LeasePod) bool {
+	p := l.Spec.Pod
+	return l.Spec.Node == a.Node && (p == nil || p.UID == user.UID && p.Interface == user.Interface)
 }
 
 // endHandOut forgets a hand-out, in the ledger first.

@@ -29,6 +29,7 @@ type index struct {
 	ofOwner map[ownerKey]nameSet // leases that outlive their pod
 	pools   map[string]*poolIndex
 	freed   chan struct{} // closed when an address becomes free
+	ended   graves
 }
 
 type nameSet map[string]struct{}
@@ -80,6 +81,7 @@ func newIndex(node string) *index {
 	return &index{
 		node: node, entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
 		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{}, pools: map[string]*poolIndex{}, freed: make(chan struct{}),
+		ended: graves{},
 	}
 }
 
@@ -142,6 +144,7 @@ func (x *index) get(name string) (entry, bool) {
 func (x *index) forget(name string, gone types.UID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.ended.add(gone)
 	if e := x.entries[name]; e != nil && e.uid() == gone {
 		x.vanish(name, e)
 	}
@@ -172,6 +175,9 @@ func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, watched bool) {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.ended.has(l.UID) {
+		return // the watch is late: the address may be another's, or asked for, since
+	}
 	old := x.entries[l.Name]
 	switch {
 	case old == nil:
@@ -204,6 +210,9 @@ func (e *entry) again(epoch uint64, watched bool) {
 func (x *index) sawGone(l *v2beta1.SpiderIPLease) (used bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.ended.close(l.UID) {
+		return false
+	}
 	e := x.entries[l.Name]
 	if e == nil || e.creating || e.lease != nil && e.lease.UID != l.UID && newer(e.lease, l) {
 		return false
