@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	// quickTries is how many addresses are tried without a pause; then the pauses grow from stepBackBy to stepBackMost.
-	quickTries   = 3
-	stepBackBy   = 20 * time.Millisecond
-	stepBackMost = 500 * time.Millisecond
+	// catchUp is how long whoever met somebody else's address waits for the watch to show it.
+	catchUp = 500 * time.Millisecond
+	// nearTries is how many addresses of the node's own part of a pool are tried before any of the pool.
+	nearTries = 3
 	// conflictTries bounds the re-reading of a lease that somebody else keeps changing.
 	conflictTries = 5
 	// doubtAfter is how long the watch may lag before an entry it never showed is looked up.
@@ -178,11 +178,16 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 	if got, err := a.takeStock(ctx, r, pool); got != nil || err != nil {
 		return got, err
 	}
+	if err := a.paces.enter(ctx, pool.Name); err != nil {
+		return nil, err
+	}
+	defer a.kick(pool.Name) // the stock was left alone meanwhile
+	defer a.paces.leave(pool.Name)
 	for try := 0; ; try++ {
-		if err := a.stepBack(ctx, try); err != nil {
-			return nil, err
+		if got, err := a.takeStock(ctx, r, pool); got != nil || err != nil {
+			return got, err
 		}
-		ip, ok := a.index.reserve(pool, a.start(pool, try))
+		ip, ok := a.index.reserve(pool, a.part(pool, try))
 		if !ok {
 			freed, err := a.lookUpDoubtful(ctx, pool.Name)
 			if err != nil || !freed {
@@ -190,42 +195,51 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 			}
 			continue
 		}
-		lease := a.newLease(pool.Name, ip, holder(r))
-		err := a.create(ctx, lease, 0)
-		if apierrors.IsAlreadyExists(err) {
-			continue
+		got, err := a.createFor(ctx, r, pool, ip)
+		if got != nil || err != nil {
+			return got, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("take address %s of pool %s: %w", ip, pool.Name, err)
-		}
-		return &held{name: lease.Name, lease: lease, pod: lease.Spec.Pod, pool: pool.Name}, nil
 	}
 }
 
-// stepBack waits after several addresses in a row turned out to be others': the watch is behind, and catches up.
-func (a *Allocator) stepBack(ctx context.Context, try int) error {
-	if try < quickTries {
-		return nil
+// createFor creates a lease for the pod at an address that the index has reserved; nil when somebody else has it.
+func (a *Allocator) createFor(ctx context.Context, r ipam.Request, pool *ipam.Pool, ip netip.Addr) (*held, error) {
+	lease := a.newLease(pool.Name, ip, holder(r))
+	err := a.create(ctx, lease, 0)
+	a.paces.tell(pool.Name, apierrors.IsAlreadyExists(err))
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return nil, a.letShow(ctx, lease.Name)
+	case err != nil:
+		return nil, fmt.Errorf("take address %s of pool %s: %w", ip, pool.Name, err)
 	}
+	return &held{name: lease.Name, lease: lease, pod: lease.Spec.Pod, pool: pool.Name}, nil
+}
+
+// letShow waits until the watch shows a lease that a create has met, and with it all that was made before.
+func (a *Allocator) letShow(ctx context.Context, name string) error {
+	timer := time.NewTimer(catchUp)
+	defer timer.Stop()
 	select {
-	case <-time.After(rand.N(min(time.Duration(try)*stepBackBy, stepBackMost))):
-		return nil
+	case <-a.index.shown(name):
+	case <-timer.C:
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the watch of leases: %w", ctx.Err())
 	}
+	return nil
 }
 
-// start is where the search for a free address begins: at the lowest one in a pool that no other node uses, else at a
-// place of this node's own, and at any place after a collision. Nodes that all start at the bottom would meet at every
-// address; they do not know of each other at first, so of several pods at once only one begins there.
-func (a *Allocator) start(pool *ipam.Pool, try int) netip.Addr {
+// part is where in a pool this node looks first: at the lowest address of a pool that no other node uses, else in its own
+// part. Nodes that all started at the bottom would meet at every address. They do not know of each other at first, so of
+// several pods at once only one begins there.
+func (a *Allocator) part(pool *ipam.Pool, try int) part {
 	switch {
-	case try > 0:
-		return pool.At(rand.Uint64())
-	case a.index.stock(pool).Nodes == 1 && !a.index.creates(pool.Name):
-		return netip.Addr{}
+	case try == 0 && a.index.stock(pool).Nodes == 1 && !a.index.creates(pool.Name):
+		return part{}
+	case try >= nearTries:
+		return part{from: pool.At(rand.Uint64())}
 	}
-	return pool.At(a.place)
+	return a.index.part(pool, a.place)
 }
 
 // create writes a new lease and tells the index and the doubts how it ended. The epoch is for stock; see index.putStock.

@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -40,6 +41,7 @@ type poolIndex struct {
 	nodes  map[string]int // leases of each node
 	idle   int            // leases without a pod, of other nodes
 	making int            // creates of this process under way
+	ending int            // leases that this process is giving back
 	mine   nameSet        // leases without a pod, of this node
 }
 
@@ -61,6 +63,7 @@ type entry struct {
 	// confirmed: the watch has shown the object. Until then nothing promises that the watch will show its end.
 	confirmed bool
 	since     time.Time
+	shown     chan struct{} // see index.shown
 }
 
 // ownerKey finds the leases of something that outlives its pods. The pod's name is empty for an owner that has one pod at a time.
@@ -96,6 +99,9 @@ func (e *entry) pod() *v2beta1.LeasePod {
 	return nil
 }
 
+// ending tells whether a pod's lease is being given back.
+func (e *entry) ending() bool { return e.busy && e.pod() != nil }
+
 func (e *entry) uid() types.UID {
 	if e == nil || e.lease == nil {
 		return ""
@@ -103,13 +109,45 @@ func (e *entry) uid() types.UID {
 	return e.lease.UID
 }
 
-// reserve picks the next free address of the pool at or after start, else
-// from the beginning, and keeps it from other callers in this process.
-func (x *index) reserve(pool *ipam.Pool, start netip.Addr) (netip.Addr, bool) {
+// part is where a search for a free address begins, and where it ends unless nothing is free there; both may be invalid.
+type part struct{ from, to netip.Addr }
+
+// part divides the pool among the nodes that have leases in it, and gives this node's part. Views differ for a while, and then
+// parts overlap: it is no more than a way to meet seldom. A node that knows of no other begins at a place of its own.
+func (x *index) part(pool *ipam.Pool, place uint64) part {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	ip, ok := x.taken.NextFree(pool.Free, start)
-	if !ok && start.IsValid() {
+	rank, nodes := uint64(0), uint64(1)
+	if p := x.pools[pool.Name]; p != nil {
+		for node := range p.nodes {
+			if node != x.node {
+				nodes++
+			}
+			if node < x.node {
+				rank++
+			}
+		}
+	}
+	size := pool.Size()
+	if nodes == 1 || size < nodes {
+		return part{from: pool.At(place)}
+	}
+	each := size / nodes
+	if rank == nodes-1 {
+		return part{from: pool.At(rank * each)}
+	}
+	return part{from: pool.At(rank * each), to: pool.At((rank + 1) * each)}
+}
+
+// reserve picks the first free address in the part, else any of the pool, and keeps it from other callers in this process.
+func (x *index) reserve(pool *ipam.Pool, in part) (netip.Addr, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	ip, ok := x.taken.NextFree(pool.Free, in.from)
+	if ok && in.to.IsValid() && !ip.Less(in.to) {
+		ip, ok = x.taken.NextFree(pool.Free, pool.At(rand.Uint64()))
+	}
+	if !ok && in.from.IsValid() {
 		ip, ok = x.taken.NextFree(pool.Free, netip.Addr{})
 	}
 	if !ok {
@@ -117,6 +155,30 @@ func (x *index) reserve(pool *ipam.Pool, start netip.Addr) (netip.Addr, bool) {
 	}
 	x.add(v2beta1.LeaseName(pool.Name, ip), &entry{ip: ip, pool: pool.Name, creating: true, since: time.Now()})
 	return ip, true
+}
+
+// shown returns what is closed when the entry's object is known, or that there is none.
+func (x *index) shown(name string) <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.entries[name]
+	if e == nil || e.lease != nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if e.shown == nil {
+		e.shown = make(chan struct{})
+	}
+	return e.shown
+}
+
+// show tells those who wait for the entry's object.
+func (e *entry) show() {
+	if e.shown != nil {
+		close(e.shown)
+		e.shown = nil
+	}
 }
 
 // occupied notes that the reserved address turned out to be another's, or that nobody knows.
@@ -185,12 +247,13 @@ func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, watched bool) {
 	case old.lease != nil && newer(old.lease, l):
 		old.confirmed = old.confirmed || watched && old.lease.UID == l.UID
 	case old.lease != nil && old.lease.ResourceVersion == l.ResourceVersion:
-		old.again(epoch, watched)
+		x.change(l.Name, func(e *entry) { e.again(epoch, watched) })
 	default:
 		x.change(l.Name, func(e *entry) {
 			e.confirmed = watched || e.confirmed && e.uid() == l.UID
 			e.busy = e.busy && watched // who writes it says how that ended
 			e.lease, e.epoch, e.creating, e.since = l, epoch, false, time.Now()
+			e.show()
 		})
 	}
 }
@@ -269,6 +332,7 @@ func (x *index) remove(name string) {
 		return
 	}
 	x.uncount(name, e)
+	e.show()
 	delete(x.entries, name)
 	if x.users[e.ip]--; x.users[e.ip] == 0 {
 		delete(x.users, e.ip)
@@ -288,6 +352,9 @@ func (x *index) count(name string, e *entry) {
 	p.leased++
 	if e.creating {
 		p.making++
+	}
+	if e.ending() {
+		p.ending++
 	}
 	if e.lease != nil {
 		p.nodes[e.lease.Spec.Node]++
@@ -312,6 +379,9 @@ func (x *index) uncount(name string, e *entry) {
 	p.leased--
 	if e.creating {
 		p.making--
+	}
+	if e.ending() {
+		p.ending--
 	}
 	if e.lease != nil {
 		if p.nodes[e.lease.Spec.Node]--; p.nodes[e.lease.Spec.Node] == 0 {

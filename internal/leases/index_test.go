@@ -146,7 +146,7 @@ func TestIndexConverges(t *testing.T) {
 			},
 			"another node deletes": func(t *rapid.T) { pick(t, "other", func(name string) { m.delete(name) }) },
 			"this process creates": func(t *rapid.T) {
-				if ip, ok := m.index.reserve(modelPool, netip.Addr{}); ok {
+				if ip, ok := m.index.reserve(modelPool, part{}); ok {
 					m.ask(ip, pods.Draw(t, "pod"))
 				}
 			},
@@ -171,12 +171,12 @@ func TestIndexConverges(t *testing.T) {
 // The end of a lease that this process gave back, told late, is not the end of one that it asks for under the same name.
 func TestIndexIsToldLateOfWhatItGaveBack(t *testing.T) {
 	m := newAPIModel()
-	ip, _ := m.index.reserve(modelPool, netip.Addr{})
+	ip, _ := m.index.reserve(modelPool, part{})
 	m.ask(ip, "a")
 	m.answer(1)
 	m.giveBack(v2beta1.LeaseName("p", ip))
 	m.answer(1)
-	if again, _ := m.index.reserve(modelPool, netip.Addr{}); again != ip {
+	if again, _ := m.index.reserve(modelPool, part{}); again != ip {
 		t.Fatalf("reserved %v, want %v", again, ip)
 	}
 	m.ask(ip, "b")
@@ -234,17 +234,17 @@ func TestIndexKnowsAddressesOfOverlappingPools(t *testing.T) {
 	other.Name = "q"
 	seen := map[netip.Addr]bool{}
 	for i := range 4 {
-		ip, ok := x.reserve([]*ipam.Pool{modelPool, &other}[i%2], netip.Addr{})
+		ip, ok := x.reserve([]*ipam.Pool{modelPool, &other}[i%2], part{})
 		if !ok || seen[ip] {
 			t.Fatalf("reservation %d: %v %t, seen %v", i, ip, ok, seen)
 		}
 		seen[ip] = true
 	}
-	if ip, ok := x.reserve(&other, netip.Addr{}); ok {
+	if ip, ok := x.reserve(&other, part{}); ok {
 		t.Fatalf("%v was reserved a second time", ip)
 	}
 	x.forget(v2beta1.LeaseName("p", netip.MustParseAddr("192.0.2.1")), "")
-	if ip, ok := x.reserve(&other, netip.MustParseAddr("192.0.2.3")); !ok || ip.String() != "192.0.2.1" {
+	if ip, ok := x.reserve(&other, part{from: netip.MustParseAddr("192.0.2.3")}); !ok || ip.String() != "192.0.2.1" {
 		t.Fatalf("the freed address: got %v %t", ip, ok)
 	}
 }
@@ -259,10 +259,10 @@ func BenchmarkReserve(b *testing.B) {
 				Subnet: "10.1.0.0/16", IPs: []string{"10.1.0.0-" + last.String()},
 			}}, nil)
 			for range size / 2 {
-				x.reserve(pool, netip.Addr{})
+				x.reserve(pool, part{})
 			}
 			for b.Loop() {
-				ip, _ := x.reserve(pool, netip.Addr{})
+				ip, _ := x.reserve(pool, part{})
 				x.forget(v2beta1.LeaseName("p", ip), "")
 			}
 		})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -96,6 +95,9 @@ func (a *Allocator) keep(ctx context.Context, name string) error {
 		return err
 	}
 	take, give := a.stock(pool).Plan()
+	if take > 0 && a.paces.used(name) {
+		return nil // pods first; the last of them asks again
+	}
 	if take > 0 {
 		return a.take(ctx, pool, epoch, take)
 	}
@@ -176,16 +178,20 @@ func (a *Allocator) take(ctx context.Context, pool *ipam.Pool, epoch uint64, cou
 // takeOne takes one address without a pod, none when others are quicker.
 func (a *Allocator) takeOne(ctx context.Context, pool *ipam.Pool, epoch uint64) error {
 	for range conflictTries {
-		ip, ok := a.index.reserve(pool, pool.At(rand.Uint64()))
+		ip, ok := a.index.reserve(pool, a.index.part(pool, a.place))
 		if !ok {
 			return nil
 		}
-		err := a.create(ctx, a.newLease(pool.Name, ip, nil), epoch)
-		if err == nil {
+		lease := a.newLease(pool.Name, ip, nil)
+		err := a.create(ctx, lease, epoch)
+		switch {
+		case err == nil:
 			return nil
-		}
-		if !apierrors.IsAlreadyExists(err) {
+		case !apierrors.IsAlreadyExists(err):
 			return fmt.Errorf("take address %s of pool %s into stock: %w", ip, pool.Name, err)
+		}
+		if err := a.letShow(ctx, lease.Name); err != nil {
+			return err
 		}
 	}
 	return nil

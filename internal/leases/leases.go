@@ -80,6 +80,7 @@ type Allocator struct {
 	writer    *behind // tells the API server of hand-outs, by the lease's name
 	keeper    *behind // fills and empties this node's stock, by the pool's name
 	demand    demand
+	paces     paces
 	// sealed are pods whose network-status has been, or may have been, written: what they are given from then on is written to
 	// the API server first. The pod itself tells so soon after.
 	sealed pods

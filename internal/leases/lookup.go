@@ -82,12 +82,13 @@ func (x *index) creates(pool string) bool {
 }
 
 // unsettled tells whether leases of the pool exist, or are being made, that no pod has: of other nodes, which give them
-// back, or of this one, which is writing them. It also returns what tells of the next free address.
+// back, or of this one, which is writing them; or whether this one is giving back what pods had. It also returns what tells
+// of the next free address.
 func (x *index) unsettled(pool string) (bool, <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	p := x.pools[pool]
-	return p != nil && (p.idle > 0 || p.making > 0 || len(p.mine) > 0), x.freed
+	return p != nil && (p.idle > 0 || p.making > 0 || p.ending > 0 || len(p.mine) > 0), x.freed
 }
 
 // idleNodes names the other nodes that hold addresses of the pool without a pod, for messages.
@@ -175,8 +176,8 @@ func (x *index) pick(pool string, fits func(*entry) bool) (string, bool) {
 func (x *index) lend(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.entries[name]; e != nil {
-		e.busy = true
+	if x.entries[name] != nil {
+		x.change(name, func(e *entry) { e.busy = true })
 	}
 }
 
@@ -184,8 +185,8 @@ func (x *index) lend(name string) {
 func (x *index) unborrow(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if e := x.entries[name]; e != nil {
-		e.busy = false
+	if x.entries[name] != nil {
+		x.change(name, func(e *entry) { e.busy = false })
 	}
 }
 
