@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
@@ -30,6 +32,10 @@ type bench struct {
 	fleets         int
 	pools, podSets int
 	next           netip.Addr // the first address that no pool has
+
+	floorBook   *ledger.Ledger
+	floorLeases int         // created as a floor
+	filler      *corev1.Pod // of the leases that fill pools
 }
 
 func newBench(p plan, progress io.Writer) (*bench, error) {
@@ -54,6 +60,9 @@ func (b *bench) close() error {
 	if b.controller != nil {
 		errs = append(errs, b.controller.stop())
 	}
+	if b.floorBook != nil {
+		errs = append(errs, b.floorBook.Close())
+	}
 	return errors.Join(append(errs, b.server.stop(), os.RemoveAll(b.dir))...)
 }
 
@@ -63,7 +72,7 @@ func (b *bench) say(format string, args ...any) {
 
 // all runs everything. The controller does not run beside the one-object design: it would write into the same status.
 func (b *bench) all(ctx context.Context) error {
-	if err := b.floor(); err != nil {
+	if err := b.floor(ctx); err != nil {
 		return err
 	}
 	if err := b.makeNodes(ctx, slices.Max(b.plan.Agents)); err != nil {
@@ -117,24 +126,25 @@ func (b *bench) agents(ctx context.Context, n int) error {
 }
 
 // floor measures the durable write of a hand-out with nothing beside it.
-func (b *bench) floor() error {
-	book, _, err := ledger.Open(filepath.Join(b.dir, "floor.db"))
-	if err != nil {
+func (b *bench) floor(ctx context.Context) (err error) {
+	if b.floorBook, _, err = ledger.Open(filepath.Join(b.dir, "floor.db")); err != nil {
 		return err
 	}
-	defer book.Close()
 	for i := range b.plan.Floor {
-		h := ledger.HandOut{
-			Lease: fmt.Sprintf("bench-1.10-1-0-%d", i), LeaseUID: "00000000-0000-0000-0000-000000000000", Pool: "bench-1", IP: "10.1.0.1",
-			Pod: ledger.Pod{Namespace: namespace, Name: "pod", UID: "00000000-0000-0000-0000-000000000000"}, Interface: "eth0", Sandbox: "sandbox",
-		}
 		begun := time.Now()
-		if err := book.PutHandOut(h); err != nil {
-			return fmt.Errorf("write a hand-out: %w", err)
+		if err := b.diskFloor(ctx, i); err != nil {
+			return err
 		}
 		b.report.floor = append(b.report.floor, time.Since(begun))
 	}
 	return nil
+}
+
+func floorHandOut(i int) ledger.HandOut {
+	return ledger.HandOut{
+		Lease: fmt.Sprintf("bench-1.10-1-0-%d", i), LeaseUID: "00000000-0000-0000-0000-000000000000", Pool: "bench-1", IP: "10.1.0.1",
+		Pod: ledger.Pod{Namespace: namespace, Name: "pod", UID: "00000000-0000-0000-0000-000000000000"}, Interface: "eth0", Sandbox: "sandbox",
+	}
 }
 
 // withFleet runs scenarios with agents and removes everything afterwards.

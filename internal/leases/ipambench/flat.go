@@ -18,8 +18,11 @@ import (
 
 // flatness is what a pool of one size shows.
 type flatness struct {
-	Size, Leases      int // Leases in the whole cluster
-	Stock, Direct     []time.Duration
+	Size, Leases  int // Leases in the whole cluster
+	Stock, Direct []time.Duration
+	// Disk and Create are their floors, measured in turn with them: one durable write to a ledger, and the create of a lease
+	// that no pool has.
+	Disk, Create      []time.Duration
 	StockAsks         counts // on the path of the ADDs from stock
 	Agent, Controller int64  // bytes of heap
 	StartsIn          time.Duration
@@ -30,12 +33,14 @@ const elsewhere = "node-elsewhere"
 
 // flatStock is the stock from which ADDs are measured: what two nodes may each hold of the smallest pool, a quarter of its free half.
 // A batch leaves more than half of it, so that it is not filled meanwhile.
-const flatStock, flatBatch = 48, 20
+const flatStock, flatBatch = 60, 28
+
+// flatDirects is how many ADDs each have a create of their own.
+const flatDirects = 100
 
 // flat measures pools of growing size that are half full.
 func (b *bench) flat(ctx context.Context) error {
-	filler, err := b.makeFiller(ctx)
-	if err != nil {
+	if err := b.makeFiller(ctx); err != nil {
 		return err
 	}
 	leases := 0
@@ -45,7 +50,7 @@ func (b *bench) flat(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := b.fill(ctx, pool, filler, size/2); err != nil {
+		if err := b.fill(ctx, pool, size/2); err != nil {
 			return err
 		}
 		leases += size / 2
@@ -72,17 +77,18 @@ func heap() int64 {
 
 // makeFiller makes the one pod that all the leases name. It has the mark of a static pod: of such a pod the collector does not
 // ask whether its UID is that of the lease, so that it need not exist thousands of times.
-func (b *bench) makeFiller(ctx context.Context) (*corev1.Pod, error) {
+func (b *bench) makeFiller(ctx context.Context) error {
 	pod := newPod("filler", elsewhere)
 	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "1"}
 	if err := b.server.admin.Create(ctx, pod); err != nil {
-		return nil, fmt.Errorf("create pod %s: %w", pod.Name, err)
+		return fmt.Errorf("create pod %s: %w", pod.Name, err)
 	}
-	return pod, nil
+	b.filler = pod
+	return nil
 }
 
 // fill makes leases for every other address of the pool.
-func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, filler *corev1.Pod, count int) error {
+func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, count int) error {
 	b.say("filling half of a pool of %d addresses", 2*count)
 	addresses, errs := v2beta1.ParseIPPoolSpec(&pool.Spec)
 	if err := errs.ToAggregate(); err != nil {
@@ -94,7 +100,7 @@ func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, filler *co
 		ips[i] = later(first, 2*i)
 	}
 	err := each(ctx, atOnce, ips, func(ctx context.Context, ip netip.Addr) error {
-		lease := fillerLease(pool.Name, ip, filler)
+		lease := fillerLease(pool.Name, ip, b.filler)
 		if err := b.server.admin.Create(ctx, lease); err != nil {
 			return fmt.Errorf("create lease %s: %w", lease.Name, err)
 		}
@@ -158,7 +164,7 @@ func (b *bench) flatBatches(ctx context.Context, agents *fleet, pool string, f *
 			return err
 		}
 		before := agents.meter.on.now()
-		if f.Stock, err = inTurn(ctx, agents, jobs, f.Stock); err != nil {
+		if err := inTurn(ctx, agents, jobs, b.diskFloor, &f.Disk, &f.Stock); err != nil {
 			return err
 		}
 		asked := agents.meter.on.now().minus(before)
@@ -179,9 +185,9 @@ func (b *bench) flatDirect(ctx context.Context, pool string, f *flatness) error 
 	if err != nil {
 		return err
 	}
-	jobs, err := b.makePods(ctx, pool, b.plan.FlatPods, 1, 0)
+	jobs, err := b.makePods(ctx, pool, min(b.plan.FlatPods, flatDirects), 1, 0)
 	if err == nil {
-		f.Direct, err = inTurn(ctx, agents, jobs, nil)
+		err = inTurn(ctx, agents, jobs, b.createFloor, &f.Create, &f.Direct)
 	}
 	if err == nil {
 		err = b.quiet(ctx, agents)
@@ -192,14 +198,37 @@ func (b *bench) flatDirect(ctx context.Context, pool string, f *flatness) error 
 	return errors.Join(err, agents.stop())
 }
 
-// inTurn has one pod after another ask, and adds how long each took.
-func inTurn(ctx context.Context, c crew, jobs []job, times []time.Duration) ([]time.Duration, error) {
-	for _, j := range jobs {
+// inTurn has one pod after another ask, each after its floor, and adds how long either took.
+func inTurn(ctx context.Context, c crew, jobs []job, floor func(context.Context, int) error, floors, times *[]time.Duration) error {
+	for i, j := range jobs {
 		begun := time.Now()
-		if _, err := c.take(waiting(ctx), j); err != nil {
-			return times, fmt.Errorf("allocate for pod %s: %w", j.request.Pod.Name, err)
+		if err := floor(ctx, i); err != nil {
+			return err
 		}
-		times = append(times, time.Since(begun))
+		*floors = append(*floors, time.Since(begun))
+		begun = time.Now()
+		if _, err := c.take(waiting(ctx), j); err != nil {
+			return fmt.Errorf("allocate for pod %s: %w", j.request.Pod.Name, err)
+		}
+		*times = append(*times, time.Since(begun))
 	}
-	return times, nil
+	return nil
+}
+
+// diskFloor writes a hand-out to a ledger of its own.
+func (b *bench) diskFloor(_ context.Context, i int) error {
+	if err := b.floorBook.PutHandOut(floorHandOut(i)); err != nil {
+		return fmt.Errorf("write a hand-out: %w", err)
+	}
+	return nil
+}
+
+// createFloor creates a lease of no pool.
+func (b *bench) createFloor(ctx context.Context, _ int) error {
+	b.floorLeases++
+	lease := fillerLease("no-pool", later(netip.MustParseAddr("10.0.0.1"), b.floorLeases), b.filler)
+	if err := b.server.admin.Create(ctx, lease); err != nil {
+		return fmt.Errorf("create lease %s: %w", lease.Name, err)
+	}
+	return nil
 }

@@ -9,7 +9,7 @@ type plan struct {
 	Pods, Roomy int
 	// Burst is the most pods of one agent that start at once from a warmed stock.
 	Burst int
-	// Flat are the sizes of pools that are half full; FlatPods the ADDs of each.
+	// Flat are the sizes of pools that are half full; FlatPods the ADDs from stock of each.
 	Flat     []int
 	FlatPods int
 	// Floor is how many durable writes are measured alone.
@@ -37,14 +37,14 @@ func (p plan) measures(part string) bool { return p.Only == "" || p.Only == part
 
 func fullPlan() plan {
 	return plan{
-		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 40, Floor: 300,
-		Limit: 30 * time.Second, QuietLimit: 90 * time.Second, Whole: 15 * time.Minute, Still: 2500 * time.Millisecond,
+		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 224, Floor: 300,
+		Limit: time.Minute, QuietLimit: 90 * time.Second, Whole: 30 * time.Minute, Still: 2500 * time.Millisecond,
 	}
 }
 
 func quickPlan() plan {
 	return plan{
-		Agents: []int{1, 10}, Pods: 100, Roomy: 512, Burst: 30, Flat: []int{1 << 10, 1 << 12}, FlatPods: 20, Floor: 100,
+		Agents: []int{1, 10}, Pods: 100, Roomy: 512, Burst: 30, Flat: []int{1 << 10, 1 << 12}, FlatPods: 28, Floor: 100,
 		Limit: 10 * time.Second, QuietLimit: 20 * time.Second, Whole: 3 * time.Minute, Still: 450 * time.Millisecond,
 	}
 }

@@ -158,15 +158,25 @@ func ratio(a, b float64) string {
 
 func (r *report) writeFlat(out io.Writer) {
 	rows := [][]string{{
-		"pool", "leases in cluster", "from stock: p50", "p99", "requests", "by create: p50", "p99", "agent MB", "starts in ms", "controller MB",
+		"pool", "leases in cluster", "from stock: p50", "p99", "ledger alone: p50", "p99", "ratio", "p99", "requests",
+		"by create: p50", "p99", "create alone: p50", "p99", "ratio", "p99", "agent MB", "starts in ms", "controller MB",
 	}}
 	for _, f := range r.flat {
-		rows = append(rows, []string{
-			fmt.Sprint(f.Size), fmt.Sprint(f.Leases), ms(percentile(f.Stock, 50)), ms(percentile(f.Stock, 99)), fmt.Sprint(f.StockAsks.Reads + f.StockAsks.Writes),
-			ms(percentile(f.Direct, 50)), ms(percentile(f.Direct, 99)), mb(f.Agent), ms(f.StartsIn), mb(f.Controller),
-		})
+		row := []string{fmt.Sprint(f.Size), fmt.Sprint(f.Leases)}
+		row = append(append(row, beside(f.Stock, f.Disk)...), fmt.Sprint(f.StockAsks.Reads+f.StockAsks.Writes))
+		row = append(append(row, beside(f.Direct, f.Create)...), mb(f.Agent), ms(f.StartsIn), mb(f.Controller))
+		rows = append(rows, row)
 	}
-	table(out, "A pool that is half full, by its size: one ADD after another on one agent, in ms; heap in MB after a collection", rows)
+	table(out, "A pool that is half full, by its size: one ADD after another on one agent, in turn with its floor, in ms; heap in MB after a collection", rows)
+}
+
+// beside shows times and their floor, and what one is of the other.
+func beside(times, floor []time.Duration) []string {
+	half, tail := percentile(times, 50), percentile(times, 99)
+	halfFloor, tailFloor := percentile(floor, 50), percentile(floor, 99)
+	return []string{
+		ms(half), ms(tail), ms(halfFloor), ms(tailFloor), ratio(half.Seconds(), halfFloor.Seconds()), ratio(tail.Seconds(), tailFloor.Seconds()),
+	}
 }
 
 // writeNotes says what the numbers hold and do not hold.
