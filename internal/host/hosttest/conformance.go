@@ -332,6 +332,7 @@ func testSysctl(t *testing.T, h API, env Env) {
 	_, err := h.Sysctl(b.NS, key)
 	is(t, "a key of a link of another namespace", err, host.ErrNotFound)
 	is(t, "writing it", h.SetSysctl(b.NS, key, "1"), host.ErrNotFound)
+	ok(t, h.SetSysctl(b.NS, "net/ipv4/ip_forward", "0")) // a new namespace may take the node's
 	ok(t, h.SetSysctl(a.NS, "net/ipv4/ip_forward", "1"))
 	if v, err := h.Sysctl(b.NS, "net/ipv4/ip_forward"); err != nil || v != "0" {
 		t.Errorf("the other namespace's ip_forward reads %q, %v", v, err)
