@@ -197,8 +197,14 @@ func (r runner) collect(ctx context.Context, pods []string) (Calls, error) {
 	}
 }
 
-// bare brings hostbench to the node, runs it and removes it.
-func (r runner) bare(ctx context.Context) (samples []Sample, err error) {
+// bare measures the steps of CNI calls.
+func (r runner) bare(ctx context.Context) ([]Sample, error) {
+	fmt.Fprintf(r.out, "the bare steps on %s, %d rounds\n", r.Node, r.Pods)
+	return r.program(ctx, fmt.Sprintf("-n %d", r.Pods))
+}
+
+// program brings hostbench to the node, runs it and removes it.
+func (r runner) program(ctx context.Context, args string) (samples []Sample, err error) {
 	dir := "/run/lab-bench-" + r.ID
 	defer func() { err = errors.Join(err, r.removeProgram(ctx, dir)) }()
 	f, err := os.Open(r.Program)
@@ -210,8 +216,7 @@ func (r runner) bare(ctx context.Context) (samples []Sample, err error) {
 	if _, err := r.lab.Feed(ctx, r.Node, bring, f); err != nil {
 		return nil, fmt.Errorf("bringing the program for the bare steps to %s: %w", r.Node, err)
 	}
-	fmt.Fprintf(r.out, "the bare steps on %s, %d rounds\n", r.Node, r.Pods)
-	text, err := r.untilDone(ctx, fmt.Sprintf("%s/hostbench -n %d", dir, r.Pods))
+	text, err := r.untilDone(ctx, dir+"/hostbench "+args)
 	if err != nil {
 		return nil, fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
 	}

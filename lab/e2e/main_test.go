@@ -19,8 +19,14 @@ import (
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
-// term is where all tests type their commands.
-var term *terminal.Terminal
+// term is where all tests type their commands; laboratory does what no command on a node can.
+var (
+	term       *terminal.Terminal
+	laboratory cluster.Lab
+)
+
+// cards is how many InfiniBand cards each node has: the guide's, and one for the tests of policies.
+const cards = 2
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -57,7 +63,10 @@ func run(m *testing.M) (code int, err error) {
 		}
 		defer func() { err = errors.Join(err, lab.Down(ctx)) }()
 	}
-	if err := lab.Ensure(ctx, cluster.DefaultOptions(), []string{program, "cell"}); err != nil {
+	laboratory = lab
+	options := cluster.DefaultOptions()
+	options.Cards = cards
+	if err := lab.Ensure(ctx, options, []string{program, "cell"}); err != nil {
 		return 1, err
 	}
 	if term, err = terminal.Open(ctx, lab); err != nil {

@@ -1,5 +1,6 @@
 // Command hostbench measures, on one node, what the kernel alone takes for the
-// steps by which pods are attached: the floor below the product's own times.
+// steps by which pods are attached, or VFs made: the floor below the product's
+// own times.
 //
 // It goes through the same door to the kernel as the product, with a VF that no
 // pod has and in network namespaces of its own, and gives all back as it was.
@@ -94,6 +95,8 @@ func (b *bench) measure(series string, round int, verb string, steps []step) err
 type options struct {
 	rounds           int
 	pf, shim, ledger string
+	make             string // cards
+	vfs              int
 }
 
 func main() {
@@ -102,6 +105,8 @@ func main() {
 	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
+	flag.StringVar(&o.make, "make", "", "measure the making of VFs instead, on these cards (PCI addresses, separated by commas) that have none")
+	flag.IntVar(&o.vfs, "vfs", 12, "VFs to make on each")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -132,6 +137,12 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 	defer machine.Close()
 	b := &bench{kernel: machine, newNS: newNamespace}
+	if o.make != "" {
+		if err := b.runMake(ctx, machine, o); err != nil {
+			return err
+		}
+		return json.NewEncoder(out).Encode(b.samples)
+	}
 	t, err := chooseTarget(machine, o.pf)
 	if err != nil {
 		return err

@@ -187,6 +187,26 @@ func (f *failing) DeleteLink(ns host.NS, index int) error {
 	return f.kernel.DeleteLink(ns, index)
 }
 
+func TestMakesAndRemovesVFs(t *testing.T) {
+	f := hosttest.GuideNode()
+	before := node(t, f)
+	b := &bench{}
+	check(t, b.runMake(t.Context(), f, options{rounds: 2, make: "0000:86:00.0", vfs: 3}))
+	if diff := cmp.Diff(before, node(t, f)); diff != "" {
+		t.Errorf("the node is not as it was: %s", diff)
+	}
+	if len(b.samples) != 2*len(makeSteps) {
+		t.Errorf("%d samples of 2 rounds of %d steps", len(b.samples), len(makeSteps))
+	}
+	check(t, f.SetNumVFs("0000:86:00.0", 1))
+	if err := b.runMake(t.Context(), f, options{rounds: 1, make: "0000:86:00.0", vfs: 3}); err == nil {
+		t.Error("VFs that were there were removed")
+	}
+	if pf, err := f.PF("0000:86:00.0"); err != nil || pf.NumVFs != 1 {
+		t.Errorf("the card has %d VFs, want its 1 as before; %v", pf.NumVFs, err)
+	}
+}
+
 func TestNoFreeVF(t *testing.T) {
 	f := hosttest.GuideNodeWith(hosttest.Options{})
 	if _, err := chooseTarget(f, ""); err == nil || !strings.Contains(err.Error(), "SriovNetworkNodePolicy") {

@@ -20,7 +20,7 @@ import (
 
 func benchCommand() *cobra.Command {
 	c := &cobra.Command{Use: "bench", GroupID: "use", Short: "Measure the product in the lab"}
-	c.AddCommand(benchCNICommand())
+	c.AddCommand(benchCNICommand(), benchSRIOVCommand())
 	return c
 }
 
@@ -67,29 +67,87 @@ func openForBench(ctx context.Context, o cluster.Options, asIs bool) (cluster.La
 	return l, l.Ensure(ctx, o, cellProgram)
 }
 
-func benchCNI(ctx context.Context, l cluster.Lab, b bench.Options) error {
-	t, err := terminal.Open(ctx, l)
-	if err != nil {
-		return err
+func benchSRIOVCommand() *cobra.Command {
+	var o cluster.Options
+	var b bench.SRIOVOptions
+	var asIs bool
+	c := &cobra.Command{
+		Use:   "sriov",
+		Short: "Print what it takes to make VFs beside the bare kernel steps, what an idle agent costs, and what its death comes to",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			n, err := topology.Find(b.Node)
+			if err != nil {
+				return err
+			}
+			if b.Rounds < 1 {
+				return fmt.Errorf("--number is %d; want at least 1", b.Rounds)
+			}
+			for _, card := range n.Cards(o.Cards) {
+				b.Cards = append(b.Cards, card.PCI)
+			}
+			l, err := openForBench(c.Context(), o, asIs)
+			if err != nil {
+				return err
+			}
+			return benchSRIOV(c.Context(), l, b)
+		},
+	}
+	c.Flags().IntVarP(&b.Rounds, "number", "n", 3, "rounds of each measurement")
+	c.Flags().IntSliceVar(&b.VFs, "vfs", []int{1, 12, 16}, "VFs to make on each card")
+	c.Flags().DurationVar(&b.Idle, "idle", time.Minute, "how long the idle agent is watched")
+	c.Flags().StringVar(&b.Node, "node", topology.Nodes()[0].Name, "the node to measure on")
+	c.Flags().BoolVar(&asIs, "as-is", false, "measure the product that runs in the lab, without bringing the present one there")
+	addOptions(c.Flags(), &o)
+	c.Flags().Lookup("cards").DefValue, o.Cards = "2", 2
+	return c
+}
+
+// prepareBench opens a terminal and fills in what every benchmark needs; done removes it again.
+func prepareBench(ctx context.Context, l cluster.Lab, b *bench.Options) (t *terminal.Terminal, done func(), err error) {
+	if t, err = terminal.Open(ctx, l); err != nil {
+		return nil, nil, err
 	}
 	dir, err := os.MkdirTemp("", "lab-bench")
 	if err != nil {
-		return fmt.Errorf("making a temporary directory: %w", err)
+		return nil, nil, fmt.Errorf("making a temporary directory: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	done = func() { os.RemoveAll(dir) }
 	b.Program = filepath.Join(dir, "hostbench")
 	if err := gobuild.Build(ctx, l.Source.Product(), "./internal/host/hostbench", b.Program, ""); err != nil {
-		return err
+		done()
+		return nil, nil, err
 	}
+	b.ID = strconv.FormatInt(time.Now().Unix(), 36)
 	b.Steps, err = demo.Setup(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
+	if err != nil {
+		done()
+		return nil, nil, err
+	}
+	return t, done, nil
+}
+
+func benchCNI(ctx context.Context, l cluster.Lab, b bench.Options) error {
+	t, done, err := prepareBench(ctx, l, &b)
 	if err != nil {
 		return err
 	}
-	b.ID = strconv.FormatInt(time.Now().Unix(), 36)
+	defer done()
 	report, err := bench.Run(ctx, t, b, os.Stderr)
 	if err != nil {
 		return err
 	}
 	report.Write(os.Stdout)
 	return report.Incomplete()
+}
+
+func benchSRIOV(ctx context.Context, l cluster.Lab, b bench.SRIOVOptions) error {
+	t, done, err := prepareBench(ctx, l, &b.Options)
+	if err != nil {
+		return err
+	}
+	defer done()
+	report, err := bench.RunSRIOV(ctx, t, b, os.Stderr)
+	report.Write(os.Stdout) // as far as it came
+	return err
 }

@@ -1,0 +1,480 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+// What the SR-IOV tests use: the second card of each node, which the guide's policy does not select.
+const (
+	secondCard = "0000:87:00.0"
+	lowVFs     = "spidernet.io/e2e_low"
+	highVFs    = "spidernet.io/e2e_high"
+)
+
+// Limits. The machines are emulated: a VF takes a second to make, a pod several.
+const (
+	configureLimit = 2 * time.Minute
+	podLimit       = 3 * time.Minute
+)
+
+// sriovPolicy gives the second card so many VFs, and offers those of the range.
+func sriovPolicy(name string, numVFs int, first, last int) string {
+	return fmt.Sprintf(`---
+apiVersion: sriovnetwork.openshift.io/v1
+kind: SriovNetworkNodePolicy
+metadata: {name: %[1]s, namespace: kube-system}
+spec:
+  nodeSelector: {kubernetes.io/os: linux}
+  resourceName: %[2]s
+  numVfs: %[3]d
+  nicSelector: {pfNames: ["%[4]s#%[5]d-%[6]d"]}
+  isRdma: true
+`, name, strings.ReplaceAll(name, "-", "_"), numVFs, topology.Nodes()[0].Cards(2)[1].Interface, first, last)
+}
+
+const sriovNetwork = `---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: e2e-92}
+spec: {subnet: 172.92.0.0/16, ips: [172.92.0.100-172.92.0.180]}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: e2e-low, namespace: kube-system}
+spec:
+  cniType: ib-sriov
+  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-92]}}
+`
+
+// sriovPod uses one VF of the low range on a node.
+func sriovPod(name, node string) string {
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+  namespace: e2e
+  labels: {e2e: sriov}
+  annotations: {v1.multus-cni.io/default-network: kube-system/e2e-low}
+spec:
+  nodeSelector: {kubernetes.io/hostname: "%s"}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: docker.io/mellanox/rping-test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, infinity]
+    resources: {limits: {%s: 1}}
+`, name, node, lowVFs)
+}
+
+// sriovSetup brings the second cards' networks and a namespace, and takes all of it away again.
+func sriovSetup(t *testing.T) {
+	t.Helper()
+	shell(t, "kubectl -n kube-system rollout status --timeout=120s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	shell(t, "kubectl create namespace e2e --dry-run=client -o yaml | kubectl apply -f -")
+	apply(t, sriovNetwork)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(shell(t, "kubectl -n kube-system get sriovnetworknodestates -o jsonpath='{range .items[*]}{.metadata.name}{\": \"}{.status.syncStatus}{\" \"}{.status.plan}{\" \"}{.status.conditions}{\"\\n\"}{end}'; "+
+				"kubectl -n e2e get pods -o wide; kubectl -n e2e get events | tail -40"))
+		}
+		shell(t, "kubectl -n e2e delete pods --all --grace-period=0 --timeout=120s; kubectl -n kube-system delete --ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
+		eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs, highVFs), none(lowVFs, highVFs)) })
+	})
+}
+
+// offered is what the API server shows as allocatable of some resources on each node, "" for what it does not show.
+func offered(t *testing.T, resources ...string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	for _, n := range topology.Names() {
+		for _, r := range resources {
+			got[n+" "+r] = allocatableOf(t, n, r)
+		}
+	}
+	return got
+}
+
+func allocatableOf(t *testing.T, node, resource string) string {
+	t.Helper()
+	path := strings.ReplaceAll(resource, ".", `\.`)
+	text := strings.TrimSpace(shell(t, fmt.Sprintf(`kubectl get node %s -o jsonpath='{.status.allocatable.%s}'`, node, path)))
+	if text == "0" {
+		return "" // the kubelet keeps the name of a resource that has gone
+	}
+	return text
+}
+
+func none(resources ...string) map[string]string { return every("", resources...) }
+
+func every(count string, resources ...string) map[string]string {
+	want := map[string]string{}
+	for _, n := range topology.Names() {
+		for _, r := range resources {
+			want[n+" "+r] = count
+		}
+	}
+	return want
+}
+
+func differs(what string, got, want any) string {
+	if diff := cmp.Diff(want, got); diff != "" {
+		return what + ":\n" + diff
+	}
+	return ""
+}
+
+// guids are those of the second card's VFs, by index.
+func guids(t *testing.T, node string) []string {
+	t.Helper()
+	return strings.Fields(shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.interfaces[?(@.pciAddress=="%s")].Vfs[*].guid}'`, node, secondCard)))
+}
+
+// planOf is what a node will do, and what it may not do yet.
+func planOf(t *testing.T, node string) string {
+	t.Helper()
+	return shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.plan}'`, node))
+}
+
+// restartAgent kills a node's agent with all its children, at once, and has its pod replaced: the kubelet would let a container
+// that died several times wait for minutes.
+func restartAgent(t *testing.T, name string) {
+	t.Helper()
+	node(t, name, "pkill -9 -f '^/[^ ]*spiderpool agent' || true")
+	shell(t, "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName="+name)
+}
+
+// TestSRIOVRanges has two policies share a card, and changes the number of VFs with pods and without.
+func TestSRIOVRanges(t *testing.T) {
+	sriovSetup(t)
+	here, there := topology.Names()[0], topology.Names()[1]
+	guide := "spidernet.io/mellanoxibsriov"
+	guideBefore := offered(t, guide)
+	must := func(what string, want map[string]string, resources ...string) {
+		t.Helper()
+		eventually(t, configureLimit, func() string { return differs(what, offered(t, resources...), want) })
+	}
+	set := func(n int) { apply(t, sriovPolicy("e2e-low", n, 0, n-1)) }
+
+	apply(t, sriovPolicy("e2e-low", 8, 0, 3)+sriovPolicy("e2e-high", 8, 4, 7))
+	must("two ranges of one card", every("4", lowVFs, highVFs), lowVFs, highVFs)
+	shell(t, "kubectl -n kube-system delete sriovnetworknodepolicy e2e-high")
+	set(12)
+	must("12 VFs, no pod", every("12", lowVFs), lowVFs)
+	first := map[string][]string{here: guids(t, here), there: guids(t, there)}
+	checkGUIDs(t, slices.Concat(first[here], first[there]), 24)
+
+	apply(t, sriovPod("holder", here))
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/holder")
+	set(4)
+	eventually(t, configureLimit, func() string {
+		if plan := planOf(t, here); !strings.Contains(plan, "e2e/holder") {
+			return "the plan does not name the pod that is in the way: " + plan
+		}
+		return differs("allocatable", []string{allocatableOf(t, here, lowVFs), allocatableOf(t, there, lowVFs)}, []string{"4", "4"})
+	})
+	if n := node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs"); strings.TrimSpace(n) != "12" {
+		t.Errorf("the card with a VF in use has %s VFs, want 12 as before", n)
+	}
+	shell(t, "kubectl -n e2e exec holder -- ip link show eth0")
+	shell(t, "kubectl -n e2e delete pod holder --grace-period=0")
+	eventually(t, configureLimit, func() string {
+		return differs("VFs once the pod has gone", strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), "4")
+	})
+	must("4 VFs", every("4", lowVFs), lowVFs)
+	set(12)
+	must("12 again", every("12", lowVFs), lowVFs)
+	for _, n := range topology.Names() {
+		eventually(t, configureLimit, func() string { return differs("GUIDs of "+n+" after all that", guids(t, n), first[n]) })
+	}
+	if diff := cmp.Diff(guideBefore, offered(t, guide)); diff != "" {
+		t.Errorf("the guide's card was touched: %s", diff)
+	}
+}
+
+// checkGUIDs shows that VFs have permanent identities: none zero, none all ones, none twice.
+func checkGUIDs(t *testing.T, all []string, want int) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, g := range all {
+		digits := strings.ReplaceAll(g, ":", "")
+		if seen[g] || strings.Trim(digits, "0") == "" || strings.Trim(digits, "f") == "" {
+			t.Errorf("GUID %s is there twice, or is none: %v", g, all)
+		}
+		seen[g] = true
+	}
+	if len(seen) != want {
+		t.Errorf("%d GUIDs, want %d: %v", len(seen), want, all)
+	}
+}
+
+// TestSRIOVAgentKilled kills the agent while it makes and removes VFs.
+func TestSRIOVAgentKilled(t *testing.T) {
+	sriovSetup(t)
+	here := topology.Names()[0]
+	apply(t, sriovPolicy("e2e-low", 12, 0, 11))
+	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("12", lowVFs)) })
+	want := guids(t, here)
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d", seed)
+	for round, n := range []int{4, 12, 2, 12} {
+		apply(t, sriovPolicy("e2e-low", n, 0, n-1))
+		time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
+		t.Logf("round %d: killed while going to %d VFs, at %s", round, n, strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")))
+		restartAgent(t, here)
+		eventually(t, configureLimit, func() string {
+			return differs("allocatable", allocatableOf(t, here, lowVFs), fmt.Sprint(n))
+		})
+	}
+	eventually(t, configureLimit, func() string { return differs("GUIDs", guids(t, here), want) })
+}
+
+// TestSRIOVCable pulls a card's cable and puts it back.
+func TestSRIOVCable(t *testing.T) {
+	sriovSetup(t)
+	here, there := topology.Names()[0], topology.Names()[1]
+	apply(t, sriovPolicy("e2e-low", 4, 0, 3))
+	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("4", lowVFs)) })
+	plug := func(state string) {
+		node(t, here, fmt.Sprintf("echo %s >/sys/bus/pci/devices/%s/vhca_cable", state, secondCard))
+	}
+	t.Cleanup(func() { plug("1") })
+	plug("0")
+	pulled := time.Now()
+	eventually(t, configureLimit, func() string { return differs("cable pulled", allocatableOf(t, here, lowVFs), "") })
+	t.Logf("unhealthy %s after the cable was pulled", time.Since(pulled).Round(100*time.Millisecond))
+	if got := allocatableOf(t, there, lowVFs); got != "4" {
+		t.Errorf("the other node offers %s, want 4", got)
+	}
+	eventually(t, configureLimit, func() string {
+		events := shell(t, "kubectl -n kube-system get events --field-selector reason=PortDown -o jsonpath='{.items[*].message}{.items[*].note}'")
+		if !strings.Contains(events, secondCard) || !strings.Contains(events, "cable") {
+			return "no event says why: " + events
+		}
+		return ""
+	})
+	plug("1")
+	eventually(t, configureLimit, func() string { return differs("cable back", allocatableOf(t, here, lowVFs), "4") })
+}
+
+// TestSRIOVDrift has somebody else change the number of VFs, of a card in use and of one that is not.
+func TestSRIOVDrift(t *testing.T) {
+	sriovSetup(t)
+	here := topology.Names()[0]
+	apply(t, sriovPolicy("e2e-low", 4, 0, 3))
+	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("4", lowVFs)) })
+	want := guids(t, here)
+	node(t, here, fmt.Sprintf("cd /sys/bus/pci/devices/%s && echo 0 >sriov_numvfs && echo 2 >sriov_numvfs", secondCard))
+	mended := func() string {
+		return differs("VFs", []any{strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), guids(t, here), allocatableOf(t, here, lowVFs)},
+			[]any{"4", want, "4"})
+	}
+	eventually(t, configureLimit, mended)
+
+	apply(t, sriovPod("holder", here))
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/holder")
+	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec holder -- printenv PCIDEVICE_SPIDERNET_IO_E2E_LOW"))
+	node(t, here, fmt.Sprintf("echo %s >/sys/bus/pci/drivers/vhca/unbind; true", others(t, here, pci)))
+	eventually(t, configureLimit, func() string {
+		return differs("a free VF that was unbound comes back beside one in use", allocatableOf(t, here, lowVFs), "4")
+	})
+	shell(t, "kubectl -n e2e exec holder -- ip link show eth0")
+	shell(t, "kubectl -n e2e delete pod holder --grace-period=0")
+	eventually(t, configureLimit, mended)
+}
+
+// others returns a VF of the second card other than the given one.
+func others(t *testing.T, name, pci string) string {
+	t.Helper()
+	for vf := range strings.FieldsSeq(node(t, name, "for l in /sys/bus/pci/devices/"+secondCard+"/virtfn*; do basename $(readlink -f $l); done")) {
+		if vf != pci {
+			return vf
+		}
+	}
+	t.Fatalf("%s has no VF but %s", name, pci)
+	return ""
+}
+
+// TestSRIOVKubelet restarts the kubelet again and again while pods come and go.
+func TestSRIOVKubelet(t *testing.T) {
+	const restarts = 10
+	sriovSetup(t)
+	here := topology.Names()[0]
+	apply(t, sriovPolicy("e2e-low", 6, 0, 5)+sriovPod("stays", here))
+	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("6", lowVFs)) })
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/stays")
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	var wrong wrongness
+	running.Go(func() { wrong.watch(ctx, t, here, "6") })
+	running.Go(func() { churn(ctx, t, here) })
+	for range restarts {
+		node(t, here, "pkill -x kubelet")
+		time.Sleep(3 * time.Second)
+		eventually(t, podLimit, func() string {
+			return differs("allocatable after a restart of the kubelet", allocatableOf(t, here, lowVFs), "6")
+		})
+	}
+	stop()
+	running.Wait()
+	t.Logf("%d restarts of the kubelet: allocatable was not 6 in %d of %d looks, for %s at most", restarts, wrong.times, wrong.looks, wrong.longest.Round(100*time.Millisecond))
+	shell(t, "kubectl -n e2e delete pods -l e2e=churn --grace-period=0 --timeout=120s")
+	eventually(t, configureLimit, func() string {
+		return differs("left behind", strings.Fields(shell(t, `kubectl get pods -A -o jsonpath='{range .items[?(@.status.reason=="UnexpectedAdmissionError")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'`)), []string{})
+	})
+	shell(t, "kubectl -n e2e exec stays -- ip link show eth0")
+	apply(t, manifestOf(5, func(i int) string { return sriovPod(fmt.Sprint("all-", i), here) }))
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=240s pod -l e2e=sriov")
+}
+
+func manifestOf(n int, of func(int) string) string {
+	var all strings.Builder
+	for i := range n {
+		all.WriteString(of(i))
+	}
+	return all.String()
+}
+
+// wrongness is how often, and how long, allocatable was not what it should be.
+type wrongness struct {
+	looks, times int
+	longest      time.Duration
+}
+
+func (w *wrongness) watch(ctx context.Context, t *testing.T, node, want string) {
+	var since time.Time
+	for ctx.Err() == nil {
+		got := allocatableOf(t, node, lowVFs)
+		w.looks++
+		switch {
+		case got == want:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+			w.times++
+		default:
+			w.times++
+			w.longest = max(w.longest, time.Since(since))
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// churn makes pods and deletes them.
+func churn(ctx context.Context, t *testing.T, node string) {
+	for i := 0; ctx.Err() == nil; i++ {
+		name := fmt.Sprint("churn-", i)
+		apply(t, strings.Replace(sriovPod(name, node), "e2e: sriov", "e2e: churn", 1))
+		select {
+		case <-ctx.Done():
+		case <-time.After(8 * time.Second):
+		}
+		shell(t, "kubectl -n e2e delete pod --grace-period=0 --wait=false "+name)
+	}
+}
+
+// TestSRIOVReboot restarts a node under 12 pods. Their containers come back with working devices, under the GUIDs of before.
+func TestSRIOVReboot(t *testing.T) {
+	sriovSetup(t)
+	const pods = 12
+	here := topology.Nodes()[0]
+	apply(t, sriovPolicy("e2e-low", pods, 0, pods-1))
+	eventually(t, configureLimit, func() string { return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(pods)) })
+	apply(t, manifestOf(pods, func(i int) string { return sriovPod(fmt.Sprint("reboot-", i), here.Name) }))
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod -l e2e=sriov")
+	want := guids(t, here.Name)
+	if err := laboratory.Reboot(t.Context(), here, true); err != nil {
+		t.Fatal(err)
+	}
+	for i := range pods {
+		name := fmt.Sprint("reboot-", i)
+		eventually(t, 6*time.Minute, func() string { return works(t, name) })
+	}
+	eventually(t, configureLimit, func() string {
+		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)}, []any{want, fmt.Sprint(pods)})
+	})
+	if pods := shell(t, "kubectl -n e2e get pods -o jsonpath='{.items[?(@.status.reason)].metadata.name}'"); pods != "" {
+		t.Errorf("pods that were rejected: %s", pods)
+	}
+}
+
+// works says what a pod lacks: an interface that is up, and its own RDMA device that opens and has an active port.
+func works(t *testing.T, pod string) string {
+	out, err := term.Shell(t.Context(), fmt.Sprintf("kubectl -n e2e exec %s -- sh -c 'ip -br addr show eth0 && ibv_devinfo'", pod))
+	switch {
+	case err != nil:
+		return fmt.Sprintf("pod %s: %v", pod, err)
+	case !strings.Contains(out, "172.92.") || strings.Count(out, "hca_id:") != 1 || !strings.Contains(out, "PORT_ACTIVE"):
+		return fmt.Sprintf("pod %s: %s", pod, out)
+	}
+	return ""
+}
+
+// TestKernel runs the tests that need an InfiniBand card, on a machine's second card: the real kernel passes the suite that the fake passes.
+func TestKernel(t *testing.T) {
+	name := machineWithoutPods(t)
+	for _, test := range []struct{ pkg, run string }{
+		{"./internal/host", "."},
+		{"./internal/agent/nodestate", "TestOnKernel"},
+		{"./internal/attach", "OnTheKernel"},
+	} {
+		t.Run(strings.ReplaceAll(strings.TrimPrefix(test.pkg, "./internal/"), "/", "-"), func(t *testing.T) {
+			onMachine(t, name, test.pkg, test.run)
+		})
+	}
+}
+
+// machineWithoutPods finds a machine whose only network namespace is its own: the kernel changes the mode of its RDMA subsystem on no other.
+func machineWithoutPods(t *testing.T) string {
+	t.Helper()
+	found := ""
+	eventually(t, podLimit, func() string {
+		counts := map[string]string{}
+		for _, name := range topology.Names() {
+			if counts[name] = strings.TrimSpace(node(t, name, "lsns -n -t net | wc -l")); counts[name] == "1" {
+				found = name
+				return ""
+			}
+		}
+		return fmt.Sprintf("every machine has pods; network namespaces: %v", counts)
+	})
+	return found
+}
+
+// onMachine compiles a package's tests and runs some on a machine, each of which has to have run.
+func onMachine(t *testing.T, name, pkg, run string) {
+	file := t.TempDir() + "/test"
+	shell(t, fmt.Sprintf("go test -c -o %s %s", file, pkg))
+	program, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	const there = "/run/e2e-kernel"
+	if _, err := term.Feed(t.Context(), name, fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/test && chmod 755 %[1]s/test", there), program); err != nil {
+		t.Fatal(err)
+	}
+	defer node(t, name, "rm -rf "+there)
+	out, err := term.Node(t.Context(), name, fmt.Sprintf("cd %s && TMPDIR=%s HOSTTEST_IB_PF=%s ./test -test.v -test.timeout 300s -test.run %s 2>&1", there, there, secondCard, run))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if strings.Contains(out, "--- SKIP") || !strings.Contains(out, "--- PASS") {
+		t.Errorf("tests were skipped, or there are none:\n%s", out)
+	}
+	t.Logf("%d tests passed on %s", strings.Count(out, "--- PASS"), name)
+}
