@@ -273,7 +273,7 @@ const watchOffered = `timeout %d kubectl get node %s --watch -o jsonpath='{.stat
 const killAgent = `set -e
 kill -9 $(%s)
 date +%%s%%3N
-for i in $(seq 600); do sleep 0.05; curl -sf http://127.0.0.1:5710/readyz >/dev/null && break; done
+for i in $(seq 600); do sleep 0.05; curl -sf http://127.0.0.1:5710/v1/runtime/readiness >/dev/null && break; done
 date +%%s%%3N`
 
 // kill ends the agent at once and watches what becomes of allocatable.

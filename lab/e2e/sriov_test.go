@@ -83,7 +83,7 @@ spec:
 // sriovSetup brings the second cards' networks and a namespace, and takes all of it away again.
 func sriovSetup(t *testing.T) {
 	t.Helper()
-	shell(t, "kubectl -n kube-system rollout status --timeout=120s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	shell(t, "kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
 	shell(t, "kubectl create namespace e2e --dry-run=client -o yaml | kubectl apply -f -")
 	apply(t, sriovNetwork)
 	t.Cleanup(func() {
@@ -287,7 +287,7 @@ func TestSRIOVDrift(t *testing.T) {
 
 	apply(t, sriovPod("holder", here))
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/holder")
-	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec holder -- printenv PCIDEVICE_SPIDERNET_IO_E2E_LOW"))
+	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec holder -- sh -c 'echo $PCIDEVICE_SPIDERNET_IO_E2E_LOW'"))
 	node(t, here, fmt.Sprintf("echo %s >/sys/bus/pci/drivers/vhca/unbind; true", others(t, here, pci)))
 	eventually(t, configureLimit, func() string {
 		return differs("a free VF that was unbound comes back beside one in use", allocatableOf(t, here, lowVFs), "4")
@@ -323,8 +323,7 @@ func TestSRIOVKubelet(t *testing.T) {
 	running.Go(func() { wrong.watch(ctx, t, here, "6") })
 	running.Go(func() { churn(ctx, t, here) })
 	for range restarts {
-		node(t, here, "pkill -x kubelet")
-		time.Sleep(3 * time.Second)
+		node(t, here, restartKubelet)
 		eventually(t, podLimit, func() string {
 			return differs("allocatable after a restart of the kubelet", allocatableOf(t, here, lowVFs), "6")
 		})
@@ -340,6 +339,15 @@ func TestSRIOVKubelet(t *testing.T) {
 	apply(t, manifestOf(5, func(i int) string { return sriovPod(fmt.Sprint("all-", i), here) }))
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=240s pod -l e2e=sriov")
 }
+
+// restartKubelet ends the kubelet and returns when the next one has looked at its pods.
+const restartKubelet = `old=$(pgrep -x kubelet); pkill -x kubelet
+for i in $(seq 300); do
+  new=$(pgrep -x kubelet || true)
+  if [ -n "$new" ] && [ "$new" != "$old" ] && curl -sf http://127.0.0.1:10248/healthz >/dev/null; then sleep 2; exit 0; fi
+  sleep 0.2
+done
+echo "no kubelet after a minute" >&2; exit 1`
 
 func manifestOf(n int, of func(int) string) string {
 	var all strings.Builder
