@@ -16,6 +16,8 @@ type Node struct {
 	Identities []Identity
 	// UseUnknown says why it is not known which VFs pods hold; nothing is reset meanwhile. "" when it is known.
 	UseUnknown string
+	// Draining: pods are being asked to leave VFs that have to be free; nobody is to take their place meanwhile.
+	Draining bool
 }
 
 // PF is a physical function.
@@ -122,10 +124,16 @@ func find(pfs []PF, pci string) *PF {
 
 // Status is the inventory as SriovNetworkNodeState shows it.
 func Status(spec *v1.SriovNetworkNodeStateSpec, n Node) v1.InterfaceExts {
-	ids := newIdentities(n)
+	ids, held := newIdentities(n), withheld(spec, n)
 	var out v1.InterfaceExts
 	for i := range n.PFs {
-		out = append(out, statusOf(want(spec, n.PFs[i].PCI), &n.PFs[i], ids))
+		pf := statusOf(want(spec, n.PFs[i].PCI), &n.PFs[i], ids)
+		for v := range pf.VFs {
+			if vf := &pf.VFs[v]; vf.Resource != "" && held[vf.PciAddress] {
+				vf.Resource, vf.NotReady = "", "it is withheld until the pods that use its card are gone: the node is being drained"
+			}
+		}
+		out = append(out, pf)
 	}
 	slices.SortFunc(out, func(a, b v1.InterfaceExt) int { return cmp.Compare(a.PciAddress, b.PciAddress) })
 	return out

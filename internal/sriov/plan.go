@@ -36,8 +36,12 @@ type Change struct {
 	Text string
 	// Blocked says why the step cannot be taken yet and what would free it; "" when it can.
 	Blocked string
-	// InUse tells that it is blocked by pods alone, and goes on by itself when they are gone.
+	// InUse tells that it is blocked by whoever uses VFs, and goes on by itself when they are free.
 	InUse bool
+	// Stranger tells that a user is something that is no known pod: it does not help that pods go.
+	Stranger bool
+	// Pods are "namespace/name" of the users when every one is a pod and known, so that nothing else is waited for.
+	Pods []string
 }
 
 // Destroys tells whether the change takes VFs away from under whoever uses them.
@@ -89,7 +93,7 @@ func Plan(spec *v1.SriovNetworkNodeStateSpec, n Node) []Change {
 func Planned(plan []Change) []v1.PlannedChange {
 	var out []v1.PlannedChange
 	for _, c := range plan {
-		out = append(out, v1.PlannedChange{PciAddress: c.PF, Change: c.String(), Blocked: c.Blocked})
+		out = append(out, v1.PlannedChange{PciAddress: c.PF, Change: c.String(), Blocked: c.Blocked, InUse: c.InUse && !c.Stranger, WaitsFor: c.Pods})
 	}
 	return out
 }
@@ -183,19 +187,21 @@ func (p *planner) planNumVFs() (going bool) {
 	case w.NumVfs > pf.TotalVFs:
 		c.Blocked = fmt.Sprintf("the card supports at most %d (sriov_totalvfs): lower numVfs, or `mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and reboot", pf.TotalVFs, pf.PCI, w.NumVfs)
 	case pf.NumVFs > 0:
-		c.Blocked = p.inUse(pf.VFs, "the number changes by removing all VFs")
-		c.InUse = c.Blocked != ""
+		p.needFree(&c, pf.VFs, "the number changes by removing all VFs")
 	}
 	p.add(c)
 	return c.Blocked == ""
 }
 
-// inUse says who holds any of the VFs; "" when nobody does.
-func (p *planner) inUse(vfs []VF, why string) string {
+// needFree blocks a change while anybody holds one of the VFs.
+func (p *planner) needFree(c *Change, vfs []VF, why string) {
 	if p.useUnknown != "" {
-		return fmt.Sprintf("%s, and it is not known which of them pods use: %s", why, p.useUnknown)
+		c.Blocked, c.InUse = fmt.Sprintf("%s, and it is not known which of them pods use: %s", why, p.useUnknown), true
+		return
 	}
-	return Holders(vfs, why)
+	c.Blocked = Holders(vfs, why)
+	c.InUse = c.Blocked != ""
+	c.Pods, c.Stranger = holdingPods(vfs)
 }
 
 // Holders says who holds any of the VFs; "" when nobody does.
@@ -210,6 +216,34 @@ func Holders(vfs []VF, why string) string {
 		return ""
 	}
 	return fmt.Sprintf("%s, and these are in use: %s; it goes on when these pods are deleted", why, strings.Join(held, ", "))
+}
+
+// holdingPods lists the pods that hold the VFs: none when not every holder is a pod that is known by its name (yet).
+func holdingPods(vfs []VF) (pods []string, stranger bool) {
+	unnamed := false
+	for i := range vfs {
+		v := &vfs[i]
+		switch {
+		case v.holder() == "":
+		case v.Pod == "" || v.Driver == vfioDriver: // vfio-pci stays bound when a pod goes
+			stranger = true
+		case !isPodKey(v.Pod):
+			unnamed = true
+		case !slices.Contains(pods, v.Pod):
+			pods = append(pods, v.Pod)
+		}
+	}
+	if stranger || unnamed {
+		return nil, stranger
+	}
+	slices.Sort(pods)
+	return pods, false
+}
+
+// isPodKey tells "namespace/name" from a word for a pod whose name is not known yet.
+func isPodKey(s string) bool {
+	namespace, name, ok := strings.Cut(s, "/")
+	return ok && namespace != "" && name != "" && !strings.ContainsAny(s, " ") && !strings.Contains(name, "/")
 }
 
 func (p *planner) planVF(v *VF, g *v1.VfGroup) {
@@ -253,9 +287,10 @@ func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 
 // replaceGUID is for a VF that is bound under another GUID than its own.
 func (p *planner) replaceGUID(v *VF, id Identity) {
-	blocked := p.inUse([]VF{*v}, "a VF takes another GUID only when its driver is bound anew")
-	p.add(Change{Kind: Unbind, VF: v.PCI, Blocked: blocked, InUse: blocked != ""})
-	if blocked != "" {
+	unbind := Change{Kind: Unbind, VF: v.PCI}
+	p.needFree(&unbind, []VF{*v}, "a VF takes another GUID only when its driver is bound anew")
+	p.add(unbind)
+	if unbind.Blocked != "" {
 		return
 	}
 	p.add(Change{Kind: SetGUID, VF: v.PCI, Number: v.Index, Identity: id})

@@ -31,9 +31,9 @@ type Device struct {
 }
 
 // Pools lists the resources that the spec names, in order of name, each with the VFs that are ready. A resource whose VFs are
-// all unready is listed empty.
+// all unready is listed empty. While the node is being drained, VFs that a change waits for are left out, whether free or in use.
 func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
-	ids := newIdentities(n)
+	ids, held := newIdentities(n), withheld(spec, n)
 	byName := map[string][]Device{}
 	for i := range spec.Interfaces {
 		w := &spec.Interfaces[i]
@@ -43,10 +43,33 @@ func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
 	}
 	var out []Pool
 	for name, devices := range byName {
+		devices = slices.DeleteFunc(devices, func(d Device) bool { return held[d.PCI] })
 		slices.SortFunc(devices, func(a, b Device) int { return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.Index, b.Index)) })
 		out = append(out, Pool{Resource: name, Devices: devices})
 	}
 	slices.SortFunc(out, func(a, b Pool) int { return cmp.Compare(a.Resource, b.Resource) })
+	return out
+}
+
+// withheld are the VFs, by PCI address, that changes wait for while the node is being drained. Those in use count: else the kubelet
+// would give one to the next pod in the moment in which the pod before is gone. What waits for a stranger withholds nothing, as
+// nobody is evicted for it.
+func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]bool {
+	if !n.Draining {
+		return nil
+	}
+	out := map[string]bool{}
+	for _, c := range Plan(spec, n) {
+		pf := find(n.PFs, c.PF)
+		if !c.InUse || c.Stranger || pf == nil {
+			continue
+		}
+		for i := range pf.VFs {
+			if c.VF == "" || c.VF == pf.VFs[i].PCI {
+				out[pf.VFs[i].PCI] = true
+			}
+		}
+	}
 	return out
 }
 

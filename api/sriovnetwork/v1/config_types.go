@@ -24,7 +24,8 @@ type SriovOperatorConfigSpec struct {
 	// +kubebuilder:validation:Maximum=2
 	// +optional
 	LogLevel int `json:"logLevel,omitempty"`
-	// DisableDrain has no effect: nobody is ever evicted; a card in use waits until it is free.
+	// DisableDrain: nobody is ever evicted, and a card in use waits until it is free. With false, the operator evicts the pods that use
+	// VFs of a card that has to change, through the Eviction API, so that PodDisruptionBudgets count, and no other pods.
 	// +kubebuilder:default=true
 	// +optional
 	DisableDrain *bool `json:"disableDrain,omitempty"`
@@ -68,7 +69,10 @@ type SriovOperatorConfigList struct {
 type SriovNetworkPoolConfigSpec struct {
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
-	// MaxUnavailable has no effect: nodes are not drained.
+	// MaxUnavailable is how many of the selected nodes may be drained at once, as a number or a percentage of them (rounded down, but
+	// at least one); 1 when absent, and 0 lets none be drained. Of several configurations that select a node, the first in order of
+	// name counts. It has no effect while SriovOperatorConfig has disableDrain.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self.matches('^[0-9]+%$')",message="want a number of nodes from 0 on, or a percentage of the selected nodes, such as 10%"
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// RdmaMode is the desired mode of the nodes' RDMA subsystem.

@@ -31,13 +31,42 @@ type System struct {
 	RdmaMode string `json:"rdmaMode,omitempty"`
 }
 
-// Types of SriovNetworkNodeStateStatus.Conditions, and of SriovNetworkNodePolicyStatus.Conditions (Ready only).
+// Types of SriovNetworkNodeStateStatus.Conditions; those of other kinds have Ready only.
 const (
-	// ConditionReady: the node is as its spec says; the policy is in force on every node that it selects.
+	// ConditionReady: the node is as its spec says; the policy is in force on every node that it selects; the network's
+	// NetworkAttachmentDefinition is as the network says.
 	ConditionReady = "Ready"
 	// ConditionRdmaMode: the mode of the RDMA subsystem is the wanted one.
 	ConditionRdmaMode = "RdmaMode"
+	// ConditionDrained: no pod is in the way of what the node shall become. Absent on a node that never had to be drained.
+	ConditionDrained = "Drained"
+	// ConditionGuidsUnique: no InfiniBand function of the node bears a GUID that another one bears too.
+	ConditionGuidsUnique = "GuidsUnique"
 )
+
+// Annotations of a SriovNetworkNodeState that the operator writes and the printer columns show.
+const (
+	// AnnotationDesiredState is Drain_Required while pods are in the way of what the node shall become and may be evicted.
+	AnnotationDesiredState = "sriovnetwork.openshift.io/desired-state"
+	// AnnotationCurrentState is how far that is.
+	AnnotationCurrentState = "sriovnetwork.openshift.io/current-state"
+)
+
+// Values of these annotations.
+const (
+	StateIdle          = "Idle"
+	StateDrainRequired = "Drain_Required"
+	// StateDraining: pods are being evicted. The agent offers no VF of what they have to leave.
+	StateDraining = "Draining"
+	// StateDrainComplete: the pods are gone, and the agent is at work.
+	StateDrainComplete = "DrainComplete"
+)
+
+// Draining tells whether VFs that have to become free are to be withheld from pods.
+func (s *SriovNetworkNodeState) Draining() bool {
+	state := s.Annotations[AnnotationCurrentState]
+	return state == StateDraining || state == StateDrainComplete
+}
 
 // Interfaces are the desired physical functions of a node.
 type Interfaces []Interface
@@ -99,7 +128,7 @@ type SriovNetworkNodeStateStatus struct {
 	// ObservedGeneration is the generation that the status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions has the types Ready and RdmaMode.
+	// Conditions has the types Ready and RdmaMode, of the agent, and Drained and GuidsUnique, of the operator.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -114,6 +143,12 @@ type PlannedChange struct {
 	// Blocked says why it cannot be done yet, and what would free it; empty when it will be done.
 	// +optional
 	Blocked string `json:"blocked,omitempty"`
+	// InUse: pods alone block it, so it will be done as soon as they are gone.
+	// +optional
+	InUse bool `json:"inUse,omitempty"`
+	// WaitsFor are "namespace/name" of the pods that have to go, when every user is known and is a pod.
+	// +optional
+	WaitsFor []string `json:"waitsFor,omitempty"`
 }
 
 // InterfaceExts are the observed physical functions of a node.

@@ -47,7 +47,7 @@ const maxRounds = 6
 func (r *reconciler) converge(ctx context.Context, state *v1.SriovNetworkNodeState) (out outcome) {
 	taken := map[string]bool{}
 	for range maxRounds {
-		node, err := r.observe(ctx)
+		node, err := r.observe(ctx, state)
 		if err != nil {
 			out.err = err
 			return out
@@ -161,7 +161,7 @@ func (r *reconciler) onLink(c sriov.Change, do func(index int) error) error {
 // withdraw takes the VFs that a change destroys off the offer, and then makes sure once more that nobody has got one: what was
 // offered until now may have been given away since the plan was made.
 func (r *reconciler) withdraw(ctx context.Context, state *v1.SriovNetworkNodeState, c sriov.Change) error {
-	node, err := r.observe(ctx)
+	node, err := r.observe(ctx, state)
 	if err != nil {
 		return err
 	}
@@ -172,7 +172,7 @@ func (r *reconciler) withdraw(ctx context.Context, state *v1.SriovNetworkNodeSta
 		})
 	}
 	r.Front.Publish(pools)
-	if node, err = r.observe(ctx); err != nil {
+	if node, err = r.observe(ctx, state); err != nil {
 		return err
 	}
 	still := slices.ContainsFunc(sriov.Plan(&state.Spec, node), func(o sriov.Change) bool {

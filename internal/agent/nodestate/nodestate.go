@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -99,7 +100,7 @@ func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 		return object.GetNamespace() == o.Namespace && object.GetName() == o.Node
 	})
 	err = ctrl.NewControllerManagedBy(mgr).Named("nodestate").
-		For(&v1.SriovNetworkNodeState{}, builder.WithPredicates(own, predicate.GenerationChangedPredicate{})).
+		For(&v1.SriovNetworkNodeState{}, builder.WithPredicates(own, predicate.Or(predicate.GenerationChangedPredicate{}, drainChanged))).
 		WatchesRawSource(source.Channel(wakes, enqueue)).
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(r)
@@ -113,6 +114,11 @@ func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 		}
 	}, nil
 }
+
+// drainChanged lets the operator's word through that the node is being drained, or not any more.
+var drainChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+	return e.ObjectOld.GetAnnotations()[v1.AnnotationCurrentState] != e.ObjectNew.GetAnnotations()[v1.AnnotationCurrentState]
+}}
 
 // reconciler keeps one object. controller-runtime runs it in one goroutine.
 type reconciler struct {
@@ -136,11 +142,18 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if out.node != nil {
 		r.Front.Publish(sriov.Pools(&state.Spec, *out.node))
 	}
-	if err := r.report(ctx, before, state, out); err != nil {
+	err := r.report(ctx, before, state, out)
+	if apierrors.IsConflict(err) { // the object is a newer one by now
+		return reconcile.Result{RequeueAfter: staleWait}, nil
+	}
+	if err != nil {
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: r.next(out)}, nil
 }
+
+// staleWait is the time for the cache to learn of the write that made ours refused.
+const staleWait = 100 * time.Millisecond
 
 // firstWait is the wait after a step has failed or while a port is on its way to ACTIVE; it doubles up to Interval.
 const firstWait = time.Second

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -553,5 +554,54 @@ func TestReadyVFsDoNotWait(t *testing.T) {
 	r.run()
 	if got := r.front.pools["mellanoxibsriov"]; bound != 1 || len(got) != 4 {
 		t.Errorf("%d bound, offered %v", bound, got)
+	}
+}
+
+// The operator says that the node is being drained: nothing of the card is offered until the pods are gone and it has changed.
+func TestDraining(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	r.want(guideSpec(4))
+	r.run()
+	r.attach("0000:86:00.2", "a")
+	r.want(guideSpec(12))
+	state, _ := r.run()
+	if p := state.Status.Plan; len(p) != 1 || !p[0].InUse || !slices.Equal(p[0].WaitsFor, []string{"default/a"}) {
+		t.Fatalf("plan %+v", p)
+	}
+	annotate := func(value string) {
+		state := r.state()
+		metav1.SetMetaDataAnnotation(&state.ObjectMeta, v1.AnnotationCurrentState, value)
+		must(t, r.client.Update(context.Background(), state))
+	}
+	annotate(v1.StateDraining)
+	state, _ = r.run()
+	if got := len(r.front.pools["mellanoxibsriov"]); got != 0 || state.Status.Interfaces[1].VFs[0].Resource != "" {
+		t.Errorf("%d offered, VF shown as %+v", got, state.Status.Interfaces[1].VFs[0])
+	}
+	annotate(v1.StateIdle)
+	r.run()
+	if got := len(r.front.pools["mellanoxibsriov"]); got != 4 {
+		t.Errorf("%d offered after the drain was stopped", got)
+	}
+	annotate(v1.StateDraining)
+	r.detach("a")
+	state, _ = r.run()
+	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "mellanoxibsriov: 12 VFs ready")
+}
+
+// A status made from an old copy of the object is not written: it would take the operator's conditions back.
+func TestStaleStatusIsNotWritten(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	old := r.state()
+	state := r.state()
+	state.Status.Conditions = []metav1.Condition{{Type: v1.ConditionDrained, Status: metav1.ConditionFalse, Reason: "Draining", LastTransitionTime: metav1.Now()}}
+	must(t, r.client.Status().Update(context.Background(), state))
+	first := old.DeepCopy()
+	if err := r.report(context.Background(), first, old, r.converge(context.Background(), old)); !apierrors.IsConflict(err) {
+		t.Errorf("error %v, want a conflict", err)
+	}
+	after, _ := r.run()
+	if meta.FindStatusCondition(after.Status.Conditions, v1.ConditionDrained) == nil || meta.FindStatusCondition(after.Status.Conditions, v1.ConditionReady) == nil {
+		t.Errorf("conditions %+v, want the operator's and the agent's", after.Status.Conditions)
 	}
 }

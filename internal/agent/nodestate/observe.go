@@ -11,9 +11,9 @@ import (
 	"spidernet.io/spiderpool/internal/sriov"
 )
 
-// observe reads the node, the ledger and who has been promised what.
-func (r *reconciler) observe(ctx context.Context) (sriov.Node, error) {
-	var n sriov.Node
+// observe reads the node, the ledger and who has been promised what; the object says whether the node is being drained.
+func (r *reconciler) observe(ctx context.Context, state *v1.SriovNetworkNodeState) (sriov.Node, error) {
+	n := sriov.Node{Draining: state.Draining()}
 	pfs, err := r.Kernel.PFs()
 	if err != nil {
 		return n, fmt.Errorf("read the network cards: %w", err)

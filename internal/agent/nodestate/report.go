@@ -28,7 +28,8 @@ func (r *reconciler) announce(ctx context.Context, state *v1.SriovNetworkNodeSta
 	s.SyncStatus, s.LastSyncError = v1.SyncStatusInProgress, ""
 	setCondition(state, v1.ConditionReady, false, "Configuring", fmt.Sprintf("%d steps are being taken, see status.plan", len(out.plan)))
 	if err := r.patch(ctx, before, state); err != nil {
-		log.FromContext(ctx).Error(err, "cannot show the plan", "node", r.Node)
+		log.FromContext(ctx).Info("cannot show the plan", "node", r.Node, "error", err)
+		state.Status = before.Status // what is not shown yet is still to be shown at the end
 	}
 }
 
@@ -55,11 +56,13 @@ func (r *reconciler) report(ctx context.Context, first, state *v1.SriovNetworkNo
 	return nil
 }
 
+// patch writes what changed of the status. It is refused when the object has changed since it was read: conditions are one list to
+// a merge patch, and the operator's must not be overwritten by old ones.
 func (r *reconciler) patch(ctx context.Context, before, after *v1.SriovNetworkNodeState) error {
 	if equality.Semantic.DeepEqual(before.Status, after.Status) {
 		return nil
 	}
-	if err := r.client.Status().Patch(ctx, after, client.MergeFrom(before)); err != nil {
+	if err := r.client.Status().Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write the status of SriovNetworkNodeState %s: %w", r.Node, err)
 	}
 	return nil
