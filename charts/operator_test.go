@@ -34,6 +34,7 @@ func TestOperatorHasItsRights(t *testing.T) {
 		done <- operator.Run(ctx, operator.RunOptions{
 			Config: testchart.As(api.Config, "spiderpool-sriov-operator", ""), Log: log,
 			Name: "spiderpool-sriov-operator", Namespace: testchart.Namespace, HealthAddress: "127.0.0.1:0",
+			Drain: operator.DrainTiming{Settle: time.Millisecond, Poll: 100 * time.Millisecond},
 		})
 	}()
 	t.Cleanup(func() {
@@ -84,6 +85,7 @@ func TestOperatorHasItsRights(t *testing.T) {
 		}
 		return nil
 	})
+	try("the eviction of a pod in the way", evict(t, admin, state))
 	if err := admin.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -93,4 +95,32 @@ func TestOperatorHasItsRights(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// evict lets drains be made, puts a pod in the way of the node's card, and tells whether it has been evicted.
+func evict(t *testing.T, admin client.Client, state *sriovv1.SriovNetworkNodeState) func(context.Context) error {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "in-the-way"},
+		Spec:       corev1.PodSpec{NodeName: state.Name, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+	}
+	for _, o := range []client.Object{pod, &sriovv1.SriovOperatorConfig{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "default"}, Spec: sriovv1.SriovOperatorConfigSpec{DisableDrain: new(false)},
+	}} {
+		if err := admin.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state.Status.ObservedGeneration = state.Generation
+	state.Status.Plan = []sriovv1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use", InUse: true, WaitsFor: []string{"default/in-the-way"}}}
+	if err := admin.Status().Update(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context) error {
+		err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+		if client.IgnoreNotFound(err) != nil || err == nil && pod.DeletionTimestamp == nil {
+			return fmt.Errorf("it is there and not being deleted: %v", err)
+		}
+		return nil
+	}
 }

@@ -22,13 +22,6 @@ import (
 	"spidernet.io/spiderpool/internal/sriov"
 )
 
-// Annotations of a SriovNetworkNodeState that its printer columns show. Nothing is drained here, so both are always idle.
-const (
-	annotationDesired = "sriovnetwork.openshift.io/desired-state"
-	annotationCurrent = "sriovnetwork.openshift.io/current-state"
-	idle              = "Idle"
-)
-
 // nodes keeps one SriovNetworkNodeState for each node whose cards are managed.
 type nodes struct {
 	Options
@@ -142,7 +135,7 @@ func (r *nodes) desired(ctx context.Context, labels map[string]string, state *v1
 
 func (r *nodes) create(ctx context.Context, name string, spec v1.SriovNetworkNodeStateSpec) error {
 	state := &v1.SriovNetworkNodeState{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name, Annotations: map[string]string{annotationDesired: idle, annotationCurrent: idle}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name, Annotations: map[string]string{v1.AnnotationDesiredState: v1.StateIdle, v1.AnnotationCurrentState: v1.StateIdle}},
 		Spec:       spec,
 	}
 	if err := r.client.Create(ctx, state); err != nil && !apierrors.IsAlreadyExists(err) {

@@ -33,6 +33,8 @@ type RunOptions struct {
 	Namespace string
 	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
 	HealthAddress, MetricsAddress string
+	// Drain are the waits of a drain.
+	Drain DrainTiming
 }
 
 // Run runs the sriov-operator process until ctx ends; then it returns nil.
@@ -47,7 +49,7 @@ func Run(ctx context.Context, o RunOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace}); err != nil {
+	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace, Drain: o.Drain}); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -60,20 +62,25 @@ func Run(ctx context.Context, o RunOptions) error {
 type Options struct {
 	// Namespace is the product's: only objects in it count.
 	Namespace string
+	// Drain are the waits of a drain, of the controllers.
+	Drain DrainTiming
 }
 
 // SetupWithManager adds the controllers of the sriov-operator process.
 //
-// RBAC, in all: nodes get, list, watch; events.k8s.io/events create, patch.
+// RBAC, in all: nodes get, list, watch; pods get; pods/eviction create; events.k8s.io/events create, patch.
 // RBAC, in the product's namespace: sriovnetworknodepolicies, sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch;
-// sriovnetworknodepolicies/status patch; sriovnetworknodestates get, list, watch, create, patch, delete; and for leader election
-// leases create, and get, update of the one named after the process.
+// sriovnetworknodepolicies/status, sriovnetworknodestates/status patch; sriovnetworknodestates get, list, watch, create, patch, delete;
+// and for leader election leases create, and get, update of the one named after the process.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := setupNodes(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of nodes: %w", err)
 	}
 	if err := setupPolicies(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of policies: %w", err)
+	}
+	if err := setupDrains(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of drains: %w", err)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
@@ -60,7 +61,9 @@ func (w *warnings) take() string {
 }
 
 // start runs controllers and webhooks until the test ends.
-func start(t *testing.T) *rig {
+func start(t *testing.T) *rig { return startWith(t, Options{Namespace: namespace}) }
+
+func startWith(t *testing.T, o Options) *rig {
 	t.Helper()
 	api := testapi.Start(t)
 	mgr, err := ctrl.NewManager(api.Config, ctrl.Options{
@@ -68,8 +71,8 @@ func start(t *testing.T) *rig {
 		Controller: config.Controller{SkipNameValidation: new(true)}, // -count runs it again in one process
 	})
 	must(t, err)
-	must(t, SetupWithManager(mgr, Options{Namespace: namespace}))
-	must(t, SetupWebhooks(mgr, Options{Namespace: namespace}))
+	must(t, SetupWithManager(mgr, o))
+	must(t, SetupWebhooks(mgr, o))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
@@ -140,14 +143,17 @@ func (r *rig) waitState(node string, problem func(*v1.SriovNetworkNodeState) str
 
 func always(*v1.SriovNetworkNodeState) string { return "" }
 
-// report does what the node's agent does.
+// report does what the node's agent does: it writes only over the object that it knows, and leaves others' conditions.
 func (r *rig) report(node string, status v1.SriovNetworkNodeStateStatus) {
 	r.t.Helper()
-	state := r.waitState(node, always)
-	before := state.DeepCopy()
-	state.Status = status
-	state.Status.ObservedGeneration = state.Generation
-	must(r.t, r.Status().Patch(context.Background(), state, client.MergeFrom(before)))
+	must(r.t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		state := r.waitState(node, always)
+		before := state.DeepCopy()
+		state.Status = *status.DeepCopy()
+		state.Status.ObservedGeneration = state.Generation
+		state.Status.Conditions = before.Status.Conditions
+		return r.Status().Patch(context.Background(), state, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	}))
 }
 
 func (r *rig) waitPolicy(name, reason string, parts ...string) {
@@ -181,7 +187,7 @@ func TestOperator(t *testing.T) {
 	t.Run("states before any policy", func(t *testing.T) {
 		for _, node := range []string{"10-20-1-10", "10-20-1-20"} {
 			state := r.waitState(node, always)
-			if state.Annotations[annotationCurrent] != "Idle" || len(state.Spec.Interfaces) != 0 {
+			if state.Annotations[v1.AnnotationCurrentState] != "Idle" || len(state.Spec.Interfaces) != 0 {
 				t.Errorf("%+v", state)
 			}
 		}
