@@ -1,7 +1,9 @@
 // Package operator is the sriov-operator process, and the admission of its
 // policies, which the controller process serves: from policies, nodes and what
 // the nodes' agents report it writes the spec of each node's
-// SriovNetworkNodeState, and tells each policy what becomes of it.
+// SriovNetworkNodeState, and tells each policy what becomes of it. On request
+// it evicts the pods that a card's change waits for, and it warns of GUIDs that
+// two functions bear.
 //
 // What a node shall have is decided in package sriov and what is a good policy
 // in the API's own package; here are only the reads and writes of the API
@@ -81,6 +83,9 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	}
 	if err := setupDrains(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of drains: %w", err)
+	}
+	if err := setupGuids(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of GUIDs: %w", err)
 	}
 	return nil
 }

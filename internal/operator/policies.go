@@ -61,8 +61,12 @@ func (r *policies) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	var all v1.SriovNetworkNodePolicyList
+	if err := r.client.List(ctx, &all, client.InNamespace(r.Namespace)); err != nil {
+		return reconcile.Result{}, fmt.Errorf("list policies: %w", err)
+	}
 	before := policy.DeepCopy()
-	v := judge(policy, known, states)
+	v := judge(policy, all.Items, known, states)
 	status := metav1.ConditionFalse
 	if v.ready {
 		status = metav1.ConditionTrue

@@ -17,11 +17,12 @@ const (
 	reasonBlocked            = "Blocked"
 	reasonFailed             = "Failed"
 	reasonOverruled          = "Overruled"
+	reasonConflict           = "Conflict" // overruled by an equal, which nobody has meant
 	maxCardsNamed        int = 8
 )
 
 // urgency orders reasons: what needs a person comes first.
-var urgency = []string{reasonBlocked, reasonFailed, reasonOverruled, reasonWaiting, reasonConfiguring}
+var urgency = []string{reasonBlocked, reasonFailed, reasonConflict, reasonOverruled, reasonWaiting, reasonConfiguring}
 
 // verdict is what became of a policy.
 type verdict struct {
@@ -36,11 +37,11 @@ type card struct {
 	reason, text string
 }
 
-// judge looks at every card that a policy selects. It is in force when each has all its VFs ready.
-func judge(p *v1.SriovNetworkNodePolicy, nodes []v1.NodeCards, states map[string]*v1.SriovNetworkNodeState) verdict {
+// judge looks at every card that a policy selects. It is in force when each has all its VFs ready. all are the policies of the namespace.
+func judge(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, nodes []v1.NodeCards, states map[string]*v1.SriovNetworkNodeState) verdict {
 	var cards []card
 	p.EachSelected(nodes, func(node *v1.NodeCards, pf *v1.InterfaceExt) {
-		c := judgeCard(p, states[node.Name], pf)
+		c := judgeCard(p, all, states[node.Name], pf)
 		c.where = fmt.Sprintf("node %s card %s", node.Name, pf.PciAddress)
 		cards = append(cards, c)
 	})
@@ -73,11 +74,11 @@ func cut(lines []string) []string {
 	return append(lines[:maxCardsNamed:maxCardsNamed], fmt.Sprintf("and %d more", len(lines)-maxCardsNamed))
 }
 
-func judgeCard(p *v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) card {
-	group, by := groupOf(p, state, pf.PciAddress)
+func judgeCard(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) card {
+	group, by := groupOf(p, state, pf)
 	switch {
 	case by != "":
-		return card{reason: reasonOverruled, text: fmt.Sprintf("policy %s has the same VFs and wins (a smaller priority, or a later name)", by)}
+		return overruled(p, all, by)
 	case group == nil || state.Status.ObservedGeneration != state.Generation:
 		return card{reason: reasonConfiguring, text: "the agent has not taken it up yet"}
 	}
@@ -97,21 +98,35 @@ func blockReason(state *v1.SriovNetworkNodeState) string {
 	return reasonWaiting
 }
 
-// groupOf finds the policy's group in a node's spec; when there is none, by is the policy that has its VFs.
-func groupOf(p *v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pci string) (group *v1.VfGroup, by string) {
+// overruled says why another policy has the VFs that this one claims as well.
+func overruled(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, by string) card {
+	i := slices.IndexFunc(all, func(o v1.SriovNetworkNodePolicy) bool { return o.Name == by })
+	if i >= 0 && all[i].Spec.PriorityOrDefault() == p.Spec.PriorityOrDefault() {
+		return card{reason: reasonConflict, text: fmt.Sprintf("policy %s claims the same VFs at the same priority %d, and has them because its name is the later one: "+
+			"give each policy its own range in pfNames (such as ibs5f0#0-5 and ibs5f0#6-11), other cards or nodes, or another priority (the smaller number wins)",
+			by, p.Spec.PriorityOrDefault())}
+	}
+	return card{reason: reasonOverruled, text: fmt.Sprintf("policy %s has the same VFs and wins: its priority is a smaller number", by)}
+}
+
+// groupOf finds the policy's group in a node's spec; when there is none, by is the policy that has its VFs, or some of them.
+func groupOf(p *v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) (group *v1.VfGroup, by string) {
 	if state == nil {
 		return nil, ""
 	}
+	claimed := p.Spec.RangeOn(pf)
 	for i := range state.Spec.Interfaces {
 		w := &state.Spec.Interfaces[i]
-		if !strings.EqualFold(w.PciAddress, pci) {
+		if !strings.EqualFold(w.PciAddress, pf.PciAddress) {
 			continue
 		}
 		for g := range w.VfGroups {
 			if w.VfGroups[g].PolicyName == p.Name {
 				return &w.VfGroups[g], ""
 			}
-			by = w.VfGroups[g].PolicyName
+			if r, err := v1.ParseVFRange(w.VfGroups[g].VfRange); err == nil && r.Overlaps(claimed) {
+				by = w.VfGroups[g].PolicyName
+			}
 		}
 	}
 	return nil, by

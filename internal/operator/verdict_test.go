@@ -70,6 +70,10 @@ func stateOf(name string, pf v1.InterfaceExt, policies ...v1.SriovNetworkNodePol
 }
 
 func TestJudge(t *testing.T) {
+	equal := policyOf(t, func(p *v1.SriovNetworkNodePolicy) { p.Name = "later" })
+	apart := policyOf(t, func(p *v1.SriovNetworkNodePolicy) {
+		p.Name, p.Spec.NicSelector.PfNames = "apart", []string{"ibs5f0#0-1"}
+	})
 	strong := policyOf(t, func(p *v1.SriovNetworkNodePolicy) { one := 1; p.Name, p.Spec.Priority = "strong", &one })
 	tests := []struct {
 		name   string
@@ -97,7 +101,12 @@ func TestJudge(t *testing.T) {
 		{"failed before there are VFs", func(s *v1.SriovNetworkNodeState) {
 			s.Status.SyncStatus, s.Status.LastSyncError = v1.SyncStatusFailed, "numVfs 0 -> 12: no space on the bus"
 		}, guideCard(0, 0), nil, reasonFailed, []string{"no space on the bus"}},
-		{"overruled", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*strong}, reasonOverruled, []string{"policy strong has the same VFs"}},
+		{"overruled", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*strong}, reasonOverruled, []string{"policy strong has the same VFs and wins"}},
+		{"overruled by an equal", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*equal}, reasonConflict,
+			[]string{"policy later claims the same VFs at the same priority 99", "own range in pfNames"}},
+		{"not yet taken up beside a policy of other VFs", func(s *v1.SriovNetworkNodeState) {
+			s.Spec.Interfaces[0].VfGroups = []v1.VfGroup{{PolicyName: "apart", VfRange: "12-15"}}
+		}, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*apart}, reasonConfiguring, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -107,7 +116,7 @@ func TestJudge(t *testing.T) {
 				tt.state(b)
 			}
 			nodes := []v1.NodeCards{{Name: "a", Labels: linux, Interfaces: a.Status.Interfaces}, {Name: "b", Labels: linux, Interfaces: b.Status.Interfaces}}
-			v := judge(p, nodes, map[string]*v1.SriovNetworkNodeState{"a": a, "b": b})
+			v := judge(p, append(tt.others, *p), nodes, map[string]*v1.SriovNetworkNodeState{"a": a, "b": b})
 			if v.reason != tt.reason || v.ready != (tt.reason == reasonInForce) {
 				t.Fatalf("%+v, want reason %s", v, tt.reason)
 			}
@@ -118,7 +127,7 @@ func TestJudge(t *testing.T) {
 			}
 		})
 	}
-	v := judge(policyOf(t), nil, nil)
+	v := judge(policyOf(t), nil, nil, nil)
 	if v.reason != reasonSelectsNothing || v.ready {
 		t.Errorf("no nodes: %+v", v)
 	}
