@@ -48,7 +48,7 @@ func newClean() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "clean",
-		Short: "before an uninstallation, stop the controller and remove the webhooks and our finalizers",
+		Short: "before an uninstallation, stop the controller and the sriov-operator and remove the webhooks and our finalizers",
 		Long:  "Removes what would block others once the controller is gone. Pools, networks and addresses stay. It can be repeated.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			o.Namespace = c.namespace
@@ -62,6 +62,8 @@ func newClean() *cobra.Command {
 	c.add(flags)
 	flags.StringVar(&o.Controller, "controller-name", "spiderpool-controller", "name of the controller's Deployment and of both webhook configurations")
 	env(flags, "controller-name", "SPIDERPOOL_CONTROLLER_NAME")
+	flags.StringVar(&o.Operator, "operator-name", "spiderpool-sriov-operator", "name of the sriov-operator's Deployment")
+	env(flags, "operator-name", "SPIDERPOOL_OPERATOR_NAME")
 	flags.StringVar(&o.InitPod, "init-name", "spiderpool-init", "name of the init pod, which goes too")
 	env(flags, "init-name", "SPIDERPOOL_INIT_NAME")
 	flags.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "time for all of it")

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
 // CleanOptions of Clean.
@@ -34,6 +35,8 @@ type CleanOptions struct {
 	Namespace string
 	// Controller is the name of the Deployment and of both webhook configurations.
 	Controller string
+	// Operator is the name of the sriov-operator's Deployment, which need not exist.
+	Operator string
 	// InitPod is the pod that Run ran in; Helm leaves hooks behind.
 	InitPod string
 	// Timeout bounds the whole run.
@@ -45,14 +48,15 @@ type CleanOptions struct {
 // stopTimeout bounds the wait for the controller's pods; a node that is gone must not hold up the rest.
 const stopTimeout = time.Minute
 
-// Clean takes away what would block people once the controller is gone. First it stops the controller, which would put
-// things back; then it removes the webhooks, which nobody would answer, and our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
+// Clean takes away what would block people once the controller is gone. First it stops the controller and the sriov-operator,
+// which would put things back; then it removes the webhooks, which nobody would answer, and our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
 // installation finds them again. It goes on after a failure, and may be repeated.
 func Clean(ctx context.Context, o CleanOptions) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("gave up after %s", o.Timeout))
 	defer cancel()
 	errs := []error{
-		o.stopController(ctx),
+		o.stop(ctx, o.Controller),
+		o.stop(ctx, o.Operator),
 		o.delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.InitPod}}),
 		o.delete(ctx, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
 		o.delete(ctx, &admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: o.Controller}}),
@@ -61,31 +65,32 @@ func Clean(ctx context.Context, o CleanOptions) error {
 		&v2beta1.SpiderIPPoolList{}, &v2beta1.SpiderReservedIPList{}, &v2beta1.SpiderIPLeaseList{},
 		&v2beta1.SpiderEndpointList{}, &v2beta1.SpiderMultusConfigList{}, &v2beta1.SpiderCoordinatorList{},
 	} {
-		errs = append(errs, o.removeFinalizers(ctx, list))
+		errs = append(errs, o.removeFinalizers(ctx, list, v2beta1.Finalizer))
 	}
+	errs = append(errs, o.removeFinalizers(ctx, &sriovv1.SriovIBNetworkList{}, sriovv1.FinalizerNetwork, client.InNamespace(o.Namespace)))
 	return errors.Join(errs...)
 }
 
-// stopController scales the Deployment to nothing and waits until its pods are gone.
-func (o CleanOptions) stopController(ctx context.Context) error {
-	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Controller}}
+// stop scales a Deployment to nothing and waits until its pods are gone.
+func (o CleanOptions) stop(ctx context.Context, name string) error {
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: name}}
 	err := o.Client.Get(ctx, client.ObjectKeyFromObject(d), d)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("reading Deployment %s: %w", o.Controller, err)
+		return fmt.Errorf("reading Deployment %s: %w", name, err)
 	}
 	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
 	if err != nil {
-		return fmt.Errorf("reading the selector of Deployment %s: %w", o.Controller, err)
+		return fmt.Errorf("reading the selector of Deployment %s: %w", name, err)
 	}
 	if ptr.Deref(d.Spec.Replicas, 1) > 0 {
 		nothing := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
 		if err := o.Client.SubResource("scale").Patch(ctx, d, nothing, client.WithSubResourceBody(&autoscalingv1.Scale{})); err != nil {
-			return fmt.Errorf("stopping Deployment %s: %w", o.Controller, err)
+			return fmt.Errorf("stopping Deployment %s: %w", name, err)
 		}
-		fmt.Fprintf(o.Out, "stopped Deployment %s\n", o.Controller)
+		fmt.Fprintf(o.Out, "stopped Deployment %s\n", name)
 	}
 	pods := &corev1.PodList{}
 	err = wait.PollUntilContextTimeout(ctx, time.Second, stopTimeout, true, func(ctx context.Context) (bool, error) {
@@ -93,7 +98,7 @@ func (o CleanOptions) stopController(ctx context.Context) error {
 		return err == nil && len(pods.Items) == 0, err
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for the %d pods of Deployment %s to end: %w", len(pods.Items), o.Controller, err)
+		return fmt.Errorf("waiting for the %d pods of Deployment %s to end: %w", len(pods.Items), name, err)
 	}
 	return nil
 }
@@ -110,8 +115,8 @@ func (o CleanOptions) delete(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectList) error {
-	err := o.Client.List(ctx, list)
+func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectList, finalizer string, options ...client.ListOption) error {
+	err := o.Client.List(ctx, list, options...)
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		return nil // the CRD is gone, and its objects with it
 	}
@@ -120,14 +125,14 @@ func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectLi
 	}
 	var errs []error
 	err = meta.EachListItem(list, func(item runtime.Object) error {
-		errs = append(errs, o.removeFinalizer(ctx, item.(client.Object)))
+		errs = append(errs, o.removeFinalizer(ctx, item.(client.Object), finalizer))
 		return nil
 	})
 	return errors.Join(append(errs, err)...)
 }
 
-func (o CleanOptions) removeFinalizer(ctx context.Context, object client.Object) error {
-	if !controllerutil.ContainsFinalizer(object, v2beta1.Finalizer) {
+func (o CleanOptions) removeFinalizer(ctx context.Context, object client.Object, finalizer string) error {
+	if !controllerutil.ContainsFinalizer(object, finalizer) {
 		return nil
 	}
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
@@ -135,7 +140,7 @@ func (o CleanOptions) removeFinalizer(ctx context.Context, object client.Object)
 			return err
 		}
 		before := object.DeepCopyObject().(client.Object)
-		controllerutil.RemoveFinalizer(object, v2beta1.Finalizer)
+		controllerutil.RemoveFinalizer(object, finalizer)
 		return o.Client.Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	if apierrors.IsNotFound(err) {

@@ -239,23 +239,27 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "kept.10-9-0-1", Finalizers: []string{v2beta1.Finalizer}},
 		Spec:       v2beta1.IPLeaseSpec{Pool: "kept", IP: "10.9.0.1", Node: "n"},
 	}
+	network := &sriovv1.SriovIBNetwork{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "kept", Finalizers: []string{sriovv1.FinalizerNetwork, foreign}},
+		Spec:       sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "default"},
+	}
 	clean := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", InitPod: "spiderpool-init", Timeout: 30 * time.Second, Out: &out})
+		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", Operator: "spiderpool-sriov-operator", InitPod: "spiderpool-init", Timeout: 30 * time.Second, Out: &out})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
 	out := clean()
-	for _, want := range []string{"stopped Deployment spiderpool-controller", "Pod spiderpool-init", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
+	for _, want := range []string{"stopped Deployment spiderpool-controller", "stopped Deployment spiderpool-sriov-operator", "Pod spiderpool-init", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
 		if !strings.Contains(out, want) {
 			t.Fatalf("output %q does not say %q", out, want)
 		}
 	}
 	// Without the webhooks, objects can be created, but it takes an API server some time to notice.
-	for _, o := range []client.Object{pool, lease} {
+	for _, o := range []client.Object{pool, lease, network} {
 		var err error
 		for range 100 {
 			if err = admin.Create(t.Context(), o); err == nil {
@@ -276,6 +280,13 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	}
 	if got := pool.Finalizers; len(got) != 1 || got[0] != foreign {
 		t.Errorf("finalizers %v, want only %s", got, foreign)
+	}
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(network), network); err != nil || len(network.Finalizers) != 1 || network.Finalizers[0] != foreign {
+		t.Errorf("network: %v, finalizers %v, want only %s", err, network.Finalizers, foreign)
+	}
+	network.Finalizers = nil
+	if err := admin.Update(t.Context(), network); err != nil {
+		t.Error(err)
 	}
 	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil || len(lease.Finalizers) > 0 {
 		t.Errorf("lease: %v, finalizers %v", err, lease.Finalizers)

@@ -1,5 +1,5 @@
 // Package nad owns what a NetworkAttachmentDefinition means: how one is made
-// of a SpiderMultusConfig, which networks a pod's annotations ask for, what a
+// of a SpiderMultusConfig or a SriovIBNetwork, which networks a pod's annotations ask for, what a
 // pod's wishes change in a network's CNI configuration, which device serves
 // which network, and how the outcome is reported in the network-status
 // annotation.

@@ -3,10 +3,12 @@
 // the nodes' agents report it writes the spec of each node's
 // SriovNetworkNodeState, and tells each policy what becomes of it. On request
 // it evicts the pods that a card's change waits for, and it warns of GUIDs that
-// two functions bear.
+// two functions bear. Of each SriovIBNetwork it makes a
+// NetworkAttachmentDefinition.
 //
-// What a node shall have is decided in package sriov and what is a good policy
-// in the API's own package; here are only the reads and writes of the API
+// What a node shall have is decided in package sriov, what is a good policy in
+// the API's own package, and what a network's configuration looks like in
+// package nad; here are only the reads and writes of the API
 // server. It never touches a node.
 package operator
 
@@ -35,6 +37,8 @@ type RunOptions struct {
 	Namespace string
 	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
 	HealthAddress, MetricsAddress string
+	// ResourcePrefix of the nodes' resources, such as "spidernet.io".
+	ResourcePrefix string
 	// Drain are the waits of a drain.
 	Drain DrainTiming
 }
@@ -46,12 +50,13 @@ func Run(ctx context.Context, o RunOptions) error {
 		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own, &v1.SriovOperatorConfig{}: own,
+			&v1.SriovIBNetwork{}: own,
 		}},
 	})
 	if err != nil {
 		return err
 	}
-	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace, Drain: o.Drain}); err != nil {
+	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace, ResourcePrefix: o.ResourcePrefix, Drain: o.Drain}); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -64,16 +69,19 @@ func Run(ctx context.Context, o RunOptions) error {
 type Options struct {
 	// Namespace is the product's: only objects in it count.
 	Namespace string
-	// Drain are the waits of a drain, of the controllers.
+	// ResourcePrefix of the nodes' resources, such as "spidernet.io", for the controllers.
+	ResourcePrefix string
+	// Drain are the waits of a drain, for the controllers.
 	Drain DrainTiming
 }
 
 // SetupWithManager adds the controllers of the sriov-operator process.
 //
-// RBAC, in all: nodes get, list, watch; pods get; pods/eviction create; events.k8s.io/events create, patch.
+// RBAC, in all: nodes get, list, watch; pods get; pods/eviction create; events.k8s.io/events create, patch;
+// network-attachment-definitions get, list, watch, create, patch, delete.
 // RBAC, in the product's namespace: sriovnetworknodepolicies, sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch;
 // sriovnetworknodepolicies/status, sriovnetworknodestates/status patch; sriovnetworknodestates get, list, watch, create, patch, delete;
-// and for leader election leases create, and get, update of the one named after the process.
+// sriovibnetworks get, list, watch, patch; sriovibnetworks/status patch; sriovibnetworks/finalizers update; and for leader election leases create, and get, update of the one named after the process.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := setupNodes(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of nodes: %w", err)
@@ -86,6 +94,9 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	}
 	if err := setupGuids(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of GUIDs: %w", err)
+	}
+	if err := setupNetworks(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of networks: %w", err)
 	}
 	return nil
 }

@@ -95,7 +95,8 @@ func startWith(t *testing.T, o Options) *rig {
 		}
 		return ""
 	})
-	api.InstallWebhooks(t, testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovNetworkNodePolicy"), Resource: "sriovnetworknodepolicies", Mutate: true, Validate: true})
+	api.InstallWebhooks(t, testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovNetworkNodePolicy"), Resource: "sriovnetworknodepolicies", Mutate: true, Validate: true},
+		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovIBNetwork"), Resource: "sriovibnetworks", Validate: true})
 	return r
 }
 

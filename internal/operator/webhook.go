@@ -14,13 +14,16 @@ import (
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
-// SetupWebhooks adds the admission of policies to the controller process.
+// SetupWebhooks adds the admission of policies and networks to the controller process.
 //
 // RBAC, in all: nodes list. In the product's namespace: sriovnetworknodepolicies, sriovnetworknodestates list.
 func SetupWebhooks(mgr ctrl.Manager, o Options) error {
 	a := &admitter{Options: o, reader: mgr.GetAPIReader()} // the cache may not have the policy applied a moment ago
 	if err := ctrl.NewWebhookManagedBy(mgr, &v1.SriovNetworkNodePolicy{}).WithDefaulter(a).WithValidator(a).Complete(); err != nil {
 		return fmt.Errorf("set up the webhooks of SriovNetworkNodePolicy: %w", err)
+	}
+	if err := ctrl.NewWebhookManagedBy(mgr, &v1.SriovIBNetwork{}).WithValidator(&networkAdmitter{o}).Complete(); err != nil {
+		return fmt.Errorf("set up the webhook of SriovIBNetwork: %w", err)
 	}
 	return nil
 }
@@ -79,4 +82,31 @@ func (a *admitter) compare(ctx context.Context, p *v1.SriovNetworkNodePolicy) ([
 		return []string{fmt.Sprintf("the policy was not compared with other policies and with the nodes' cards: %v", err)}, nil
 	}
 	return p.ValidateAgainst(others.Items, known)
+}
+
+// networkAdmitter judges networks, each by itself.
+type networkAdmitter struct{ Options }
+
+// ValidateCreate implements admission.Validator.
+func (a *networkAdmitter) ValidateCreate(_ context.Context, n *v1.SriovIBNetwork) (admission.Warnings, error) {
+	if n.Namespace != a.Namespace { // another product of the same kinds may be at work there, by rules of its own
+		return admission.Warnings{fmt.Sprintf("metadata.namespace: %s: networks count only in namespace %s; this one has no effect here", n.Namespace, a.Namespace)}, nil
+	}
+	if _, errs := n.Validate(); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(v1.GroupVersion.WithKind("SriovIBNetwork").GroupKind(), n.Name, errs)
+	}
+	return nil, nil
+}
+
+// ValidateUpdate implements admission.Validator. What was admitted once can be labelled and deleted for ever.
+func (a *networkAdmitter) ValidateUpdate(ctx context.Context, before, n *v1.SriovIBNetwork) (admission.Warnings, error) {
+	if n.DeletionTimestamp != nil || equality.Semantic.DeepEqual(before.Spec, n.Spec) {
+		return nil, nil
+	}
+	return a.ValidateCreate(ctx, n)
+}
+
+// ValidateDelete implements admission.Validator.
+func (a *networkAdmitter) ValidateDelete(context.Context, *v1.SriovIBNetwork) (admission.Warnings, error) {
+	return nil, nil
 }
