@@ -13,6 +13,7 @@ import (
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/operator"
 	"spidernet.io/spiderpool/internal/testapi"
@@ -34,7 +35,7 @@ func TestOperatorHasItsRights(t *testing.T) {
 		done <- operator.Run(ctx, operator.RunOptions{
 			Config: testchart.As(api.Config, "spiderpool-sriov-operator", ""), Log: log,
 			Name: "spiderpool-sriov-operator", Namespace: testchart.Namespace, HealthAddress: "127.0.0.1:0",
-			Drain: operator.DrainTiming{Settle: time.Millisecond, Poll: 100 * time.Millisecond},
+			ResourcePrefix: "spidernet.io", Drain: operator.DrainTiming{Settle: time.Millisecond, Poll: 100 * time.Millisecond},
 		})
 	}()
 	t.Cleanup(func() {
@@ -86,6 +87,25 @@ func TestOperatorHasItsRights(t *testing.T) {
 		return nil
 	})
 	try("the eviction of a pod in the way", evict(t, admin, state))
+	network := &sriovv1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: testchart.Namespace},
+		Spec: sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "default"}}
+	made := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: "default"}}
+	if err := admin.Create(t.Context(), network); err != nil {
+		t.Fatal(err)
+	}
+	try("the network of another namespace", func(ctx context.Context) error { return admin.Get(ctx, client.ObjectKeyFromObject(made), made) })
+	if err := admin.Delete(t.Context(), network); err != nil {
+		t.Fatal(err)
+	}
+	try("the end of the network", func(ctx context.Context) error {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(network), network); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("it is there: %v", err)
+		}
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(made), made); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("its NetworkAttachmentDefinition is there: %v", err)
+		}
+		return nil
+	})
 	if err := admin.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node"}}); err != nil {
 		t.Fatal(err)
 	}
