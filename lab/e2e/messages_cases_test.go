@@ -33,6 +33,7 @@ const (
 	groupNetwork = "SpiderMultusConfig"
 	groupPool    = "SpiderIPPool"
 	groupPolicy  = "SriovNetworkNodePolicy"
+	groupIB      = "SriovIBNetwork"
 	groupPod     = "Pod"
 )
 
@@ -122,6 +123,10 @@ func pool(name, spec string) string {
 
 func policy(name, spec string) string {
 	return "apiVersion: sriovnetwork.openshift.io/v1\nkind: SriovNetworkNodePolicy\nmetadata:\n  name: " + name + "\n  namespace: kube-system\nspec:\n" + spec
+}
+
+func ibNetwork(name, spec string) string {
+	return "apiVersion: sriovnetwork.openshift.io/v1\nkind: SriovIBNetwork\nmetadata:\n  name: " + name + "\n  namespace: kube-system\nspec:\n" + spec
 }
 
 var badInputs = []badInput{
@@ -253,6 +258,24 @@ var badInputs = []badInput{
 		manifest: policy("bad", "  nodeSelector:\n    kubernetes.io/os: linux\n  resourceName: bad\n  numVfs: 4\n  nicSelector:\n    rootDevices: [\"86:00.0\"]\n"),
 		message:  "spec.nicSelector.rootDevices[0]: Invalid value: \"86:00.0\": the PCI domain is missing: want 0000:86:00.0 (`lspci -D` prints it)",
 		remedy:   "Write the address as the message does.",
+	},
+	{
+		title: "IPAM that is no JSON", group: groupIB, where: refused,
+		manifest: ibNetwork("bad", "  resourceName: mellanoxibsriov\n  ipam: '{\"type\": spiderpool}'\n"),
+		message:  `spec.ipam: Invalid value: "{\"type\": spiderpool}": line 1, column 10: invalid character 's' looking for beginning of value: want the JSON object that configures an IPAM plugin, such as {"type": "spiderpool"}`,
+		remedy:   "Correct the text at the place that the message names.",
+	},
+	{
+		title: "Meta plugins that are not separated", group: groupIB, where: refused,
+		manifest: ibNetwork("bad", "  resourceName: mellanoxibsriov\n  metaPlugins: '{\"type\": \"coordinator\"} {\"type\": \"tuning\"}'\n"),
+		message:  `spec.metaPlugins: Invalid value: "{\"type\": \"coordinator\"} {\"type\": \"tuning\"}": line 1, column 25: invalid character '{' after array element: want JSON objects that configure plugins, separated by commas, such as {"type": "coordinator"}, {"type": "tuning"}`,
+		remedy:   "Put a comma between the plugins.",
+	},
+	{
+		title: "Resource with its prefix", group: groupIB, where: refused,
+		manifest: ibNetwork("bad", "  resourceName: spidernet.io/mellanoxibsriov\n"),
+		message:  `spec.resourceName: Invalid value: "spidernet.io/mellanoxibsriov": want a policy's resourceName, without a prefix: 1 to 63 letters, digits, '-' and '_', such as mellanoxibsriov`,
+		remedy:   "Leave the prefix out; it is the product's.",
 	},
 	{
 		title: "Network that does not exist", group: groupPod, where: atPod,
