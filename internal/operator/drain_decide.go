@@ -99,15 +99,14 @@ type step struct {
 	pods        []string // "namespace/name"; none when they are not known at the moment
 }
 
-// usedSteps are the steps of a node's plan that pods block, and whether others are left that the agent is about to take. The plan
-// counts only when it speaks of the present spec.
+// usedSteps are the steps of a node's plan that pods block, and whether others are left that the agent is about to take: not those that
+// have failed, nor those that wait for a person. The plan counts only when it speaks of the present spec.
 func usedSteps(state *v1.SriovNetworkNodeState) (steps []step, busy bool) {
-	busy = state.Status.SyncStatus == v1.SyncStatusInProgress
 	for _, c := range state.Status.Plan {
 		if c.InUse {
 			steps = append(steps, step{pci: c.PciAddress, change: c.Change, pods: c.WaitsFor})
 		}
-		busy = busy || c.Blocked == ""
+		busy = busy || c.Blocked == "" && state.Status.SyncStatus != v1.SyncStatusFailed
 	}
 	return steps, busy
 }

@@ -167,3 +167,29 @@ func TestQuota(t *testing.T) {
 		}
 	}
 }
+
+func TestUsedSteps(t *testing.T) {
+	doable := v1.PlannedChange{PciAddress: "0000:86:00.0", Change: "numVfs 0 -> 12"}
+	used := v1.PlannedChange{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use", InUse: true, WaitsFor: []string{"default/a"}}
+	stranger := v1.PlannedChange{PciAddress: "0000:87:00.0", Change: "numVfs 4 -> 12", Blocked: "in use by something that is no known pod"}
+	tests := []struct {
+		name  string
+		sync  string
+		plan  []v1.PlannedChange
+		steps int
+		busy  bool
+	}{
+		{"nothing left", v1.SyncStatusSucceeded, nil, 0, false},
+		{"at work", v1.SyncStatusInProgress, []v1.PlannedChange{doable}, 0, true},
+		{"pods in the way", v1.SyncStatusInProgress, []v1.PlannedChange{used}, 1, false},
+		{"both", v1.SyncStatusInProgress, []v1.PlannedChange{used, doable}, 1, true},
+		{"for ever in the way", v1.SyncStatusInProgress, []v1.PlannedChange{stranger}, 0, false},
+		{"a step that fails", v1.SyncStatusFailed, []v1.PlannedChange{doable}, 0, false},
+	}
+	for _, tt := range tests {
+		steps, busy := usedSteps(&v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{SyncStatus: tt.sync, Plan: tt.plan}})
+		if len(steps) != tt.steps || busy != tt.busy {
+			t.Errorf("%s: %v, busy %t; want %d, %t", tt.name, steps, busy, tt.steps, tt.busy)
+		}
+	}
+}

@@ -259,3 +259,20 @@ func TestConditionsOfTwoWriters(t *testing.T) {
 		}
 	}
 }
+
+func TestMaxUnavailableIsChecked(t *testing.T) {
+	c := testapi.Start(t).Client(t)
+	for value, good := range map[intstr.IntOrString]bool{
+		intstr.FromInt32(0): true, intstr.FromInt32(3): true, intstr.FromString("25%"): true,
+		intstr.FromInt32(-1): false, intstr.FromString("3"): false, intstr.FromString("many"): false,
+	} {
+		config := &v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "limit-"}, Spec: v1.SriovNetworkPoolConfigSpec{MaxUnavailable: &value}}
+		err := c.Create(t.Context(), config)
+		if good != (err == nil) || err != nil && !strings.Contains(err.Error(), "want a number of nodes from 0 on") {
+			t.Errorf("maxUnavailable %s: %v", value.String(), err)
+		}
+		if err == nil {
+			must(t, c.Delete(t.Context(), config))
+		}
+	}
+}
