@@ -80,7 +80,7 @@ func (r *rig) changeNetwork(name string, change func(*v1.SriovIBNetwork)) error 
 
 func TestNetworks(t *testing.T) {
 	r := startWith(t, Options{Namespace: namespace, ResourcePrefix: "spidernet.io"})
-	must(t, r.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}}))
+	must(t, client.IgnoreAlreadyExists(r.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}}))) // namespaces do not go without their controller
 	network := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ib"},
 		Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", IPAM: `{"type": "spiderpool"}`, LinkState: "enable"}}
 	must(t, r.Create(t.Context(), network))
