@@ -336,7 +336,7 @@ func everyWebhookServed(t *testing.T, admin client.Client) {
 			urls++
 		}
 	}
-	if urls != 10 {
-		t.Errorf("%d webhooks, want 10", urls)
+	if urls != 11 {
+		t.Errorf("%d webhooks, want 11", urls)
 	}
 }
