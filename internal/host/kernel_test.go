@@ -137,8 +137,9 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 	}
 	t.Cleanup(func() { h.Close() })
 	return h, hosttest.Env{
-		IBPF:  pf,
-		NewNS: add,
+		IBPF:     pf,
+		SetCable: cableOf(pf),
+		NewNS:    add,
 		DeleteNS: func(t *testing.T, ns host.NS) {
 			if err := made[ns].file.Close(); err != nil {
 				t.Fatal(err)
@@ -149,6 +150,20 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 				return netlink.LinkAddAltName(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}, name)
 			})
 		},
+	}
+}
+
+// cableOf plugs and pulls a virtual card's cable; nil for a card whose cable needs a hand.
+func cableOf(pf string) func(*testing.T, bool) {
+	file := "/sys/bus/pci/devices/" + pf + "/vhca_cable"
+	if _, err := os.Stat(file); pf == "" || err != nil {
+		return nil
+	}
+	return func(t *testing.T, plugged bool) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(map[bool]string{false: "0", true: "1"}[plugged]), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package hosttest
 
 import (
+	"context"
 	"net/netip"
 
 	"spidernet.io/spiderpool/internal/host"
@@ -49,6 +50,9 @@ type API interface {
 
 	// Links
 
+	// LinkChanges tells when the netdev of a PCI function in the node's namespace came, went, or changed its administrative state or
+	// its carrier. One signal may stand for many changes, and now and then for none. The channel closes when ctx ends.
+	LinkChanges(ctx context.Context) (<-chan struct{}, error)
 	Links(ns host.NS) ([]host.Link, error)
 	// LinkByName finds by name or alternative name; ErrNotFound.
 	LinkByName(ns host.NS, name string) (host.Link, error)

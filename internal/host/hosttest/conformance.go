@@ -21,6 +21,8 @@ type Env struct {
 	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in, that the tests may use as they like.
 	// Without one the tests that need it are left out: their names are in the report.
 	IBPF string
+	// SetCable plugs or pulls that PF's cable; nil where no test can.
+	SetCable func(t *testing.T, plugged bool)
 }
 
 // Run checks that a kernel's door keeps what API promises. newHost is called
@@ -41,12 +43,14 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"Sysctl", false, testSysctl},
 		{"Announce", false, testAnnounce},
 		{"MarkReplies", false, testMarkReplies},
+		{"LinkChangesOfPods", false, testLinkChangesOfPods},
 		{"NotFound", false, testNotFound},
 		{"NamespaceGone", false, testNamespaceGone},
 		{"PF", true, testPF},
 		{"NumVFs", true, testNumVFs},
 		{"VFGUID", true, testVFGUID},
 		{"VFState", true, testVFState},
+		{"LinkChanges", true, testLinkChanges},
 		{"MoveVF", true, testMoveVF},
 		{"MoveRDMARefused", true, testMoveRDMARefused},
 		{"VFOfDeadNamespace", true, testVFOfDeadNamespace},

@@ -22,7 +22,8 @@ func TestFakeConformance(t *testing.T) {
 func fakeEnv(f *Fake) Env {
 	n := 0
 	return Env{
-		IBPF: GuidePF,
+		IBPF:     GuidePF,
+		SetCable: func(_ *testing.T, plugged bool) { f.SetCable(GuidePF, plugged) },
 		NewNS: func(*testing.T) host.NS {
 			n++
 			ns := host.NS(fmt.Sprintf("/var/run/netns/test%d", n))

@@ -28,6 +28,9 @@ type Fake struct {
 	calls  []string
 	fault  fault
 	before map[int]func()
+
+	cards    map[int]cardLink // what watchers were told last
+	watchers []chan struct{}
 }
 
 // Options choose between behaviours that differ from node to node.
@@ -117,7 +120,9 @@ func (f *Fake) effect(call string, do func() error) error {
 	if x.at != 0 && x.stays && f.steps > x.at || strikes && !x.after {
 		return fmt.Errorf("%s: %w", call, x.err)
 	}
-	if err := do(); err != nil {
+	err := do()
+	f.tellWatchers()
+	if err != nil {
 		return fmt.Errorf("%s: %w", call, err)
 	}
 	if strikes {
@@ -166,6 +171,7 @@ func (f *Fake) AddNS(ns host.NS) {
 func (f *Fake) DeleteNS(ns host.NS) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.tellWatchers()
 	n, ok := f.ns[ns]
 	if !ok || ns == host.NodeNS {
 		return

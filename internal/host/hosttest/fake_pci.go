@@ -68,6 +68,7 @@ func (f *Fake) sortFuncs() {
 func (f *Fake) SetCable(pf string, plugged bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.tellWatchers()
 	if fn := f.function(pf); fn != nil {
 		fn.unplugged = !plugged
 	}
