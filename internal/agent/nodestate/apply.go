@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -36,6 +37,18 @@ func (o *outcome) restless() bool {
 			return v.RDMA != "" && v.Pod == "" && v.PortState != "ACTIVE"
 		})
 	})
+}
+
+// ports pictures the cards' own ports.
+func (o *outcome) ports() string {
+	if o.node == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, pf := range o.node.PFs {
+		fmt.Fprintf(&b, "%s %s\n", pf.PCI, pf.PortState)
+	}
+	return b.String()
 }
 
 // maxRounds bounds one pass: VFs are made, configured and found to be right; each takes one round, and a VF of a PF whose other

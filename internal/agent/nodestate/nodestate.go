@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -47,6 +48,8 @@ type Kernel interface {
 	SetLinkMTU(ns host.NS, index int, mtu int) error
 	RDMAMode() (host.RDMAMode, error)
 	SetRDMAMode(m host.RDMAMode) error
+	// LinkChanges tells when netdevs of cards come, go, or change their carrier, until the context ends.
+	LinkChanges(ctx context.Context) (<-chan struct{}, error)
 }
 
 // Ledger keeps identities and knows which pods have which VFs.
@@ -81,6 +84,9 @@ type Options struct {
 // triggerDelay gathers the attachments and detachments of pods that come together.
 const triggerDelay = 200 * time.Millisecond
 
+// linkPause is the least time between two looks that link changes call for: a look reads every function of every card.
+const linkPause = time.Second
+
 // SetupWithManager adds the reconciler of this node's object. The function that it returns asks for a look at the node soon; call it when
 // a pod has got or given back a VF. It never blocks.
 //
@@ -102,6 +108,10 @@ func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 	err = ctrl.NewControllerManagedBy(mgr).Named("nodestate").
 		For(&v1.SriovNetworkNodeState{}, builder.WithPredicates(own, predicate.Or(predicate.GenerationChangedPredicate{}, drainChanged))).
 		WatchesRawSource(source.Channel(wakes, enqueue)).
+		WatchesRawSource(source.Func(func(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+			go r.followLinks(ctx, linkPause, func() { q.AddAfter(key, triggerDelay) })
+			return nil
+		})).
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(r)
 	if err != nil {
@@ -128,6 +138,24 @@ type reconciler struct {
 
 	triedMode string        // the RDMA mode that was last tried to be set
 	wait      time.Duration // the last one of next that was shorter than Interval
+	ports     string        // the cards' ports at the last look
+}
+
+// followLinks asks for a look whenever the netdevs of cards change: the one of an InfiniBand card loses its carrier with the port.
+// What changes without them, as the port of a VF alone does, is seen by the look that comes by itself.
+func (r *reconciler) followLinks(ctx context.Context, pause time.Duration, look func()) {
+	changes, err := r.Kernel.LinkChanges(ctx)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "ports that go down will be seen late", "after", r.Interval)
+		return
+	}
+	for range changes {
+		look()
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause): // what comes meanwhile is one signal
+		}
+	}
 }
 
 // Reconcile makes the node what the object says, as far as can be done now.
@@ -155,7 +183,8 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 // staleWait is the time for the cache to learn of the write that made ours refused.
 const staleWait = 100 * time.Millisecond
 
-// firstWait is the wait after a step has failed or while a port is on its way to ACTIVE; it doubles up to Interval.
+// firstWait is the wait after a step has failed or while a port is on its way to ACTIVE; it doubles up to Interval, and
+// begins anew when a card's port changes: its VFs' ports follow a moment later.
 const firstWait = time.Second
 
 // next is the time until the next look.
@@ -163,6 +192,9 @@ func (r *reconciler) next(out outcome) time.Duration {
 	if !out.restless() && !out.failed() {
 		r.wait = 0
 		return r.Interval
+	}
+	if ports := out.ports(); ports != r.ports {
+		r.ports, r.wait = ports, 0
 	}
 	r.wait = min(max(2*r.wait, firstWait), r.Interval)
 	return r.wait

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -402,6 +403,77 @@ func TestPortEventsAndRestlessness(t *testing.T) {
 	if ev := r.recorded(); len(ev) != 2 || !strings.HasPrefix(ev[1], "Normal PortActive") {
 		t.Errorf("events %q", ev)
 	}
+}
+
+// A port that wakes is looked after closely again, however long it has slept: its VFs' ports follow a moment later.
+func TestPatienceBeginsAnewWithThePort(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	r.want(guideSpec(2))
+	r.run()
+	r.kernel.SetCable(hosttest.GuidePF, false)
+	for range 6 {
+		r.run()
+	}
+	r.kernel.SetCable(hosttest.GuidePF, true)
+	r.reconciler.Kernel = lateVF{r.kernel}
+	if _, result := r.run(); result.RequeueAfter != firstWait {
+		t.Errorf("next look after %s", result.RequeueAfter)
+	}
+}
+
+// lateVF is a kernel whose VFs' ports never become ACTIVE.
+type lateVF struct{ *hosttest.Fake }
+
+func (k lateVF) PFs() ([]host.PF, error) {
+	pfs, err := k.Fake.PFs()
+	for i := range pfs {
+		for j := range pfs[i].VFs {
+			if d := pfs[i].VFs[j].RDMA; d != nil {
+				d.State = "INIT"
+			}
+		}
+	}
+	return pfs, err
+}
+
+// A pulled cable calls for a look at once, and however many changes come, for no more than one in a while.
+func TestFollowsLinks(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	ctx, stop := context.WithCancel(t.Context())
+	looks, ended := make(chan time.Time, 100), make(chan struct{})
+	const pause = 200 * time.Millisecond
+	go func() {
+		defer close(ended)
+		r.followLinks(ctx, pause, func() { looks <- time.Now() })
+	}()
+	next := func(what string) time.Time {
+		t.Helper()
+		select {
+		case at := <-looks:
+			return at
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: no look", what)
+		}
+		panic("unreachable")
+	}
+	plugged := false
+	for deadline := time.Now().Add(10 * time.Second); len(looks) == 0 && time.Now().Before(deadline); plugged = !plugged {
+		r.kernel.SetCable(hosttest.GuidePF, plugged) // until the watch has begun
+		time.Sleep(time.Millisecond)
+	}
+	first := next("the cable")
+	for range 50 {
+		r.kernel.SetCable(hosttest.GuidePF, plugged)
+		plugged = !plugged
+	}
+	if second := next("the cable again"); second.Sub(first) < pause {
+		t.Errorf("two looks within %s", second.Sub(first))
+	}
+	if time.Sleep(2 * pause); len(looks) > 1 {
+		t.Errorf("%d more looks", len(looks))
+	}
+	stop()
+	<-ended
 }
 
 // Ports that sleep although the PF's does not are the subnet manager's fault.
