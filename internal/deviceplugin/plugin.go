@@ -42,7 +42,9 @@ type Options struct {
 	Note func(pci, verbs string) error
 	// Umad gives pods the umadN of their VF too, for management datagrams.
 	Umad bool
-	Log  *slog.Logger
+	// Prefer says which VFs the kubelet is told to give when it has a choice.
+	Prefer sriov.Preference
+	Log    *slog.Logger
 }
 
 const (

@@ -41,6 +41,7 @@ type kubelet struct {
 	mu      sync.Mutex
 	lists   map[string][]*pluginapi.Device
 	clients map[string]pluginapi.DevicePluginClient
+	options map[string]*pluginapi.DevicePluginOptions
 	refuse  int // registrations to refuse
 }
 
@@ -56,7 +57,7 @@ func startKubelet(t *testing.T, dir string) *kubelet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kubelet{dir: dir, server: grpc.NewServer(), lists: map[string][]*pluginapi.Device{}, clients: map[string]pluginapi.DevicePluginClient{}}
+	k := &kubelet{dir: dir, server: grpc.NewServer(), lists: map[string][]*pluginapi.Device{}, clients: map[string]pluginapi.DevicePluginClient{}, options: map[string]*pluginapi.DevicePluginOptions{}}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	pluginapi.RegisterRegistrationServer(k.server, k)
 	go k.server.Serve(l)
@@ -83,6 +84,7 @@ func (k *kubelet) Register(_ context.Context, r *pluginapi.RegisterRequest) (*pl
 	if err != nil {
 		return nil, err
 	}
+	k.options[r.ResourceName] = r.Options
 	k.clients[r.ResourceName] = pluginapi.NewDevicePluginClient(conn)
 	go k.watch(r.ResourceName, k.clients[r.ResourceName])
 	return &pluginapi.Empty{}, nil
@@ -399,6 +401,45 @@ func (w *withoutVerbs) VF(pci string) (host.VF, error) {
 		vf.Uverbs = ""
 	}
 	return vf, err
+}
+
+func TestPreferredAllocation(t *testing.T) {
+	f, pool := guideVFs(t, 3)
+	other := slices.Clone(pool.Devices[:2]) // of a second card
+	for i := range other {
+		other[i].PCI, other[i].PF = strings.Replace(other[i].PCI, ":86:", ":87:", 1), "0000:87:00.0"
+	}
+	pool.Devices = append(pool.Devices, other...)
+	pool.Devices[1].Pod = "default/leaving"
+	pool.Devices[4].PortState = "DOWN"
+	p, o := start(t, f, Options{Prefer: sriov.Spread})
+	k := startKubelet(t, o.Dir)
+	p.Publish([]sriov.Pool{pool})
+	var available []string
+	for _, d := range pool.Devices {
+		available = append(available, d.PCI)
+	}
+	wait(t, func() bool { return len(k.seen(guideResource)) == 5 }, func() string { return fmt.Sprint(k.seen(guideResource)) })
+	if k.options[guideResource] == nil || !k.options[guideResource].GetPreferredAllocationAvailable {
+		t.Errorf("registered with options %v", k.options[guideResource])
+	}
+	got, err := k.client(guideResource).GetPreferredAllocation(k.ctx, &pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+		{AvailableDeviceIDs: available, AllocationSize: 2},
+		{AvailableDeviceIDs: available, MustIncludeDeviceIDs: []string{"0000:86:00.3"}, AllocationSize: 2},
+		{AvailableDeviceIDs: available, AllocationSize: 4},
+		{AvailableDeviceIDs: []string{"0000:99:00.1"}, AllocationSize: 1},
+	}})
+	must(t, err)
+	want := []string{"0000:86:00.1 0000:87:00.1", "0000:86:00.3 0000:87:00.1", "0000:86:00.1 0000:87:00.1 0000:86:00.3 0000:86:00.2", ""}
+	for i, r := range got.ContainerResponses {
+		if ids := strings.Join(r.DeviceIDs, " "); ids != want[i] {
+			t.Errorf("request %d: %q, want %q", i, ids, want[i])
+		}
+	}
+	options, err := newServer(New(f, Options{}), "x").GetDevicePluginOptions(k.ctx, nil)
+	if err != nil || options.GetPreferredAllocationAvailable {
+		t.Errorf("without a preference: %v, %v", options, err)
+	}
 }
 
 // A VF that its last pod is still giving back is waited for, and its device nodes are those it has at home.

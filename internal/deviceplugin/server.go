@@ -167,17 +167,19 @@ func (s *server) register(ctx context.Context) error {
 	}
 	defer conn.Close()
 	_, err = pluginapi.NewRegistrationClient(conn).Register(ctx, &pluginapi.RegisterRequest{
-		Version: pluginapi.Version, Endpoint: filepath.Base(s.socket), ResourceName: s.name, Options: options(),
+		Version: pluginapi.Version, Endpoint: filepath.Base(s.socket), ResourceName: s.name, Options: s.options(),
 	})
 	return err
 }
 
-// options: no call before a container starts, and no preferred allocation.
-func options() *pluginapi.DevicePluginOptions { return &pluginapi.DevicePluginOptions{} }
+// options: no call before a container starts, and one about preferred devices if there is a preference.
+func (s *server) options() *pluginapi.DevicePluginOptions {
+	return &pluginapi.DevicePluginOptions{GetPreferredAllocationAvailable: s.plugin.opts.Prefer != sriov.NoPreference}
+}
 
 // GetDevicePluginOptions implements the device-plugin API.
 func (s *server) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*pluginapi.DevicePluginOptions, error) {
-	return options(), nil
+	return s.options(), nil
 }
 
 // ListAndWatch implements the device-plugin API: the devices now, and again at each change.
