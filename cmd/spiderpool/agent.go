@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -10,6 +11,7 @@ import (
 	"spidernet.io/spiderpool/internal/agent"
 	"spidernet.io/spiderpool/internal/cniinstall"
 	"spidernet.io/spiderpool/internal/settings"
+	"spidernet.io/spiderpool/internal/sriov"
 )
 
 // wantedPlugins says which plugins the agent installs, by the switches of the chart.
@@ -35,6 +37,7 @@ func newAgent() *cobra.Command {
 		e    endpoints
 		w    wantedPlugins
 		conf string
+		pick string
 	)
 	cmd := &cobra.Command{
 		Use:   "agent",
@@ -42,6 +45,10 @@ func newAgent() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Node == "" {
 				return errors.New("the node's name is missing: give --node or set NODE_NAME (the chart does, from the pod's spec.nodeName)")
+			}
+			var err error
+			if o.Prefer, err = sriov.ParsePreference(pick); err != nil {
+				return fmt.Errorf("--preferred-allocation or SPIDERPOOL_PREFERRED_ALLOCATION: %w", err)
 			}
 			o.Namespace, o.HealthAddress, o.MetricsAddress = c.namespace, e.healthAddress(), e.metricsAddress()
 			o.Install.Plugins = w.names(o.Install.Meta)
@@ -62,6 +69,8 @@ func newAgent() *cobra.Command {
 	env(flags, "cluster-network", "MULTUS_CLUSTER_NETWORK")
 	flags.BoolVar(&o.SRIOV, "sriov", false, "make, configure and advertise virtual functions")
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")
+	flags.StringVar(&pick, "preferred-allocation", string(sriov.Spread), "which free virtual functions a pod gets: spread over the cards, pack, or empty for the kubelet's own choice")
+	env(flags, "preferred-allocation", "SPIDERPOOL_PREFERRED_ALLOCATION")
 	addInstall(flags, &o.Install, &w)
 	return cmd
 }

@@ -104,6 +104,14 @@ func reads(cmd *cobra.Command, variable string) bool {
 	return found
 }
 
+func TestAgentRefusesUnknownPreference(t *testing.T) {
+	root := newRoot()
+	root.SetArgs([]string{"agent", "--node=n", "--preferred-allocation=random"})
+	if err := root.Execute(); err == nil || !strings.Contains(err.Error(), `SPIDERPOOL_PREFERRED_ALLOCATION: the preferred allocation is "random"`) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestLimitMemoryRefusesNonsense(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	for _, limit := range []string{"1Gi", "-1", "0"} {

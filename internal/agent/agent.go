@@ -45,6 +45,7 @@ import (
 	"spidernet.io/spiderpool/internal/podresources"
 	"spidernet.io/spiderpool/internal/process"
 	"spidernet.io/spiderpool/internal/settings"
+	"spidernet.io/spiderpool/internal/sriov"
 )
 
 // Options of the process.
@@ -66,6 +67,8 @@ type Options struct {
 	ResourcePrefix string
 	// SRIOV makes, configures and advertises virtual functions.
 	SRIOV bool
+	// Prefer says which VFs a pod gets when there is a choice.
+	Prefer sriov.Preference
 	// KubeletDir holds the kubelet's device-plugins and pod-resources directories.
 	KubeletDir string
 	Install    Install
@@ -224,7 +227,7 @@ func (a *agent) addCards(context.Context) error {
 	}
 	devices := deviceplugin.New(a.kernel, deviceplugin.Options{
 		Prefix: a.ResourcePrefix, Dir: a.KubeletDir + "/device-plugins", DevDir: a.Root + "/dev", Log: a.Log,
-		Note:    a.book.PutVerbs,
+		Note: a.book.PutVerbs, Prefer: a.Prefer,
 		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp", // /var/run on the node; a link there would lead out of Root
 	})
 	var err error

@@ -73,7 +73,7 @@ func TestGolden(t *testing.T) {
 		"everything.yaml": `
 global: {imageRegistryOverride: ghcr.m.daocloud.io, commonLabels: {team: net}, commonAnnotations: {note: x}, nameOverride: ib}
 image: {tag: dev, pullPolicy: Never, pullSecrets: [{name: registry}]}
-sriov: {install: true, hostnetwork: false, prometheus: {enabled: true}}
+sriov: {install: true, hostnetwork: false, preferredAllocation: pack, prometheus: {enabled: true}}
 multus: {multusCNI: {defaultCniCRName: macvlan, uninstall: true}}
 clusterDefaultPool: {installIPv4IPPool: true, ipv4Subnet: 10.6.0.0/16, ipv4IPRanges: [10.6.0.10-10.6.0.20], ipv4Gateway: 10.6.0.1}
 spiderpoolAgent: {prometheus: {enabled: true}, extraEnv: [{name: A, value: b}], podLabels: {a: b}}
@@ -141,6 +141,7 @@ func TestRefusals(t *testing.T) {
 		"relative path":         {"global: {cniBinHostPath: opt/cni/bin}", "/global/cniBinHostPath"},
 		"pull policy":           {"image: {pullPolicy: Sometimes}", "/image/pullPolicy"},
 		"resource prefix":       {"sriov: {resourcePrefix: Spider_Net}", "/sriov/resourcePrefix"},
+		"preferred allocation":  {"sriov: {preferredAllocation: random}", "/sriov/preferredAllocation"},
 		"other TLS method":      {"spiderpoolController: {tls: {method: certmanager}}", "/spiderpoolController/tls/method"},
 		"too much stock":        {"ipam: {stock: {perPool: 257}}", "/ipam/stock/perPool"},
 		"short heartbeat":       {"ipam: {stock: {heartbeatSeconds: 5}}", "/ipam/stock/heartbeatSeconds"},
