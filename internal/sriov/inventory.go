@@ -14,6 +14,8 @@ import (
 type Node struct {
 	PFs        []PF
 	Identities []Identity
+	// GUIDs is the administrator's choice; nil when there is none.
+	GUIDs *GUIDFile
 	// UseUnknown says why it is not known which VFs pods hold; nothing is reset meanwhile. "" when it is known.
 	UseUnknown string
 	// Draining: pods are being asked to leave VFs that have to be free; nobody is to take their place meanwhile.

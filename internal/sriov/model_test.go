@@ -2,6 +2,8 @@ package sriov
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -63,7 +65,34 @@ func drawNode(t *rapid.T) Node {
 		}
 		n.PFs = append(n.PFs, p)
 	}
+	n.GUIDs = drawGUIDs(t, n)
 	return n
+}
+
+// drawGUIDs draws an administrator's file: for some cards GUIDs of their own, among them ones that VFs of the card bear already.
+func drawGUIDs(t *rapid.T, n Node) *GUIDFile {
+	var entries []string
+	for _, p := range n.PFs {
+		start := ib.VFGUID(p.GUID, 0)
+		start[7] += byte(rapid.IntRange(0, 1).Draw(t, "apart")) * 0x80
+		var guids []string
+		for i := range 6 {
+			guids = append(guids, fmt.Sprintf("%q", ib.VFGUID(start, i)))
+		}
+		switch rapid.IntRange(0, 3).Draw(t, "entry") {
+		case 1: // the order of GUIDs that VFs may have changes
+			guids = rapid.Permutation(guids).Draw(t, "order")
+		case 2:
+			guids = guids[:rapid.IntRange(1, 6).Draw(t, "few")]
+		case 3:
+			continue
+		}
+		entries = append(entries, fmt.Sprintf(`{"pci_address": %q, "guids": [%s]}`, p.PCI, strings.Join(guids, ",")))
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return ParseGUIDs("/guids", []byte("["+strings.Join(entries, ",")+"]"))
 }
 
 func drawVF(t *rapid.T, n *Node, p *PF, v *VF) {
@@ -109,6 +138,45 @@ func held(n Node) map[string]VF {
 	return out
 }
 
+// checkWishes: where nothing is blocked, VFs bear what the administrator chose.
+func checkWishes(t *rapid.T, spec *v1.SriovNetworkNodeStateSpec, n Node) {
+	plan := Plan(spec, n)
+	for i := range spec.Interfaces {
+		w := &spec.Interfaces[i]
+		pf := find(n.PFs, w.PciAddress)
+		entry, _ := n.GUIDs.of(pf)
+		for _, v := range pf.VFs {
+			g, ok := entry.at(v.Index)
+			if !ok || GroupOf(w, v.Index) == nil || slices.ContainsFunc(plan, func(c Change) bool { return c.PF == pf.PCI && (c.VF == "" || c.VF == v.PCI) }) {
+				continue
+			}
+			if !v.bears(g) {
+				t.Fatalf("%s bears %s, the file says %s; plan %q", v.PCI, v.guid(), g, lines(plan))
+			}
+		}
+	}
+}
+
+// checkNoTwin: a VF is not bound under a GUID of the file that another is bound under.
+func checkNoTwin(t *rapid.T, n Node, c Change) {
+	var bound *VF
+	bearers := map[ib.GUID][]string{}
+	for i := range n.PFs {
+		for j := range n.PFs[i].VFs {
+			v := &n.PFs[i].VFs[j]
+			if v.PCI == c.VF {
+				bound = v
+			}
+			if v.Driver != "" {
+				bearers[v.guid()] = append(bearers[v.guid()], v.PCI)
+			}
+		}
+	}
+	if g := bound.guid(); n.GUIDs.has(g) && len(bearers[g]) > 1 {
+		t.Fatalf("%s is bound under %s, as are %v", c.VF, g, bearers[g])
+	}
+}
+
 // From any state, plans come to an end; VFs that somebody holds are never touched; what is offered works and bears a GUID
 // that nothing else on the node bears; the cards do not affect each other.
 func TestPlansConverge(t *testing.T) {
@@ -122,12 +190,16 @@ func TestPlansConverge(t *testing.T) {
 			if !Doable(plan) {
 				break
 			}
-			if round == 4 {
+			if round == 5 {
 				t.Fatalf("no end: %q", lines(plan))
 			}
 			for _, c := range plan {
-				if c.Blocked == "" {
-					apply(&n, c)
+				if c.Blocked != "" {
+					continue
+				}
+				apply(&n, c)
+				if c.Kind == Bind {
+					checkNoTwin(t, n, c)
 				}
 			}
 		}
@@ -135,6 +207,7 @@ func TestPlansConverge(t *testing.T) {
 			t.Fatalf("a VF in use was touched: %s", diff)
 		}
 		checkOffers(t, spec, n)
+		checkWishes(t, spec, n)
 	})
 }
 
@@ -169,11 +242,13 @@ func checkOffers(t *rapid.T, spec *v1.SriovNetworkNodeStateSpec, n Node) {
 			bearers[d.GUID] = d.PCI
 		}
 	}
+	plan := Plan(spec, n)
 	for i := range spec.Interfaces {
 		w := &spec.Interfaces[i]
 		pf := find(n.PFs, w.PciAddress)
 		for _, v := range pf.VFs {
-			if GroupOf(w, v.Index) != nil && v.holder() == "" && pf.NumVFs == w.NumVfs && !offered[v.PCI] {
+			blocked := slices.ContainsFunc(plan, func(c Change) bool { return c.PF == pf.PCI && (c.VF == "" || c.VF == v.PCI) })
+			if GroupOf(w, v.Index) != nil && v.holder() == "" && pf.NumVFs == w.NumVfs && !offered[v.PCI] && !blocked {
 				t.Fatalf("%s is free and configured, but not offered: %+v", v.PCI, v)
 			}
 		}

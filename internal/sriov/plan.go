@@ -117,6 +117,11 @@ func (p *planner) plan() {
 		p.add(Change{Kind: Check, Text: text, Blocked: blocked})
 		return
 	}
+	if problem := p.ids.problem(p.pf, p.want.NumVfs); problem != "" {
+		// Before anything is made: VFs would get GUIDs that nobody wants for good. Those in service stay as they are.
+		p.add(Change{Kind: Check, Text: "choose GUIDs", Blocked: problem})
+		return
+	}
 	p.planLink()
 	if p.planNumVFs() {
 		return // the VFs of now will be gone
@@ -270,14 +275,18 @@ func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 		p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": choose a GUID", Blocked: "every GUID derived from the PF's is taken on this node"})
 		return
 	}
+	bearer := p.ids.bearer(p.pf, v)
 	switch {
+	case bearer != nil && v.Driver == "":
+		p.waitFor(bearer, v, id)
+		return
 	case v.Driver == "":
 		// Nobody can use it, also if a pod is said to: that is what a reboot leaves.
 		if !v.reported(id.GUID) || !p.ids.recorded(p.pf, v) {
 			p.add(Change{Kind: SetGUID, VF: v.PCI, Number: v.Index, Identity: id})
 		}
 	case !v.bears(id.GUID):
-		p.replaceGUID(v, id)
+		p.replaceGUID(v, id, bearer)
 		return
 	case !p.ids.recorded(p.pf, v):
 		p.add(Change{Kind: Record, VF: v.PCI, Identity: id})
@@ -285,12 +294,29 @@ func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 	p.finish(v, g)
 }
 
-// replaceGUID is for a VF that is bound under another GUID than its own.
-func (p *planner) replaceGUID(v *VF, id Identity) {
+// waitFor is for a VF whose GUID another still bears: one GUID must not be on two ports.
+func (p *planner) waitFor(bearer, v *VF, id Identity) {
+	c := Change{Kind: SetGUID, VF: v.PCI, Number: v.Index, Identity: id}
+	p.needFree(&c, []VF{*bearer}, fmt.Sprintf("%s bears that GUID until it gets another", bearer.PCI))
+	if c.Blocked == "" {
+		c.Blocked = fmt.Sprintf("%s bears that GUID until it gets another, by a policy that covers it", bearer.PCI)
+	}
+	p.add(c)
+}
+
+// replaceGUID is for a VF that is bound under another GUID than its own, which bearer may have still.
+func (p *planner) replaceGUID(v *VF, id Identity, bearer *VF) {
 	unbind := Change{Kind: Unbind, VF: v.PCI}
 	p.needFree(&unbind, []VF{*v}, "a VF takes another GUID only when its driver is bound anew")
+	if unbind.Blocked == "" && bearer != nil {
+		p.needFree(&unbind, []VF{*bearer}, fmt.Sprintf("GUID %s is another VF's still", id.GUID))
+	}
 	p.add(unbind)
 	if unbind.Blocked != "" {
+		return
+	}
+	if bearer != nil {
+		p.waitFor(bearer, v, id)
 		return
 	}
 	p.add(Change{Kind: SetGUID, VF: v.PCI, Number: v.Index, Identity: id})
