@@ -232,7 +232,7 @@ func (a *agent) addCards(context.Context) error {
 	})
 	var err error
 	a.cardsChanged, err = nodestate.SetupWithManager(a.mgr, nodestate.Options{
-		Namespace: a.Namespace, Node: a.Node, Kernel: a.kernel, Ledger: a.book, Front: devices,
+		Namespace: a.Namespace, Node: a.Node, Root: a.Root, Kernel: a.kernel, Ledger: a.book, Front: devices,
 		Allocated: func(ctx context.Context) (map[string]string, error) {
 			return a.kubelet.Holders(ctx, a.ResourcePrefix+"/")
 		},

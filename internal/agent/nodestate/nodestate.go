@@ -67,13 +67,15 @@ type Front interface {
 	RecentlyGiven() map[string]string
 }
 
-// Options of the reconciler. All but Allocated and Interval are needed.
+// Options of the reconciler. All but Root, Allocated and Interval are needed.
 type Options struct {
 	// Namespace and Node name the SriovNetworkNodeState.
 	Namespace, Node string
-	Kernel          Kernel
-	Ledger          Ledger
-	Front           Front
+	// Root is where the node's own root directory is seen: the administrator's choice of GUIDs is below its /etc.
+	Root   string
+	Kernel Kernel
+	Ledger Ledger
+	Front  Front
 	// Allocated lists the VFs, by PCI address, that pods have been promised, with "namespace/name" of the pod: from a pod's admission
 	// on, before anything is attached. While it fails, no VF is taken from under anybody. Nil: nothing is promised.
 	Allocated func(context.Context) (map[string]string, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -81,7 +82,7 @@ func newRig(t *testing.T, kernel *hosttest.Fake) *rig {
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(state).WithStatusSubresource(state).Build()
 	r := &rig{t: t, kernel: kernel, book: book, front: &front{}, events: events.NewFakeRecorder(100)}
 	r.reconciler = &reconciler{
-		Options: Options{Namespace: namespace, Node: nodeName, Kernel: kernel, Ledger: book, Front: r.front, Interval: 30e9},
+		Options: Options{Namespace: namespace, Node: nodeName, Root: t.TempDir(), Kernel: kernel, Ledger: book, Front: r.front, Interval: 30e9},
 		client:  c, events: r.events,
 	}
 	return r
@@ -279,6 +280,76 @@ func TestNeverResetsPFWithVFInUse(t *testing.T) {
 	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "mellanoxibsriov: 2 VFs ready")
 	if got := strings.Join(r.front.history, " "); got != "0 0 2" {
 		t.Errorf("published %q; want the old ones withdrawn before they go, none while they are made, then the new ones", got)
+	}
+}
+
+// guidFile writes the administrator's choice of GUIDs; "" removes it.
+func (r *rig) guidFile(text string) {
+	r.t.Helper()
+	path := filepath.Join(r.Root, guidPath)
+	must(r.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	if text == "" {
+		must(r.t, os.Remove(path))
+		return
+	}
+	must(r.t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+// guids lists the GUIDs that the VFs of the guide's card show.
+func guids(state *v1.SriovNetworkNodeState) (out []string) {
+	for _, vf := range state.Status.Interfaces[1].VFs {
+		out = append(out, vf.GUID)
+	}
+	return out
+}
+
+func TestAdministratorsGUIDs(t *testing.T) {
+	r := newRig(t, hosttest.GuideNode())
+	r.want(guideSpec(2))
+	r.guidFile(`[{"pci_address": "0000:86:00.0", "guids": ["02:00:00:00:00:00:00:01"]}]`)
+	state, _ := r.run()
+	wantCondition(t, state, v1.SyncStatusFailed, "Blocked", guidPath+", entry 1 (pci_address 0000:86:00.0): it has 1 GUIDs: want one for each of the 2 VFs")
+	if r.kernel.Steps() != 0 {
+		t.Errorf("did %q", r.kernel.Calls())
+	}
+	r.guidFile(`[{"pci_address": "0000:86:00.0", "guidsRange": {"start": "02:00:00:00:00:00:00:01", "end": "02:00:00:00:00:00:00:02"}}]`)
+	state, _ = r.run()
+	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "2 VFs ready")
+	if diff := cmp.Diff([]string{"02:00:00:00:00:00:00:01", "02:00:00:00:00:00:00:02"}, guids(state)); diff != "" {
+		t.Error(diff)
+	}
+
+	// others are wanted, and they change places: the VF in a pod keeps its own until the pod is gone
+	r.attach("0000:86:00.2", "a")
+	r.guidFile(`[{"pci_address": "0000:86:00.0", "guids": ["02:00:00:00:00:00:00:02", "02:00:00:00:00:00:00:01"]}]`)
+	state, _ = r.run()
+	wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", "0000:86:00.2 by default/a")
+	if got := guids(state)[0]; got != "02:00:00:00:00:00:00:01" {
+		t.Errorf("the free VF has GUID %s while the other bears what it is to have", got)
+	}
+	r.detach("a")
+	state, _ = r.run()
+	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "2 VFs ready")
+	if diff := cmp.Diff([]string{"02:00:00:00:00:00:00:02", "02:00:00:00:00:00:00:01"}, guids(state)); diff != "" {
+		t.Error(diff)
+	}
+	ids, err := r.book.VFs()
+	must(t, err)
+	if len(ids) != 2 || ids[0].GUID.String() != "02:00:00:00:00:00:00:02" || ids[0].Adopted {
+		t.Errorf("the ledger has %+v", ids)
+	}
+
+	// without the file they stay; a file that cannot be read takes nothing out of service
+	r.guidFile("")
+	r.kernel.Revive()
+	if state, _ = r.run(); r.kernel.Steps() != 0 || guids(state)[0] != "02:00:00:00:00:00:00:02" {
+		t.Errorf("did %q, GUIDs %v", r.kernel.Calls(), guids(state))
+	}
+	must(t, os.Mkdir(filepath.Join(r.Root, guidPath), 0o755))
+	state, _ = r.run()
+	wantCondition(t, state, v1.SyncStatusFailed, "Blocked", guidPath+" cannot be read")
+	if len(r.front.pools["mellanoxibsriov"]) != 2 {
+		t.Errorf("offered %v", r.front.pools)
 	}
 }
 

@@ -2,7 +2,12 @@ package nodestate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
@@ -32,7 +37,34 @@ func (r *reconciler) observe(ctx context.Context, state *v1.SriovNetworkNodeStat
 	for _, pf := range pfs {
 		n.PFs = append(n.PFs, pfOf(pf, held))
 	}
+	n.GUIDs = readGUIDs(r.Root)
 	return n, nil
+}
+
+// guidPath is the administrator's choice of GUIDs on the node, as upstream's operator reads it.
+const guidPath = "/etc/sriov-operator/infiniband/guids"
+
+// maxGUIDFile bounds what is read.
+const maxGUIDFile = 4 << 20
+
+// readGUIDs reads the file anew at each look: it is changed by hand.
+func readGUIDs(root string) *sriov.GUIDFile {
+	f, err := os.Open(filepath.Join(root, guidPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return sriov.UnreadableGUIDs(guidPath, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxGUIDFile+1))
+	if err == nil && len(text) > maxGUIDFile {
+		err = fmt.Errorf("it has more than %d octets", maxGUIDFile)
+	}
+	if err != nil {
+		return sriov.UnreadableGUIDs(guidPath, err)
+	}
+	return sriov.ParseGUIDs(guidPath, text)
 }
 
 // holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
