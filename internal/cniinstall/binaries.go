@@ -53,6 +53,19 @@ func RemoveBinaries(dir string, names []string) error {
 	return errors.Join(append(errs, remove(filepath.Join(dir, ShimName)))...)
 }
 
+// Installed lists what of ours is in dir: the shim, and of the names those that are links to it.
+func Installed(dir string, names []string) (found []string) {
+	for _, name := range names {
+		if Ours(dir, name) {
+			found = append(found, name)
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(dir, ShimName)); err == nil {
+		found = append(found, ShimName)
+	}
+	return found
+}
+
 // Ours tells whether the plugin of that name in dir is a link to our shim.
 func Ours(dir, name string) bool {
 	target, err := os.Readlink(filepath.Join(dir, name))

@@ -143,6 +143,12 @@ func WriteConf(o ConfOptions) (Primary, error) {
 	return primary, nil
 }
 
+// ConfInstalled tells whether our configuration is in the directory.
+func ConfInstalled(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, ConfName))
+	return err == nil && oursConf(text)
+}
+
 // RemoveConf removes our configuration, so that the runtime uses the primary network alone.
 func RemoveConf(dir string) error {
 	path := filepath.Join(dir, ConfName)

@@ -80,3 +80,10 @@ func writeInfo(path string, d sriov.Device) error {
 	}
 	return nil
 }
+
+// Leftovers lists the device-info files and sockets of resources with a prefix, which outlive the process.
+func Leftovers(prefix, dir, infoDir string) []string {
+	files, _ := filepath.Glob(filepath.Join(infoDir, prefix+"-*"+infoSuffix)) // the only error is a bad pattern
+	sockets, _ := filepath.Glob(filepath.Join(dir, prefix+"_*.sock"))
+	return append(files, sockets...)
+}

@@ -40,6 +40,9 @@ var lockTimeout = 10 * time.Second // a variable for the test
 // ErrNewer: the file was written by a later version whose records cannot be read.
 var ErrNewer = errors.New("the ledger was written by a newer version")
 
+// ErrHeld: another process has the file open.
+var ErrHeld = errors.New("another process holds it: is a second agent running on this node?")
+
 // Damage says what could not be read when a ledger was opened. The ledger works on without it; sandboxes that it
 // named have to be found again from the kernel's side.
 type Damage struct {
@@ -132,7 +135,7 @@ func openChecked(path string) (db *bolt.DB, err error) {
 	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, errors.New("another process holds it: is a second agent running on this node?")
+		return nil, ErrHeld
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	case err != nil && strings.Contains(err.Error(), "file size too small"): // bbolt has no value for it
