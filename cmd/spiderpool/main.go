@@ -70,7 +70,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newController(), newAgent(), newSriovOperator(), newInit(), newClean())
+	root.AddCommand(newController(), newAgent(), newSriovOperator(), newInit(), newClean(), newPurge())
 	for _, c := range root.Commands() {
 		c.Args = cobra.NoArgs
 		c.PreRunE = func(c *cobra.Command, _ []string) error { return readEnvironment(c.Flags(), os.LookupEnv) }
