@@ -16,14 +16,18 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/attach"
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/scheme"
 	"spidernet.io/spiderpool/internal/settings"
+	"spidernet.io/spiderpool/internal/sriov"
 	"spidernet.io/spiderpool/internal/testapi"
 )
 
@@ -72,9 +76,11 @@ func TestSourcesSayNotFound(t *testing.T) {
 	}
 }
 
-// The whole process on a node without cards: it becomes ready when there is a primary network, serves the socket and the node's records.
+// The whole process on a node without cards: it becomes ready when there is a primary network, serves the socket and the node's records,
+// and says what cards the node has.
 func TestAgentServes(t *testing.T) {
 	o := options(t)
+	o.SRIOV, o.Prefer, o.Root = true, sriov.Spread, t.TempDir()
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, o) }()
@@ -97,6 +103,11 @@ func TestAgentServes(t *testing.T) {
 			t.Errorf("configuration: %v", err)
 		}
 	}
+	c, err := client.New(o.Config, client.Options{Scheme: scheme.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	showsCards(t, c, o)
 	for _, name := range o.Install.Plugins {
 		if _, err := os.Stat(filepath.Join(o.Install.BinDir, name)); err != nil {
 			t.Errorf("plugin: %v", err)
@@ -120,6 +131,24 @@ func TestAgentServes(t *testing.T) {
 	if answer.Error != nil && !strings.Contains(answer.Error.Error(), "bridge") {
 		t.Errorf("DEL of an unknown sandbox: %v", answer.Error)
 	}
+}
+
+// showsCards waits until the node's object is looked after.
+func showsCards(t *testing.T, c client.Client, o Options) {
+	t.Helper()
+	state := &sriovv1.SriovNetworkNodeState{ObjectMeta: metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Node}}
+	if err := c.Create(t.Context(), state); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if err := c.Get(t.Context(), client.ObjectKeyFromObject(state), state); err != nil {
+			return err
+		}
+		if meta.FindStatusCondition(state.Status.Conditions, sriovv1.ConditionReady) == nil {
+			return fmt.Errorf("no condition yet: %+v", state.Status)
+		}
+		return nil
+	})
 }
 
 func options(t *testing.T) Options {
