@@ -77,20 +77,24 @@ func linkChangesRig(t *testing.T, ctx context.Context) (*Host, <-chan struct{}) 
 	return h, changes
 }
 
-// ownNS makes a namespace that ends with the test.
+// ownNS makes a namespace that ends with the test. The thread goes back to its own: it may be the process's first, which cannot end.
 func ownNS(t *testing.T) NS {
 	t.Helper()
+	runtime.LockOSThread()
+	origin, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer origin.Close()
 	var f *os.File
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with this goroutine
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			f, err = os.Open("/proc/thread-self/ns/net")
-		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
+	if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
+		f, err = os.Open("/proc/thread-self/ns/net")
+	}
+	if back := unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET); back != nil {
+		t.Fatal(back)
+	}
+	runtime.UnlockOSThread()
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
