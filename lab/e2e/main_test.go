@@ -25,8 +25,8 @@ var (
 	laboratory cluster.Lab
 )
 
-// cards is how many InfiniBand cards each node has: the guide's, and one for the tests of policies.
-const cards = 2
+// The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen pods and 28 VFs.
+const cards, memoryMiB = 2, 1536
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -65,7 +65,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	laboratory = lab
 	options := cluster.DefaultOptions()
-	options.Cards = cards
+	options.Cards, options.MemoryMiB = cards, memoryMiB
 	if err := lab.Ensure(ctx, options, []string{program, "cell"}); err != nil {
 		return 1, err
 	}

@@ -221,6 +221,40 @@ func checkGUIDs(t *testing.T, all []string, want int) {
 	}
 }
 
+// TestSRIOVDrain has the pod evicted that is in the way of a change, by the user's leave alone, and no other.
+func TestSRIOVDrain(t *testing.T) {
+	sriovSetup(t)
+	here := topology.Names()[0]
+	leave := func(disable bool) {
+		shell(t, fmt.Sprintf(`kubectl -n kube-system patch sriovoperatorconfig default --type merge -p '{"spec":{"disableDrain":%t}}'`, disable))
+	}
+	t.Cleanup(func() { leave(true) })
+	apply(t, sriovPolicy("e2e-low", 4, 0, 3)+sriovPod("in-the-way", here))
+	bystander := strings.Replace(strings.Replace(sriovPod("bystander", here), lowVFs, "spidernet.io/mellanoxibsriov", 1), "kube-system/e2e-low", "kube-system/ib-sriov", 1)
+	apply(t, bystander)
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=240s pod/in-the-way pod/bystander")
+	apply(t, sriovPolicy("e2e-low", 6, 0, 5))
+	eventually(t, configureLimit, func() string {
+		if plan := planOf(t, here); !strings.Contains(plan, "e2e/in-the-way") {
+			return "the plan does not name the pod: " + plan
+		}
+		return ""
+	})
+	time.Sleep(20 * time.Second) // longer than a drain takes to begin
+	shell(t, "kubectl -n e2e get pod in-the-way")
+	leave(false)
+	eventually(t, podLimit, func() string {
+		return differs("VFs", []string{strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), allocatableOf(t, here, lowVFs)}, []string{"6", "6"})
+	})
+	if left := strings.TrimSpace(shell(t, "kubectl -n e2e get pods -o name")); left != "pod/bystander" {
+		t.Errorf("left are %s, want the bystander alone", left)
+	}
+	eventually(t, configureLimit, func() string {
+		return differs("the node's drain", shell(t, "kubectl -n kube-system get sriovnetworknodestate "+here+
+			` -o jsonpath='{.metadata.annotations.sriovnetwork\.openshift\.io/current-state} {.status.conditions[?(@.type=="Drained")].status}'`), "Idle True")
+	})
+}
+
 // TestSRIOVAgentKilled kills the agent while it makes and removes VFs.
 func TestSRIOVAgentKilled(t *testing.T) {
 	sriovSetup(t)
