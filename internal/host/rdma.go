@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -164,6 +165,27 @@ func guidOfGID(text string) (ib.GUID, error) {
 		return ib.GUID{}, fmt.Errorf("GID %q: want eight groups of four hexadecimal digits", text)
 	}
 	return ib.GUID(ip.To16()[8:]), nil
+}
+
+// VerbsNumbers lists the numbers of all verbs devices: their class is not tagged with a namespace.
+func (h *Host) VerbsNumbers() ([]int, error) {
+	h.numbers.Lock()
+	defer h.numbers.Unlock()
+	names, err := entries(string(h.sys()), "class/infiniband_verbs")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // ib_uverbs is not loaded
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing verbs devices: %w", err)
+	}
+	var out []int
+	for _, name := range names {
+		if n, err := strconv.Atoi(strings.TrimPrefix(name, "uverbs")); err == nil && strings.HasPrefix(name, "uverbs") {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew. One device moves at a time.

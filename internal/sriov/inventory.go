@@ -18,6 +18,11 @@ type Node struct {
 	GUIDs *GUIDFile
 	// UseUnknown says why it is not known which VFs pods hold; nothing is reset meanwhile. "" when it is known.
 	UseUnknown string
+	// VerbsNumbers are the numbers of all verbs devices of the machine, in whatever namespace and of whatever card; none when they
+	// are not known.
+	VerbsNumbers []int
+	// GivenVerbs are the numbers of the verbs devices that containers were given last, by the VF's PCI address.
+	GivenVerbs map[string]int
 	// Draining: pods are being asked to leave VFs that have to be free; nobody is to take their place meanwhile.
 	Draining bool
 }
@@ -59,8 +64,9 @@ type VF struct {
 	RDMA                           string
 	DeviceNodeGUID, DevicePortGUID ib.GUID // as the device shows them
 	PortState                      string
-	// Verbs tells whether it has a verbs device (uverbsN), wherever its RDMA device is.
-	Verbs bool
+	// Verbs tells whether it has a verbs device (uverbsN), wherever its RDMA device is, and VerbsNumber its number.
+	Verbs       bool
+	VerbsNumber int
 	// Pod is "namespace/name" of the pod that holds it; "" when none is known to.
 	Pod string
 }
@@ -131,8 +137,8 @@ func Status(spec *v1.SriovNetworkNodeStateSpec, n Node) v1.InterfaceExts {
 	for i := range n.PFs {
 		pf := statusOf(want(spec, n.PFs[i].PCI), &n.PFs[i], ids)
 		for v := range pf.VFs {
-			if vf := &pf.VFs[v]; vf.Resource != "" && held[vf.PciAddress] {
-				vf.Resource, vf.NotReady = "", "it is withheld until the pods that use its card are gone: the node is being drained"
+			if vf := &pf.VFs[v]; vf.Resource != "" && held[vf.PciAddress] != "" {
+				vf.Resource, vf.NotReady = "", held[vf.PciAddress]
 			}
 		}
 		out = append(out, pf)

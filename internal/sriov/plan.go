@@ -1,6 +1,7 @@
 package sriov
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ type Change struct {
 	Number   int
 	Old      int // what Number replaces, for the reader
 	Identity Identity
-	// Text says what Check checks.
+	// Text says what Check checks, or what an Unbind is for.
 	Text string
 	// Blocked says why the step cannot be taken yet and what would free it; "" when it can.
 	Blocked string
@@ -68,7 +69,7 @@ func (c Change) String() string {
 	case Bind:
 		return fmt.Sprintf("VF %s: bind the kernel's driver", c.VF)
 	case Unbind:
-		return fmt.Sprintf("VF %s: unbind the driver", c.VF)
+		return fmt.Sprintf("VF %s: %s", c.VF, cmp.Or(c.Text, "unbind the driver"))
 	}
 	return c.Text
 }
@@ -86,7 +87,10 @@ func Plan(spec *v1.SriovNetworkNodeStateSpec, n Node) []Change {
 		p.plan()
 		out = append(out, p.changes...)
 	}
-	return out
+	if slices.ContainsFunc(out, func(c Change) bool { return c.Kind == SetNumVFs && c.Blocked == "" }) {
+		return out // numbers change with what is made and removed
+	}
+	return append(inNumberOrder(out, &n), renumber(spec, &n)...)
 }
 
 // Planned is a plan as SriovNetworkNodeState shows it.

@@ -43,7 +43,7 @@ func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
 	}
 	var out []Pool
 	for name, devices := range byName {
-		devices = slices.DeleteFunc(devices, func(d Device) bool { return held[d.PCI] })
+		devices = slices.DeleteFunc(devices, func(d Device) bool { return held[d.PCI] != "" })
 		slices.SortFunc(devices, func(a, b Device) int { return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.Index, b.Index)) })
 		out = append(out, Pool{Resource: name, Devices: devices})
 	}
@@ -51,14 +51,26 @@ func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
 	return out
 }
 
-// withheld are the VFs, by PCI address, that changes wait for while the node is being drained. Those in use count: else the kubelet
-// would give one to the next pod in the moment in which the pod before is gone. What waits for a stranger withholds nothing, as
-// nobody is evicted for it.
-func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]bool {
-	if !n.Draining {
-		return nil
+// withheld says of VFs, by PCI address, why they are not offered although they are ready: a pod would find another verbs device than
+// its container has, or a change waits for them while the node is being drained.
+func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]string {
+	out := map[string]string{}
+	for i := range n.PFs {
+		for j := range n.PFs[i].VFs {
+			if v := &n.PFs[i].VFs[j]; n.shifts(v) != "" {
+				out[v.PCI] = n.shifts(v)
+			}
+		}
 	}
-	out := map[string]bool{}
+	if n.Draining {
+		n.withholdForDrain(spec, out)
+	}
+	return out
+}
+
+// withholdForDrain: VFs in use count, else the kubelet would give one to the next pod in the moment in which the pod before is gone. What
+// waits for a stranger withholds nothing, as nobody is evicted for it.
+func (n Node) withholdForDrain(spec *v1.SriovNetworkNodeStateSpec, out map[string]string) {
 	for _, c := range Plan(spec, n) {
 		pf := find(n.PFs, c.PF)
 		if !c.InUse || c.Stranger || pf == nil {
@@ -66,11 +78,10 @@ func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]bool {
 		}
 		for i := range pf.VFs {
 			if c.VF == "" || c.VF == pf.VFs[i].PCI {
-				out[pf.VFs[i].PCI] = true
+				out[pf.VFs[i].PCI] = "it is withheld until the pods that use its card are gone: the node is being drained"
 			}
 		}
 	}
-	return out
 }
 
 func groupDevices(w *v1.Interface, g *v1.VfGroup, pf *PF, ids *identities) (out []Device) {

@@ -237,8 +237,8 @@ var badInputs = []badInput{
 		title: "Policy that selects no card", group: groupPolicy, where: warned,
 		manifest: policy("bad", "  nodeSelector:\n    kubernetes.io/os: linux\n  resourceName: bad\n  numVfs: 4\n  nicSelector:\n    vendor: \"15b3\"\n    deviceID: \"1019\"\n"),
 		message: "spec.nicSelector: selects no card on any node, so nothing happens until one fits; correct it by what the nodes have\n" +
-			"node 10-20-1-10 has 0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019\n" +
-			"node 10-20-1-20 has 0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019",
+			"node 10-20-1-10 has 0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019; 0000:87:00.0 (ibs6f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019\n" +
+			"node 10-20-1-20 has 0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019; 0000:87:00.0 (ibs6f0, 15b3:1017, at most 16 VFs): its deviceID is 1017, not 1019",
 		remedy: "Correct nicSelector by what the message says of each node.",
 	},
 	{
@@ -378,7 +378,7 @@ var badInputs = []badInput{
 	{
 		title: "IPoIB master that does not exist", group: groupPod, where: atPod,
 		pod:     pod{name: "no-master", annotations: map[string]string{defaultNetwork: "badinput/no-master"}},
-		message: "attach network badinput/no-master as eth0: plugin ipoib: master ib9 does not exist on this node; the IPoIB interfaces of this node are ibs5f0=ibp134s0f0",
+		message: "attach network badinput/no-master as eth0: plugin ipoib: master ib9 does not exist on this node; the IPoIB interfaces of this node are ibs5f0=ibp134s0f0, ibs6f0=ibp135s0f0",
 		remedy:  "Name one of the interfaces that the message lists.",
 	},
 }

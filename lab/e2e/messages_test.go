@@ -334,9 +334,20 @@ func (p pod) manifest() string {
 	return b.String()
 }
 
+// apply tries again when an emulated machine did not answer the API server's question in time.
 func apply(t *testing.T, manifest string) {
 	t.Helper()
-	shell(t, "kubectl apply -f - <<'END'\n"+manifest+"END")
+	script := "kubectl apply -f - <<'END'\n" + manifest + "END"
+	for range 3 {
+		_, err := term.Shell(context.WithoutCancel(t.Context()), script)
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), "failed calling webhook") {
+			t.Fatalf("%s\n%v", script, err)
+		}
+	}
+	shell(t, script)
 }
 
 func shell(t *testing.T, script string) string {

@@ -46,6 +46,7 @@ type Kernel interface {
 	UnbindVF(pci string) error
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
+	VerbsNumbers() ([]int, error)
 	RDMAMode() (host.RDMAMode, error)
 	SetRDMAMode(m host.RDMAMode) error
 	// LinkChanges tells when netdevs of cards come, go, or change their carrier, until the context ends.
@@ -57,6 +58,8 @@ type Ledger interface {
 	VFs() ([]ledger.VF, error)
 	PutVF(ledger.VF) error
 	DevicesInUse() (map[string]ledger.Pod, error)
+	// Verbs returns the verbs device ("uverbs3") that a container was given last with a VF; "" when none is known.
+	Verbs(pci string) (string, error)
 }
 
 // Front advertises VFs.

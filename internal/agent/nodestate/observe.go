@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
@@ -37,6 +38,12 @@ func (r *reconciler) observe(ctx context.Context, state *v1.SriovNetworkNodeStat
 	for _, pf := range pfs {
 		n.PFs = append(n.PFs, pfOf(pf, held))
 	}
+	if n.VerbsNumbers, err = r.Kernel.VerbsNumbers(); err != nil {
+		return n, fmt.Errorf("read the verbs devices: %w", err)
+	}
+	if n.GivenVerbs, err = r.givenVerbs(pfs); err != nil {
+		return n, err
+	}
 	n.GUIDs = readGUIDs(r.Root)
 	return n, nil
 }
@@ -65,6 +72,29 @@ func readGUIDs(root string) *sriov.GUIDFile {
 		return sriov.UnreadableGUIDs(guidPath, err)
 	}
 	return sriov.ParseGUIDs(guidPath, text)
+}
+
+// givenVerbs reads which verbs devices containers were given.
+func (r *reconciler) givenVerbs(pfs []host.PF) (map[string]int, error) {
+	out := map[string]int{}
+	for _, pf := range pfs {
+		for _, vf := range pf.VFs {
+			name, err := r.Ledger.Verbs(vf.PCI)
+			if err != nil {
+				return nil, fmt.Errorf("read which verbs device was given with VF %s: %w", vf.PCI, err)
+			}
+			if n, ok := verbsNumber(name); ok {
+				out[vf.PCI] = n
+			}
+		}
+	}
+	return out, nil
+}
+
+// verbsNumber is N of "uverbsN".
+func verbsNumber(name string) (int, bool) {
+	n, err := strconv.Atoi(strings.TrimPrefix(name, "uverbs"))
+	return n, err == nil
 }
 
 // holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
@@ -117,8 +147,9 @@ func pfOf(p host.PF, held map[string]string) sriov.PF {
 func vfOf(v host.VF, held map[string]string) sriov.VF {
 	out := sriov.VF{
 		PCI: v.PCI, Index: v.Index, Vendor: v.Vendor, Device: v.Device, Driver: v.Driver,
-		NodeGUID: v.NodeGUID, PortGUID: v.PortGUID, State: string(v.State), Verbs: v.Uverbs != "", Pod: held[strings.ToLower(v.PCI)],
+		NodeGUID: v.NodeGUID, PortGUID: v.PortGUID, State: string(v.State), Pod: held[strings.ToLower(v.PCI)],
 	}
+	out.VerbsNumber, out.Verbs = verbsNumber(v.Uverbs)
 	if l := v.Link; l != nil {
 		out.Name, out.MAC, out.MTU = l.Name, l.HardwareAddr.String(), l.MTU
 	}

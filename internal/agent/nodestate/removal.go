@@ -32,6 +32,8 @@ type onlyPFs struct {
 
 func (k onlyPFs) PFs() ([]host.PF, error) { return k.pfs() }
 
+func (onlyPFs) VerbsNumbers() ([]int, error) { return nil, nil } // what goes needs no number
+
 // onlyVFs is a Ledger of a node on which no pod has a network of ours.
 type onlyVFs struct {
 	Ledger
@@ -39,6 +41,7 @@ type onlyVFs struct {
 }
 
 func (l onlyVFs) VFs() ([]ledger.VF, error)                  { return l.vfs() }
+func (onlyVFs) Verbs(string) (string, error)                 { return "", nil }
 func (onlyVFs) DevicesInUse() (map[string]ledger.Pod, error) { return nil, nil }
 
 // noFront advertises nothing.

@@ -38,6 +38,9 @@ type API interface {
 
 	// RDMA
 
+	// VerbsNumbers are the N of every /dev/infiniband/uverbsN of the machine, in order, wherever its RDMA device is. A move of an
+	// RDMA device or a bind by the same Host does not show half-done.
+	VerbsNumbers() ([]int, error)
 	// RDMAMode returns ErrUnsupported when the node has no RDMA subsystem.
 	RDMAMode() (host.RDMAMode, error)
 	// SetRDMAMode returns ErrBusy when other network namespaces exist.

@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -162,11 +163,28 @@ func findByPCI(t *testing.T, h API, pci string, ns host.NS) host.Link {
 	return l
 }
 
+// verbsNumbers are those of the machine; the VFs' have to be among them.
+func verbsNumbers(t *testing.T, h API, vfs ...host.VF) []int {
+	t.Helper()
+	numbers, err := h.VerbsNumbers()
+	ok(t, err)
+	for _, vf := range vfs {
+		if !slices.ContainsFunc(numbers, func(n int) bool { return vf.Uverbs == fmt.Sprint("uverbs", n) }) {
+			t.Errorf("%s of %s is not among the numbers %v", vf.Uverbs, vf.PCI, numbers)
+		}
+	}
+	return numbers
+}
+
 func testMoveVF(t *testing.T, h API, env Env) {
 	pf := freshVFs(t, h, env, 2)
 	ns := env.NewNS(t)
 	vf, other := pf.VFs[0], pf.VFs[1]
+	numbers := verbsNumbers(t, h, vf, other)
 	l := intoPod(t, h, vf, ns)
+	if now := verbsNumbers(t, h, vf, other); !slices.Equal(now, numbers) {
+		t.Errorf("verbs numbers were %v, and are %v with a device in a pod", numbers, now)
+	}
 	guid, err := ib.LinkAddrGUID(l.HardwareAddr)
 	if err != nil || l.Name != "eth0" || l.Kind != "ipoib" || l.PCI != vf.PCI || guid != vf.PortGUID {
 		t.Errorf("netdev in the pod: %+v, %v", l, err)

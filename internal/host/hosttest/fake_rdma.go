@@ -30,6 +30,19 @@ func (f *Fake) openVerbs(fn *function) {
 	fn.umad = lowest(func(x *function) int { return x.umad })
 }
 
+// VerbsNumbers implements API.
+func (f *Fake) VerbsNumbers() (out []int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fn := range f.funcs {
+		if fn.uverbs >= 0 {
+			out = append(out, fn.uverbs)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
 // serial is a new number for QPNs and MAC addresses.
 func (f *Fake) serial() int {
 	f.lastSerial++
