@@ -71,6 +71,8 @@ func newAgent() *cobra.Command {
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")
 	flags.StringVar(&pick, "preferred-allocation", string(sriov.Spread), "which free virtual functions a pod gets: spread over the cards, pack, or empty for the kubelet's own choice")
 	env(flags, "preferred-allocation", "SPIDERPOOL_PREFERRED_ALLOCATION")
+	flags.BoolVar(&o.Umad, "umad", false, "give pods the management device (umadN) of their virtual functions too")
+	env(flags, "umad", "SPIDERPOOL_UMAD")
 	addInstall(flags, &o.Install, &w)
 	return cmd
 }

@@ -69,6 +69,8 @@ type Options struct {
 	SRIOV bool
 	// Prefer says which VFs a pod gets when there is a choice.
 	Prefer sriov.Preference
+	// Umad gives pods the umadN of their VFs too.
+	Umad bool
 	// KubeletDir holds the kubelet's device-plugins and pod-resources directories.
 	KubeletDir string
 	Install    Install
@@ -227,7 +229,7 @@ func (a *agent) addCards(context.Context) error {
 	}
 	devices := deviceplugin.New(a.kernel, deviceplugin.Options{
 		Prefix: a.ResourcePrefix, Dir: a.KubeletDir + "/device-plugins", DevDir: a.Root + "/dev", Log: a.Log,
-		Note: a.book.PutVerbs, Prefer: a.Prefer,
+		Note: a.book.PutVerbs, Prefer: a.Prefer, Umad: a.Umad,
 		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp", // /var/run on the node; a link there would lead out of Root
 	})
 	var err error

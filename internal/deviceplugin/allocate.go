@@ -116,17 +116,20 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 	return info, nil
 }
 
-// note keeps which verbs device goes with the VF.
+// note keeps which devices go with the VF.
 func (s *server) note(d sriov.Device, vf host.VF) error {
 	if s.plugin.opts.Note == nil {
 		return nil
 	}
-	name := vf.Uverbs
-	if !d.RDMA {
-		name = ""
+	var verbs, umad string
+	if d.RDMA {
+		verbs = vf.Uverbs
 	}
-	if err := s.plugin.opts.Note(d.PCI, name); err != nil {
-		return fmt.Errorf("note the verbs device of VF %s: %w", d.PCI, err)
+	if d.RDMA && s.plugin.opts.Umad {
+		umad = vf.Umad
+	}
+	if err := s.plugin.opts.Note(d.PCI, verbs, umad); err != nil {
+		return fmt.Errorf("note the devices of VF %s: %w", d.PCI, err)
 	}
 	return nil
 }

@@ -37,9 +37,9 @@ type Options struct {
 	InfoDir string // of device-info files: "/var/run/k8s.cni.cncf.io/devinfo/dp"
 	// DevDir is where this process sees the node's /dev, with devices that appear later: "/host/dev".
 	DevDir string
-	// Note keeps, for good, which verbs device ("uverbs3"; "" for none) a container is given with a VF: it is what the container
-	// has when its network is attached, perhaps by a later process. Nil keeps nothing.
-	Note func(pci, verbs string) error
+	// Note keeps, for good, which verbs device ("uverbs3") and management device ("umad3"), "" for none, a container is given with a
+	// VF: it is what the container has when its network is attached, perhaps by a later process. Nil keeps nothing.
+	Note func(pci, verbs, umad string) error
 	// Umad gives pods the umadN of their VF too, for management datagrams.
 	Umad bool
 	// Prefer says which VFs the kubelet is told to give when it has a choice.

@@ -300,8 +300,8 @@ func deviceNodes(r *pluginapi.ContainerAllocateResponse) (out []string) {
 func TestAllocate(t *testing.T) {
 	f, pool := guideVFs(t, 3)
 	noted := map[string]string{}
-	p, o := start(t, f, Options{Note: func(pci, verbs string) error {
-		noted[pci] = verbs
+	p, o := start(t, f, Options{Note: func(pci, verbs, umad string) error {
+		noted[pci] = verbs + umad
 		return nil
 	}})
 	k := startKubelet(t, o.Dir)
@@ -340,7 +340,11 @@ func TestAllocate(t *testing.T) {
 
 func TestAllocateWithUmadAndShellName(t *testing.T) {
 	f, pool := guideVFs(t, 1)
-	p, o := start(t, f, Options{Umad: true})
+	var noted []string
+	p, o := start(t, f, Options{Umad: true, Note: func(_, verbs, umad string) error {
+		noted = append(noted, verbs+" "+umad)
+		return nil
+	}})
 	k := startKubelet(t, o.Dir)
 	pool.Resource = "ib-a"
 	plain := sriov.Pool{Resource: "plain", Devices: slices.Clone(pool.Devices)}
@@ -362,6 +366,9 @@ func TestAllocateWithUmadAndShellName(t *testing.T) {
 	must(t, err)
 	if len(r.Devices) > 0 {
 		t.Errorf("a policy without RDMA gives %v", deviceNodes(r))
+	}
+	if diff := cmp.Diff([]string{"uverbs1 umad1", " "}, noted); diff != "" {
+		t.Errorf("noted: %s", diff)
 	}
 }
 

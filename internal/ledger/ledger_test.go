@@ -117,12 +117,12 @@ func TestVFsAndReleases(t *testing.T) {
 	if diff := cmp.Diff([]Release{r}, rs); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	for _, name := range []string{"uverbs3", ""} {
-		if err := l.PutVerbs("0000:AF:00.1", name); err != nil {
+	for _, given := range [][2]string{{"uverbs3", "umad5"}, {"uverbs3", ""}, {"", ""}} {
+		if err := l.PutVerbs("0000:AF:00.1", given[0], given[1]); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := l.Verbs("0000:af:00.1"); got != name || err != nil {
-			t.Errorf("Verbs = %q, %v; want %q", got, err, name)
+		if name, umad, err := l.Verbs("0000:af:00.1"); name != given[0] || umad != given[1] || err != nil {
+			t.Errorf("Verbs = %q, %q, %v; want %q", name, umad, err, given)
 		}
 	}
 	if err := errors.Join(l.DeleteRelease(r), l.DeleteRelease(r), l.DeleteVF(vf.PCI)); err != nil {

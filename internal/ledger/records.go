@@ -83,20 +83,20 @@ func (l *Ledger) VFs() ([]VF, error) { return list[VF](l.db, bucketVFs) }
 // DeleteVF forgets a VF.
 func (l *Ledger) DeleteVF(pci string) error { return l.delete(bucketVFs, strings.ToLower(pci)) }
 
-// PutVerbs records the verbs device that a container was given with a VF; "" forgets it.
-func (l *Ledger) PutVerbs(pci, name string) error {
+// PutVerbs records the verbs and management devices that a container was given with a VF; without a verbs device it forgets.
+func (l *Ledger) PutVerbs(pci, name, umad string) error {
 	pci = strings.ToLower(pci)
 	if name == "" {
 		return l.delete(bucketVerbs, pci)
 	}
-	return l.set(bucketVerbs, pci, Verbs{PCI: pci, Name: name})
+	return l.set(bucketVerbs, pci, Verbs{PCI: pci, Name: name, Umad: umad})
 }
 
-// Verbs returns the verbs device that a container was given last with a VF; "" when none is known.
-func (l *Ledger) Verbs(pci string) (string, error) {
+// Verbs returns the verbs and management devices that a container was given last with a VF; "" when none is known.
+func (l *Ledger) Verbs(pci string) (name, umad string, err error) {
 	var v Verbs
-	_, err := get(l.db, bucketVerbs, strings.ToLower(pci), &v)
-	return v.Name, err
+	_, err = get(l.db, bucketVerbs, strings.ToLower(pci), &v)
+	return v.Name, v.Umad, err
 }
 
 // PutRelease records an address that has still to be given back.

@@ -123,11 +123,13 @@ type HandOut struct {
 	Since     time.Time `json:"since"`
 }
 
-// Verbs is the verbs device that a container was given with a VF. A container keeps it whatever becomes of the VF.
+// Verbs are the devices that a container was given with a VF. A container keeps them whatever becomes of the VF.
 type Verbs struct {
 	PCI string `json:"pci"`
-	// Name is such as "uverbs3".
+	// Name is that of the verbs device, such as "uverbs3".
 	Name string `json:"name"`
+	// Umad is that of the management device, such as "umad3"; "" when none was given.
+	Umad string `json:"umad,omitempty"`
 }
 
 // VF is the permanent identity of a virtual function.

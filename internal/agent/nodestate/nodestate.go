@@ -58,8 +58,9 @@ type Ledger interface {
 	VFs() ([]ledger.VF, error)
 	PutVF(ledger.VF) error
 	DevicesInUse() (map[string]ledger.Pod, error)
-	// Verbs returns the verbs device ("uverbs3") that a container was given last with a VF; "" when none is known.
-	Verbs(pci string) (string, error)
+	// Verbs returns the verbs device ("uverbs3") and the management device that a container was given last with a VF; "" when none
+	// is known.
+	Verbs(pci string) (verbs, umad string, err error)
 }
 
 // Front advertises VFs.

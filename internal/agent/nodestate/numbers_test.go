@@ -54,7 +54,7 @@ func TestVerbsNumbersComeBackAfterAReboot(t *testing.T) {
 		vf, err := kernel.VF(pci)
 		must(t, err)
 		given[pci] = vf.Uverbs
-		must(t, r.book.PutVerbs(pci, vf.Uverbs))
+		must(t, r.book.PutVerbs(pci, vf.Uverbs, ""))
 	}
 	rebooted, _ := twoCards()
 	after := newRig(t, rebooted)

@@ -79,7 +79,7 @@ func (r *reconciler) givenVerbs(pfs []host.PF) (map[string]int, error) {
 	out := map[string]int{}
 	for _, pf := range pfs {
 		for _, vf := range pf.VFs {
-			name, err := r.Ledger.Verbs(vf.PCI)
+			name, _, err := r.Ledger.Verbs(vf.PCI)
 			if err != nil {
 				return nil, fmt.Errorf("read which verbs device was given with VF %s: %w", vf.PCI, err)
 			}

@@ -41,7 +41,7 @@ type onlyVFs struct {
 }
 
 func (l onlyVFs) VFs() ([]ledger.VF, error)                  { return l.vfs() }
-func (onlyVFs) Verbs(string) (string, error)                 { return "", nil }
+func (onlyVFs) Verbs(string) (verbs, umad string, err error) { return "", "", nil }
 func (onlyVFs) DevicesInUse() (map[string]ledger.Pod, error) { return nil, nil }
 
 // noFront advertises nothing.

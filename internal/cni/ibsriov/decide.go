@@ -12,6 +12,8 @@ type observed struct {
 	vf   host.VF
 	// given is the name of the verbs device that the device plugin put into the container, such as "uverbs3".
 	given string
+	// givenUmad is the same of the management device; "" when none was given.
+	givenUmad string
 }
 
 // state is what Del needs; it is recorded before the first change and never changed after.
@@ -37,6 +39,7 @@ type plan struct {
 	state    state
 	setState host.VFState // "" leaves the link state
 	uverbs   string       // the verbs device that the container was given; "" when there is none
+	umad     string       // the same of the management device
 }
 
 // decide is pure: what to do, or why not.
@@ -52,7 +55,7 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 		return plan{}, err
 	}
 	p := plan{state: state{PCI: o.vf.PCI, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
-		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}, uverbs: o.given}
+		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}, uverbs: o.given, umad: o.givenUmad}
 	if req.linkState != "" && req.linkState != o.vf.State {
 		p.setState, p.state.VFState = req.linkState, o.vf.State
 	}

@@ -50,9 +50,10 @@ type Kernel interface {
 // Plugin is the plugin.
 type Plugin struct {
 	Kernel Kernel
-	// Given tells which verbs device ("uverbs3") the device plugin gave to the pod's container with the VF. Nil, or "" for one
-	// that is not known, takes the one that the VF has when Add begins.
-	Given func(pci string) (string, error)
+	// Given tells which verbs device ("uverbs3") and management device ("umad3") the device plugin gave to the pod's container with
+	// the VF. Nil, or "" for a verbs device that is not known, takes the one that the VF has when Add begins; "" for a management
+	// device is none.
+	Given func(pci string) (verbs, umad string, err error)
 }
 
 // comeHome bounds the wait for a netdev that the kernel makes anew or returns from a dying namespace.
@@ -110,12 +111,12 @@ func (p *Plugin) observe(r *cni.Request, pci string) (observed, error) {
 	if p.Given == nil || r.Pod.UID == "" { // without a pod the kubelet gave nothing
 		return o, nil
 	}
-	name, err := p.Given(pci)
+	verbs, umad, err := p.Given(pci)
 	if err != nil {
-		return observed{}, fmt.Errorf("look up the verbs device that came with VF %s: %w", pci, err)
+		return observed{}, fmt.Errorf("look up the devices that came with VF %s: %w", pci, err)
 	}
-	if name != "" {
-		o.given = name
+	if verbs != "" {
+		o.given, o.givenUmad = verbs, umad
 	}
 	return o, nil
 }
@@ -165,9 +166,11 @@ func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 	if err != nil {
 		return fmt.Errorf("read VF %s again: %w", st.PCI, err)
 	}
-	if plan.uverbs != "" && vf.Uverbs != plan.uverbs {
-		return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",
-			"the container was given /dev/infiniband/%s, and VF %s now has %s", plan.uverbs, st.PCI, vf.Uverbs)
+	for _, device := range []struct{ given, has string }{{plan.uverbs, vf.Uverbs}, {plan.umad, vf.Umad}} {
+		if device.given != "" && device.has != device.given {
+			return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",
+				"the container was given /dev/infiniband/%s, and VF %s now has %s", device.given, st.PCI, device.has)
+		}
 	}
 	return nil
 }

@@ -161,15 +161,23 @@ func TestDecide(t *testing.T) {
 
 // The container has another verbs device than the VF: both are named, and Del returns all. Without a pod nothing was given.
 func TestOtherVerbsDevice(t *testing.T) {
-	for _, mode := range []host.RDMAMode{host.RDMAExclusive, host.RDMAShared} {
+	for _, test := range []struct {
+		mode        host.RDMAMode
+		verbs, umad string
+		want        [2]string
+	}{
+		{host.RDMAExclusive, "uverbs9", "", [2]string{"/dev/infiniband/uverbs9", "now has uverbs1"}},
+		{host.RDMAShared, "uverbs9", "", [2]string{"/dev/infiniband/uverbs9", "now has uverbs1"}},
+		{host.RDMAExclusive, "uverbs1", "umad9", [2]string{"/dev/infiniband/umad9", "now has umad1"}},
+	} {
 		f := guideNode(t)
-		f.ForceRDMAMode(mode)
+		f.ForceRDMAMode(test.mode)
 		before := f.Snapshot()
-		p := &Plugin{Kernel: f, Given: func(string) (string, error) { return "uverbs9", nil }}
+		p := &Plugin{Kernel: f, Given: func(string) (string, string, error) { return test.verbs, test.umad, nil }}
 		r := call(`{"deviceID":"` + vf0 + `"}`)
 		r.Pod.UID = "uid"
 		_, err := p.Add(context.Background(), r)
-		if err == nil || !strings.Contains(err.Error(), "/dev/infiniband/uverbs9") || !strings.Contains(err.Error(), "now has uverbs1") {
+		if err == nil || !strings.Contains(err.Error(), test.want[0]) || !strings.Contains(err.Error(), test.want[1]) {
 			t.Errorf("err = %v", err)
 		}
 		must(t, p.Del(context.Background(), r))
