@@ -70,11 +70,15 @@ test-vhca: ## the kernel module in virtual machines
 .PHONY: test-lab
 test-lab: ## the guide and everything else that needs the lab
 	@echo "== the guide and more, in the lab"
-	@cd lab && go test -count=1 -timeout 45m -v ./e2e
+	@cd lab && go test -count=1 -timeout 60m -v ./e2e
 
 .PHONY: bench-cni
 bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab
 	@$(LAB) bench cni
+
+.PHONY: bench-sriov
+bench-sriov: setup ## what making VFs costs beside the kernel's own steps, an idle agent, an agent's death (BENCH_FLAGS="-n 1 --vfs 1,16")
+	@$(LAB) bench sriov --cards 2 $(BENCH_FLAGS)
 
 .PHONY: bench-ipam
 bench-ipam: setup ## what an address costs: agents, pool sizes, and the design of one pool object (BENCH_FLAGS="--quick --agents 1,10")
