@@ -50,10 +50,12 @@ type Options struct {
 const (
 	pollInterval = 250 * time.Millisecond // how soon a restarted kubelet is noticed
 	firstRetry   = 100 * time.Millisecond
-	lastRetry    = 5 * time.Second
-	callTimeout  = 5 * time.Second
-	recent       = 10 * time.Second
-	leaveTime    = time.Second // for the kubelet to read the last list of a resource
+	lastRetry    = time.Second
+	// callTimeout bounds one registration. A kubelet that starts is slow to answer and calls back meanwhile, with ten seconds of its own:
+	// giving up earlier makes it start anew.
+	callTimeout = 20 * time.Second
+	recent      = 10 * time.Second
+	leaveTime   = time.Second // for the kubelet to read the last list of a resource
 	// returnWait bounds the wait for a VF that the pod before has not quite given back. The kubelet admits no
 	// other pod meanwhile.
 	returnWait = 3 * time.Second
@@ -214,7 +216,7 @@ func (p *Plugin) giveUp(wanted map[string][]sriov.Device) {
 }
 
 // attach makes sure that the server listens and that this kubelet knows it. Failures are retried later and later, up to
-// every five seconds, but at once when the kubelet's socket is a new one.
+// every second, but at once when the kubelet's socket is a new one.
 func (s *server) attach(ctx context.Context, kubelet os.FileInfo) error {
 	if s.listening() && s.registered && same(kubelet, s.kubelet) {
 		return nil
