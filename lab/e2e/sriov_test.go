@@ -429,29 +429,65 @@ func churn(ctx context.Context, t *testing.T, node string) {
 	}
 }
 
-// TestSRIOVReboot restarts a node under 12 pods. Their containers come back with working devices, under the GUIDs of before.
+// TestSRIOVReboot restarts a node under 12 pods, as if its power had failed. The kubelet admits pods anew before any device plugin can have
+// registered, and refuses those that have a device (devicesToAllocate in its device manager: "node reboot"); whoever owns them makes others. These get
+// working devices, of VFs under the GUIDs of before.
 func TestSRIOVReboot(t *testing.T) {
 	sriovSetup(t)
 	const pods = 12
 	here := topology.Nodes()[0]
 	apply(t, sriovPolicy("e2e-low", pods, 0, pods-1))
-	eventually(t, configureLimit, func() string { return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(pods)) })
-	apply(t, manifestOf(pods, func(i int) string { return sriovPod(fmt.Sprint("reboot-", i), here.Name) }))
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod -l e2e=sriov")
+	eventually(t, configureLimit, func() string {
+		return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(pods))
+	})
+	apply(t, deploymentOf(sriovPod("reboot", here.Name), pods))
+	t.Cleanup(func() { shell(t, "kubectl -n e2e delete deployment reboot --timeout=120s") })
+	shell(t, "kubectl -n e2e rollout status deployment/reboot --timeout=500s")
 	want := guids(t, here.Name)
 	if err := laboratory.Reboot(t.Context(), here, true); err != nil {
 		t.Fatal(err)
 	}
-	for i := range pods {
-		name := fmt.Sprint("reboot-", i)
-		eventually(t, 6*time.Minute, func() string { return works(t, name) })
-	}
+	rebooted := time.Now()
+	eventually(t, 9*time.Minute, func() string {
+		running := strings.Fields(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.metadata.name}{"\n"}{end}'`))
+		if len(running) != pods {
+			return fmt.Sprintf("%d pods run, want %d", len(running), pods)
+		}
+		for _, name := range running {
+			if lacks := works(t, name); lacks != "" {
+				return lacks
+			}
+		}
+		return ""
+	})
+	t.Logf("%d pods have working devices %s after the reboot; the kubelet refused %s", pods, time.Since(rebooted).Round(time.Second),
+		strings.TrimSpace(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{.items[?(@.status.reason=="UnexpectedAdmissionError")].metadata.name}' | wc -w`)))
 	eventually(t, configureLimit, func() string {
 		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)}, []any{want, fmt.Sprint(pods)})
 	})
-	if pods := shell(t, "kubectl -n e2e get pods -o jsonpath='{.items[?(@.status.reason)].metadata.name}'"); pods != "" {
-		t.Errorf("pods that were rejected: %s", pods)
+}
+
+// deploymentOf has a Deployment make pods like this one.
+func deploymentOf(pod string, replicas int) string {
+	_, pod, _ = strings.Cut(pod, "metadata:\n")
+	return fmt.Sprintf(`---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: reboot, namespace: e2e}
+spec:
+  replicas: %d
+  selector: {matchLabels: {e2e: sriov}}
+  template:
+    metadata:
+%s`, replicas, indented(pod, "    "))
+}
+
+func indented(text, by string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(by + line)
 	}
+	return b.String()
 }
 
 // works says what a pod lacks: an interface that is up, and its own RDMA device that opens and has an active port.
