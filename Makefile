@@ -70,7 +70,7 @@ test-vhca: ## the kernel module in virtual machines
 .PHONY: test-lab
 test-lab: ## the guide and everything else that needs the lab
 	@echo "== the guide and more, in the lab"
-	@cd lab && go test -count=1 -timeout 60m -v ./e2e
+	@cd lab && go test -count=1 -timeout 70m -v ./e2e
 
 .PHONY: bench-cni
 bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab

@@ -25,8 +25,8 @@ const (
 
 // Limits. The machines are emulated: a VF takes a second to make, a pod several.
 const (
-	configureLimit = 2 * time.Minute
-	podLimit       = 3 * time.Minute
+	configureLimit = 4 * time.Minute
+	podLimit       = 6 * time.Minute
 )
 
 // sriovPolicy gives the second card so many VFs, and offers those of the range.
@@ -91,7 +91,7 @@ func sriovSetup(t *testing.T) {
 			t.Log(shell(t, "kubectl -n kube-system get sriovnetworknodestates -o jsonpath='{range .items[*]}{.metadata.name}{\": \"}{.status.syncStatus}{\" \"}{.status.plan}{\" \"}{.status.conditions}{\"\\n\"}{end}'; "+
 				"kubectl -n e2e get pods -o wide; kubectl -n e2e get events | tail -40"))
 		}
-		shell(t, "kubectl -n e2e delete pods --all --grace-period=0 --timeout=120s; kubectl -n kube-system delete --ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
+		shell(t, "kubectl -n e2e delete pods --all --grace-period=0 --timeout=300s; kubectl -n kube-system delete --ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
 		eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs, highVFs), none(lowVFs, highVFs)) })
 	})
 }
@@ -178,7 +178,7 @@ func TestSRIOVRanges(t *testing.T) {
 	checkGUIDs(t, slices.Concat(first[here], first[there]), 24)
 
 	apply(t, sriovPod("holder", here))
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/holder")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/holder")
 	set(4)
 	eventually(t, configureLimit, func() string {
 		if plan := planOf(t, here); !strings.Contains(plan, "e2e/holder") {
@@ -232,7 +232,7 @@ func TestSRIOVDrain(t *testing.T) {
 	apply(t, sriovPolicy("e2e-low", 4, 0, 3)+sriovPod("in-the-way", here))
 	bystander := strings.Replace(strings.Replace(sriovPod("bystander", here), lowVFs, "spidernet.io/mellanoxibsriov", 1), "kube-system/e2e-low", "kube-system/ib-sriov", 1)
 	apply(t, bystander)
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=240s pod/in-the-way pod/bystander")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/in-the-way pod/bystander")
 	apply(t, sriovPolicy("e2e-low", 6, 0, 5))
 	eventually(t, configureLimit, func() string {
 		if plan := planOf(t, here); !strings.Contains(plan, "e2e/in-the-way") {
@@ -320,7 +320,7 @@ func TestSRIOVDrift(t *testing.T) {
 	eventually(t, configureLimit, mended)
 
 	apply(t, sriovPod("holder", here))
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/holder")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/holder")
 	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec holder -- sh -c 'echo $PCIDEVICE_SPIDERNET_IO_E2E_LOW'"))
 	node(t, here, fmt.Sprintf("echo %s >/sys/bus/pci/drivers/vhca/unbind; true", others(t, here, pci)))
 	eventually(t, configureLimit, func() string {
@@ -350,7 +350,7 @@ func TestSRIOVKubelet(t *testing.T) {
 	here := topology.Names()[0]
 	apply(t, sriovPolicy("e2e-low", 6, 0, 5)+sriovPod("stays", here))
 	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("6", lowVFs)) })
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=180s pod/stays")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/stays")
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	var wrong wrongness
@@ -365,13 +365,13 @@ func TestSRIOVKubelet(t *testing.T) {
 	stop()
 	running.Wait()
 	t.Logf("%d restarts of the kubelet: allocatable was not 6 in %d of %d looks, for %s at most", restarts, wrong.times, wrong.looks, wrong.longest.Round(100*time.Millisecond))
-	shell(t, "kubectl -n e2e delete pods -l e2e=churn --grace-period=0 --timeout=120s")
+	shell(t, "kubectl -n e2e delete pods -l e2e=churn --grace-period=0 --timeout=300s")
 	eventually(t, configureLimit, func() string {
 		return differs("left behind", strings.Fields(shell(t, `kubectl get pods -A -o jsonpath='{range .items[?(@.status.reason=="UnexpectedAdmissionError")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'`)), []string{})
 	})
 	shell(t, "kubectl -n e2e exec stays -- ip link show eth0")
 	apply(t, manifestOf(5, func(i int) string { return sriovPod(fmt.Sprint("all-", i), here) }))
-	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=240s pod -l e2e=sriov")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod -l e2e=sriov")
 }
 
 // restartKubelet ends the kubelet and returns when the next one has looked at its pods.
@@ -441,14 +441,14 @@ func TestSRIOVReboot(t *testing.T) {
 		return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(pods))
 	})
 	apply(t, deploymentOf(sriovPod("reboot", here.Name), pods))
-	t.Cleanup(func() { shell(t, "kubectl -n e2e delete deployment reboot --timeout=120s") })
-	shell(t, "kubectl -n e2e rollout status deployment/reboot --timeout=500s")
+	t.Cleanup(func() { shell(t, "kubectl -n e2e delete deployment reboot --timeout=300s") })
+	shell(t, "kubectl -n e2e rollout status deployment/reboot --timeout=700s")
 	want := guids(t, here.Name)
 	if err := laboratory.Reboot(t.Context(), here, true); err != nil {
 		t.Fatal(err)
 	}
 	rebooted := time.Now()
-	eventually(t, 9*time.Minute, func() string {
+	eventually(t, 12*time.Minute, func() string {
 		running := strings.Fields(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.metadata.name}{"\n"}{end}'`))
 		if len(running) != pods {
 			return fmt.Sprintf("%d pods run, want %d", len(running), pods)
