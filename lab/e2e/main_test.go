@@ -92,7 +92,7 @@ func openLab() (cluster.Lab, error) {
 	return cluster.Lab{Layout: layout, Source: source, Cache: c, Say: progress.New(os.Stderr)}, err
 }
 
-// TestGuide walks the guide as the demo does; every promise is a test of its own. It comes first: the other tests use what it installed.
+// TestGuide walks the guide as the demo does; every promise is a test of its own. All tests of the product use what it installed.
 func TestGuide(t *testing.T) {
 	steps, err := demo.Steps(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
 	if err != nil {
