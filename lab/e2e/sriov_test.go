@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -428,16 +429,20 @@ func churn(ctx context.Context, t *testing.T, node string) {
 	}
 }
 
-// TestSRIOVReboot restarts a node under 12 pods, as if its power had failed. The kubelet admits pods anew before any device plugin can have
+// rebootPods are 12 in earnest; one emulated processor takes a quarter of an hour for them.
+var rebootPods = flag.Int("reboot-pods", 4, "pods of TestSRIOVReboot, at most 12")
+
+// TestSRIOVReboot restarts a node under pods, as if its power had failed. The kubelet admits pods anew before any device plugin can have
 // registered, and refuses those that have a device (devicesToAllocate in its device manager: "node reboot"); whoever owns them makes others. These get
 // working devices, of VFs under the GUIDs of before.
 func TestSRIOVReboot(t *testing.T) {
 	sriovSetup(t)
-	const pods = 12
+	const vfs = 12
+	pods := *rebootPods
 	here := topology.Nodes()[0]
-	apply(t, sriovPolicy("e2e-low", pods, 0, pods-1))
+	apply(t, sriovPolicy("e2e-low", vfs, 0, vfs-1))
 	eventually(t, configureLimit, func() string {
-		return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(pods))
+		return differs("at first", allocatableOf(t, here.Name, lowVFs), fmt.Sprint(vfs))
 	})
 	apply(t, deploymentOf(sriovPod("reboot", here.Name), pods))
 	t.Cleanup(func() { shell(t, "kubectl -n e2e delete deployment reboot --timeout=300s") })
@@ -462,7 +467,7 @@ func TestSRIOVReboot(t *testing.T) {
 	t.Logf("%d pods have working devices %s after the reboot; the kubelet refused %s", pods, time.Since(rebooted).Round(time.Second),
 		strings.TrimSpace(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{.items[?(@.status.reason=="UnexpectedAdmissionError")].metadata.name}' | wc -w`)))
 	eventually(t, configureLimit, func() string {
-		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)}, []any{want, fmt.Sprint(pods)})
+		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)}, []any{want, fmt.Sprint(vfs)})
 	})
 }
 
