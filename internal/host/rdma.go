@@ -167,6 +167,13 @@ func guidOfGID(text string) (ib.GUID, error) {
 	return ib.GUID(ip.To16()[8:]), nil
 }
 
+// VerbsNumber is N of "uverbsN".
+func VerbsNumber(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, "uverbs")
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil
+}
+
 // VerbsNumbers lists the numbers of all verbs devices: their class is not tagged with a namespace.
 func (h *Host) VerbsNumbers() ([]int, error) {
 	h.numbers.Lock()
@@ -180,7 +187,7 @@ func (h *Host) VerbsNumbers() ([]int, error) {
 	}
 	var out []int
 	for _, name := range names {
-		if n, err := strconv.Atoi(strings.TrimPrefix(name, "uverbs")); err == nil && strings.HasPrefix(name, "uverbs") {
+		if n, ok := VerbsNumber(name); ok {
 			out = append(out, n)
 		}
 	}

@@ -45,7 +45,7 @@ func setupDrains(mgr ctrl.Manager, o Options) error {
 		Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), now: time.Now,
 		events: mgr.GetEventRecorder("spiderpool-sriov-operator"),
 	}
-	here := predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == o.Namespace })
+	here := inNamespace(o.Namespace)
 	spec := builder.WithPredicates(here, predicate.GenerationChangedPredicate{})
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-drains").
 		Watches(&v1.SriovNetworkNodeState{}, everything, builder.WithPredicates(here)).
@@ -87,10 +87,9 @@ type census struct {
 
 func (r *drains) gather(ctx context.Context) (*census, error) {
 	c := &census{nodes: map[string]*corev1.Node{}, used: map[string]int{}}
-	config := &v1.SriovOperatorConfig{}
-	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: v1.DefaultOperatorConfigName}, config)
-	if client.IgnoreNotFound(err) != nil {
-		return nil, fmt.Errorf("read SriovOperatorConfig %s: %w", v1.DefaultOperatorConfigName, err)
+	config, err := readConfig(ctx, r.client, r.Namespace)
+	if err != nil {
+		return nil, err
 	}
 	c.enabled = config.Spec.DisableDrain != nil && !*config.Spec.DisableDrain
 	var nodes corev1.NodeList
@@ -101,11 +100,9 @@ func (r *drains) gather(ctx context.Context) (*census, error) {
 	if err := r.client.List(ctx, &states, client.InNamespace(r.Namespace)); err != nil {
 		return nil, fmt.Errorf("list SriovNetworkNodeStates: %w", err)
 	}
-	var configs v1.SriovNetworkPoolConfigList
-	if err := r.client.List(ctx, &configs, client.InNamespace(r.Namespace)); err != nil {
-		return nil, fmt.Errorf("list pool configurations: %w", err)
+	if c.configs, err = readPoolConfigs(ctx, r.client, r.Namespace); err != nil {
+		return nil, err
 	}
-	c.configs = configs.Items
 	for i := range nodes.Items {
 		c.nodes[nodes.Items[i].Name] = &nodes.Items[i]
 	}

@@ -15,7 +15,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
@@ -38,7 +37,7 @@ type guids struct {
 
 func setupGuids(mgr ctrl.Manager, o Options) error {
 	r := &guids{Options: o, client: mgr.GetClient(), events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
-	here := predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == o.Namespace })
+	here := inNamespace(o.Namespace)
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-guids").
 		Watches(&v1.SriovNetworkNodeState{}, everything, builder.WithPredicates(here)).
 		Complete(r)

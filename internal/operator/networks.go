@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
@@ -45,7 +44,7 @@ type networks struct {
 
 func setupNetworks(mgr ctrl.Manager, o Options) error {
 	r := &networks{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
-	here := predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == o.Namespace })
+	here := inNamespace(o.Namespace)
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-networks").
 		For(&v1.SriovIBNetwork{}, builder.WithPredicates(here)).
 		Watches(&cncfv1.NetworkAttachmentDefinition{}, handler.EnqueueRequestsFromMapFunc(r.ownerOf)).

@@ -35,7 +35,7 @@ func setupNodes(mgr ctrl.Manager, o Options) error {
 	sameName := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, object client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: object.GetName()}}}
 	})
-	here := predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == o.Namespace })
+	here := inNamespace(o.Namespace)
 	spec := builder.WithPredicates(here, predicate.GenerationChangedPredicate{})
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-nodes").
 		For(&corev1.Node{}, builder.WithPredicates(predicate.LabelChangedPredicate{})). // not at each heartbeat
@@ -98,10 +98,9 @@ func (r *nodes) managed(ctx context.Context, name string) (bool, map[string]stri
 		}
 		return false, nil, fmt.Errorf("read node %s: %w", name, err)
 	}
-	config := &v1.SriovOperatorConfig{}
-	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: v1.DefaultOperatorConfigName}, config)
-	if client.IgnoreNotFound(err) != nil {
-		return false, nil, fmt.Errorf("read SriovOperatorConfig %s: %w", v1.DefaultOperatorConfigName, err)
+	config, err := readConfig(ctx, r.client, r.Namespace)
+	if err != nil {
+		return false, nil, err
 	}
 	if node.Labels[corev1.LabelOSStable] != "linux" {
 		return false, nil, nil
@@ -114,17 +113,35 @@ func (r *nodes) managed(ctx context.Context, name string) (bool, map[string]stri
 	return true, node.Labels, nil
 }
 
+// readConfig returns the operator's configuration, empty when there is none.
+func readConfig(ctx context.Context, reader client.Reader, namespace string) (*v1.SriovOperatorConfig, error) {
+	config := &v1.SriovOperatorConfig{}
+	err := reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1.DefaultOperatorConfigName}, config)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read SriovOperatorConfig %s: %w", v1.DefaultOperatorConfigName, err)
+	}
+	return config, nil
+}
+
+func readPoolConfigs(ctx context.Context, reader client.Reader, namespace string) ([]v1.SriovNetworkPoolConfig, error) {
+	var configs v1.SriovNetworkPoolConfigList
+	if err := reader.List(ctx, &configs, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list pool configurations: %w", err)
+	}
+	return configs.Items, nil
+}
+
 func (r *nodes) desired(ctx context.Context, labels map[string]string, state *v1.SriovNetworkNodeState) (v1.SriovNetworkNodeStateSpec, error) {
 	var policies v1.SriovNetworkNodePolicyList
 	if err := r.client.List(ctx, &policies, client.InNamespace(r.Namespace)); err != nil {
 		return v1.SriovNetworkNodeStateSpec{}, fmt.Errorf("list policies: %w", err)
 	}
-	var configs v1.SriovNetworkPoolConfigList
-	if err := r.client.List(ctx, &configs, client.InNamespace(r.Namespace)); err != nil {
-		return v1.SriovNetworkNodeStateSpec{}, fmt.Errorf("list pool configurations: %w", err)
+	configs, err := readPoolConfigs(ctx, r.client, r.Namespace)
+	if err != nil {
+		return v1.SriovNetworkNodeStateSpec{}, err
 	}
 	spec := sriov.Desired(policies.Items, labels, state.Status.Interfaces)
-	mode, overruled := sriov.RdmaMode(configs.Items, labels)
+	mode, overruled := sriov.RdmaMode(configs, labels)
 	spec.System.RdmaMode = mode
 	if len(overruled) > 0 && state.UID != "" && state.Spec.System.RdmaMode != mode {
 		r.events.Eventf(state, nil, corev1.EventTypeWarning, "RdmaModeConflict", "Decide",

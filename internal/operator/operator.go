@@ -21,6 +21,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/process"
@@ -99,4 +100,9 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 		return fmt.Errorf("set up the controller of networks: %w", err)
 	}
 	return nil
+}
+
+// inNamespace lets objects of one namespace through.
+func inNamespace(namespace string) predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == namespace })
 }

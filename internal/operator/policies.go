@@ -30,7 +30,7 @@ type policies struct {
 func setupPolicies(mgr ctrl.Manager, o Options) error {
 	r := &policies{Options: o, client: mgr.GetClient(), events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
 	every := handler.EnqueueRequestsFromMapFunc(r.everyPolicy)
-	here := predicate.NewPredicateFuncs(func(object client.Object) bool { return object.GetNamespace() == o.Namespace })
+	here := inNamespace(o.Namespace)
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-policies").
 		For(&v1.SriovNetworkNodePolicy{}, builder.WithPredicates(here, predicate.GenerationChangedPredicate{})).
 		Watches(&v1.SriovNetworkNodeState{}, every, builder.WithPredicates(here)).

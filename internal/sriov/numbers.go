@@ -26,13 +26,21 @@ func (n *Node) gaps() (out []int) {
 	return out
 }
 
-// shifts says why a free VF would get another verbs number in a pod; "" when it keeps its own.
-func (n *Node) shifts(v *VF) string {
+// withholdShifting says of the free VFs that would get another verbs number in a pod why they are not offered.
+func (n *Node) withholdShifting(out map[string]string) {
 	gaps := n.gaps()
-	if len(gaps) == 0 || !v.Verbs || v.holder() != "" || v.VerbsNumber < gaps[0] {
-		return ""
+	if len(gaps) == 0 {
+		return
 	}
-	return fmt.Sprintf("in a pod its verbs device would be uverbs%d instead of uverbs%d, as a lower number is free: it is bound anew first", gaps[0], v.VerbsNumber)
+	for i := range n.PFs {
+		for j := range n.PFs[i].VFs {
+			v := &n.PFs[i].VFs[j]
+			if v.Verbs && v.holder() == "" && v.VerbsNumber >= gaps[0] {
+				out[v.PCI] = fmt.Sprintf("in a pod its verbs device would be uverbs%d instead of uverbs%d, as a lower number is free: it is bound anew first",
+					gaps[0], v.VerbsNumber)
+			}
+		}
+	}
 }
 
 // renumber plans for the gaps: the free VFs with the highest numbers are bound anew, one for each gap below them.

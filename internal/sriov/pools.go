@@ -55,13 +55,7 @@ func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
 // its container has, or a change waits for them while the node is being drained.
 func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]string {
 	out := map[string]string{}
-	for i := range n.PFs {
-		for j := range n.PFs[i].VFs {
-			if v := &n.PFs[i].VFs[j]; n.shifts(v) != "" {
-				out[v.PCI] = n.shifts(v)
-			}
-		}
-	}
+	n.withholdShifting(out)
 	if n.Draining {
 		n.withholdForDrain(spec, out)
 	}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
@@ -83,18 +82,12 @@ func (r *reconciler) givenVerbs(pfs []host.PF) (map[string]int, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read which verbs device was given with VF %s: %w", vf.PCI, err)
 			}
-			if n, ok := verbsNumber(name); ok {
+			if n, ok := host.VerbsNumber(name); ok {
 				out[vf.PCI] = n
 			}
 		}
 	}
 	return out, nil
-}
-
-// verbsNumber is N of "uverbsN".
-func verbsNumber(name string) (int, bool) {
-	n, err := strconv.Atoi(strings.TrimPrefix(name, "uverbs"))
-	return n, err == nil
 }
 
 // holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
@@ -149,7 +142,7 @@ func vfOf(v host.VF, held map[string]string) sriov.VF {
 		PCI: v.PCI, Index: v.Index, Vendor: v.Vendor, Device: v.Device, Driver: v.Driver,
 		NodeGUID: v.NodeGUID, PortGUID: v.PortGUID, State: string(v.State), Pod: held[strings.ToLower(v.PCI)],
 	}
-	out.VerbsNumber, out.Verbs = verbsNumber(v.Uverbs)
+	out.VerbsNumber, out.Verbs = host.VerbsNumber(v.Uverbs)
 	if l := v.Link; l != nil {
 		out.Name, out.MAC, out.MTU = l.Name, l.HardwareAddr.String(), l.MTU
 	}
