@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +102,21 @@ func TestDropEarlier(t *testing.T) {
 	want := []string{"rdma_cm", "ib_cm", "ib_core"}
 	if !slices.Equal(got, want) {
 		t.Errorf("dropEarlier gives %v, want %v: a module must come after all that need it", got, want)
+	}
+}
+
+// TestSetupInstallsTheHostPrograms holds lab/packages.txt, from which "make test" installs, to what these checks run on the host.
+func TestSetupInstallsTheHostPrograms(t *testing.T) {
+	b, err := os.ReadFile("../packages.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listed := strings.Fields(string(b))
+	for program, pkg := range hostPrograms {
+		everywhere := slices.Contains([]string{"apt", "dpkg", "gzip"}, pkg) // no Debian is without them
+		if !everywhere && !slices.Contains(listed, pkg) {
+			t.Errorf("lab/packages.txt lacks %s, which has %s", pkg, program)
+		}
 	}
 }
 
