@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/klog/v2"
@@ -87,6 +88,7 @@ func TestOperatorHasItsRights(t *testing.T) {
 		return nil
 	})
 	try("the eviction of a pod in the way", evict(t, admin, state))
+	try("the removal of a pod that its kubelet refused", refuse(t, admin, state.Name))
 	network := &sriovv1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: testchart.Namespace},
 		Spec: sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "default"}}
 	made := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: "default"}}
@@ -140,6 +142,32 @@ func evict(t *testing.T, admin client.Client, state *sriovv1.SriovNetworkNodeSta
 		err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod)
 		if client.IgnoreNotFound(err) != nil || err == nil && pod.DeletionTimestamp == nil {
 			return fmt.Errorf("it is there and not being deleted: %v", err)
+		}
+		return nil
+	}
+}
+
+// refuse makes a pod that a controller owns fail as if its kubelet had found no device for it, and tells whether it is gone.
+func refuse(t *testing.T, admin client.Client, node string) func(context.Context) error {
+	t.Helper()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "refused", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "of", UID: "of-uid", Controller: new(true)},
+		}},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{
+			Limits: corev1.ResourceList{"spidernet.io/mellanoxibsriov": resource.MustParse("1")},
+		}}}},
+	}
+	if err := admin.Create(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	pod.Status = corev1.PodStatus{Phase: corev1.PodFailed, Reason: "UnexpectedAdmissionError"}
+	if err := admin.Status().Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context) error {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod); client.IgnoreNotFound(err) != nil || err == nil {
+			return fmt.Errorf("it is there: %v", err)
 		}
 		return nil
 	}

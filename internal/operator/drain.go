@@ -221,7 +221,7 @@ func (r *drains) evict(ctx context.Context, state *v1.SriovNetworkNodeState, s *
 		if pod == nil || pod.Spec.NodeName != state.Name {
 			continue
 		}
-		refused, err := r.ask(ctx, pod)
+		refused, err := ask(ctx, r.client, pod)
 		if err != nil {
 			return err
 		}
@@ -243,12 +243,12 @@ func stepsOf(steps []step, key string) []step {
 }
 
 // ask asks for one eviction. The UID in the question keeps a pod of the same name, made in this moment, from being meant.
-func (r *drains) ask(ctx context.Context, pod *corev1.Pod) (refused string, err error) {
+func ask(ctx context.Context, c client.Client, pod *corev1.Pod) (refused string, err error) {
 	eviction := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
 		DeleteOptions: &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}},
 	}
-	err = r.client.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)
+	err = c.SubResource("eviction").Create(ctx, pod.DeepCopy(), eviction)
 	status := apierrors.APIStatus(nil)
 	switch {
 	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):

@@ -3,7 +3,8 @@
 // the nodes' agents report it writes the spec of each node's
 // SriovNetworkNodeState, and tells each policy what becomes of it. On request
 // it evicts the pods that a card's change waits for, and it warns of GUIDs that
-// two functions bear. Of each SriovIBNetwork it makes a
+// two functions bear. Pods that a kubelet refused for want of a device it
+// removes when a controller makes others. Of each SriovIBNetwork it makes a
 // NetworkAttachmentDefinition.
 //
 // What a node shall have is decided in package sriov, what is a good policy in
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -51,7 +53,7 @@ func Run(ctx context.Context, o RunOptions) error {
 		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own, &v1.SriovOperatorConfig{}: own,
-			&v1.SriovIBNetwork{}: own,
+			&v1.SriovIBNetwork{}: own, &corev1.Pod{}: failedPods(),
 		}},
 	})
 	if err != nil {
@@ -78,7 +80,7 @@ type Options struct {
 
 // SetupWithManager adds the controllers of the sriov-operator process.
 //
-// RBAC, in all: nodes get, list, watch; pods get; pods/eviction create; events.k8s.io/events create, patch;
+// RBAC, in all: nodes get, list, watch; pods get, list, watch; pods/eviction create; events.k8s.io/events create, patch;
 // network-attachment-definitions get, list, watch, create, patch, delete.
 // RBAC, in the product's namespace: sriovnetworknodepolicies, sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch;
 // sriovnetworknodepolicies/status, sriovnetworknodestates/status patch; sriovnetworknodestates get, list, watch, create, patch, delete;
@@ -98,6 +100,9 @@ func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	}
 	if err := setupNetworks(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of networks: %w", err)
+	}
+	if err := setupRefused(mgr, o); err != nil {
+		return fmt.Errorf("set up the controller of refused pods: %w", err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/retry"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -68,6 +69,7 @@ func startWith(t *testing.T, o Options) *rig {
 	api := testapi.Start(t)
 	mgr, err := ctrl.NewManager(api.Config, ctrl.Options{
 		Scheme: api.Scheme, Metrics: metricsserver.Options{BindAddress: "0"}, WebhookServer: api.WebhookServer(),
+		Cache:      cache.Options{ByObject: map[client.Object]cache.ByObject{&corev1.Pod{}: failedPods()}},
 		Controller: config.Controller{SkipNameValidation: new(true)}, // -count runs it again in one process
 	})
 	must(t, err)
