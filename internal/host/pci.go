@@ -149,18 +149,19 @@ type view struct {
 	routes []Route // default routes, for PFs
 }
 
-func (h *Host) look() (view, error) {
+// look sees the RDMA devices of the PCI functions that are wanted, and all links.
+func (h *Host) look(want func(pci string) bool) (view, error) {
 	v := view{sys: h.sys()}
 	var err error
 	if v.links, err = h.rawLinks(NodeNS); err != nil {
 		return v, err
 	}
-	v.rdma, err = h.RDMADevices(NodeNS)
+	v.rdma, err = h.rdmaDevices(NodeNS, want)
 	return v, err
 }
 
 func (h *Host) lookWithRoutes() (view, error) {
-	v, err := h.look()
+	v, err := h.look(func(string) bool { return true })
 	if err != nil {
 		return v, err
 	}
@@ -321,7 +322,7 @@ func (h *Host) VF(pci string) (VF, error) {
 	if err != nil {
 		return VF{}, err
 	}
-	v, err := h.look()
+	v, err := h.look(func(of string) bool { return of == pci })
 	if err != nil {
 		return VF{}, fmt.Errorf("looking at %s: %w", pci, err)
 	}

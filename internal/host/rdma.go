@@ -51,6 +51,24 @@ func (h *Host) SetRDMAMode(m RDMAMode) error {
 // namespace; the rest comes from a sysfs of the namespace, since netlink tells neither
 // the PCI function nor the port's GUID.
 func (h *Host) RDMADevices(ns NS) ([]RDMADevice, error) {
+	return h.rdmaDevices(ns, func(string) bool { return true })
+}
+
+// RDMAByPCI is the device of a PCI function, seen from a namespace; ErrNotFound when it is not there. It reads no other device's
+// attributes: each costs the driver a question to its card.
+func (h *Host) RDMAByPCI(ns NS, pci string) (RDMADevice, error) {
+	devices, err := h.rdmaDevices(ns, func(of string) bool { return of == pci })
+	if err == nil && (len(devices) == 0 || pci == "") {
+		err = fmt.Errorf("RDMA device of PCI function %s in %s: %w", pci, ns.where(), ErrNotFound)
+	}
+	if err != nil {
+		return RDMADevice{}, err
+	}
+	return devices[0], nil
+}
+
+// rdmaDevices reads those whose PCI function, "" for a software device, is wanted.
+func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, error) {
 	found, err := h.rdmaLinks(ns)
 	if err != nil || len(found) == 0 {
 		return nil, err
@@ -58,6 +76,9 @@ func (h *Host) RDMADevices(ns NS) ([]RDMADevice, error) {
 	var devices []RDMADevice
 	err = h.withSysfs(ns, func(sys sysfs) error {
 		for _, l := range found {
+			if !want(pciOf(sys.rdma(l.Attrs.Name))) {
+				continue
+			}
 			d, err := sys.readRDMA(l.Attrs.Name)
 			if errors.Is(err, ErrNotFound) {
 				continue // it left since the list was made
@@ -94,9 +115,12 @@ func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 	return found, nil
 }
 
+// rdma is the folder of an RDMA device.
+func (s sysfs) rdma(name string) string { return filepath.Join(string(s), "class/infiniband", name) }
+
 // readRDMA reads a device and its first port (sysfs-class-infiniband in the kernel's ABI documents).
 func (s sysfs) readRDMA(name string) (RDMADevice, error) {
-	dir := filepath.Join(string(s), "class/infiniband", name)
+	dir := s.rdma(name)
 	guid, err := read(dir, "node_guid")
 	if err != nil {
 		return RDMADevice{}, fmt.Errorf("RDMA device %s: %w", name, err)

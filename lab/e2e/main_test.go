@@ -26,7 +26,7 @@ var (
 )
 
 // The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen pods and 28 VFs.
-const cards, memoryMiB = 2, 1536
+const cards, memoryMiB, cpus = 2, 1536, 2
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -65,7 +65,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	laboratory = lab
 	options := cluster.DefaultOptions()
-	options.Cards, options.MemoryMiB = cards, memoryMiB
+	options.Cards, options.MemoryMiB, options.CPUs = cards, memoryMiB, cpus
 	if err := lab.Ensure(ctx, options, []string{program, "cell"}); err != nil {
 		return 1, err
 	}

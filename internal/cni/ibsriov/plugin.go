@@ -34,7 +34,7 @@ type Kernel interface {
 	VF(pci string) (host.VF, error)
 	SetVFState(pf string, index int, state host.VFState) error
 	RDMAMode() (host.RDMAMode, error)
-	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)

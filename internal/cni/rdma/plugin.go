@@ -22,7 +22,7 @@ const Type = "rdma"
 // Kernel is what the plugin needs of the node.
 type Kernel interface {
 	RDMAMode() (host.RDMAMode, error)
-	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
 	Links(ns host.NS) ([]host.Link, error)
 }

@@ -29,14 +29,14 @@ type kernel struct {
 
 func (k *kernel) RDMAMode() (host.RDMAMode, error) { return k.mode, nil }
 
-func (k *kernel) RDMADevices(ns host.NS) ([]host.RDMADevice, error) {
-	if ns == pod && k.dead {
-		return nil, host.ErrNSGone
+func (k *kernel) RDMAByPCI(ns host.NS, of string) (host.RDMADevice, error) {
+	switch {
+	case ns == pod && k.dead:
+		return host.RDMADevice{}, host.ErrNSGone
+	case ns != k.at || of != pci:
+		return host.RDMADevice{}, host.ErrNotFound
 	}
-	if ns != k.at {
-		return nil, nil
-	}
-	return []host.RDMADevice{{Name: "mlx5_7", PCI: pci, LinkLayer: k.layer}}, nil
+	return host.RDMADevice{Name: "mlx5_7", PCI: pci, LinkLayer: k.layer}, nil
 }
 
 func (k *kernel) MoveRDMA(from host.NS, name string, to host.NS) error {

@@ -47,6 +47,8 @@ type API interface {
 	SetRDMAMode(m host.RDMAMode) error
 	// RDMADevices lists the devices visible in a namespace.
 	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	// RDMAByPCI finds the device of a PCI function in a namespace; ErrNotFound.
+	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	// MoveRDMA moves a device by name. The kernel tears down all its clients: its IPoIB netdev is re-created in
 	// the first namespace by kernels before 6.16 or so, and follows the device by later ones; callers look.
 	MoveRDMA(from host.NS, name string, to host.NS) error

@@ -406,6 +406,7 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 		"MoveLink to":          func() error { _, err := h.MoveLink(live, l.Index, ns, "x0"); return err },
 		"MoveRDMA":             func() error { return h.MoveRDMA(ns, "mlx5_99", host.NodeNS) },
 		"RDMADevices":          func() error { _, err := h.RDMADevices(ns); return err },
+		"RDMAByPCI":            func() error { _, err := h.RDMAByPCI(ns, "0000:ff:1f.7"); return err },
 		"RenameLink":           func() error { return h.RenameLink(ns, 2, "x0") },
 		"SetLinkUp":            func() error { return h.SetLinkUp(ns, 2) },
 		"SetLinkDown":          func() error { return h.SetLinkDown(ns, 2) },

@@ -194,6 +194,19 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	if len(devices) != 1 || devices[0].PCI != vf.PCI || devices[0].Name != vf.RDMA.Name || devices[0].PortGUID != vf.PortGUID || devices[0].NS != ns || devices[0].LinkLayer != host.InfiniBand {
 		t.Errorf("RDMA devices in the pod: %+v", devices)
 	}
+	same := func(a, b host.RDMADevice) bool {
+		return a.NS == b.NS && a.Index == b.Index && a.Name == b.Name && a.PCI == b.PCI && a.PortGUID == b.PortGUID // its state may change
+	}
+	if d, err := h.RDMAByPCI(ns, vf.PCI); err != nil || !same(d, devices[0]) {
+		t.Errorf("the RDMA device in the pod by its function: %+v, %v; want %+v", d, err, devices[0])
+	}
+	for _, pci := range []string{vf.PCI, "0000:ff:1f.7", ""} {
+		_, err := h.RDMAByPCI(host.NodeNS, pci)
+		is(t, "RDMAByPCI of "+pci+" on the node", err, host.ErrNotFound)
+	}
+	if d, err := h.RDMAByPCI(host.NodeNS, other.PCI); err != nil || !same(d, *other.RDMA) {
+		t.Errorf("the other RDMA device by its function: %+v, %v; want %+v", d, err, *other.RDMA)
+	}
 	now, err := h.VF(vf.PCI)
 	ok(t, err)
 	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" || now.PortGUID != vf.PortGUID {

@@ -148,6 +148,20 @@ func (f *Fake) RDMADevices(ns host.NS) ([]host.RDMADevice, error) {
 	return all, nil
 }
 
+// RDMAByPCI implements API.
+func (f *Fake) RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error) {
+	devices, err := f.RDMADevices(ns)
+	if err != nil {
+		return host.RDMADevice{}, err
+	}
+	for _, d := range devices {
+		if d.PCI == pci && pci != "" {
+			return d, nil
+		}
+	}
+	return host.RDMADevice{}, fmt.Errorf("RDMA device of PCI function %s in %s: %w", pci, where(ns), host.ErrNotFound)
+}
+
 // MoveRDMA implements API.
 func (f *Fake) MoveRDMA(from host.NS, name string, to host.NS) error {
 	return f.effect(fmt.Sprintf("MoveRDMA %s from %s to %s", name, where(from), where(to)), func() error {
