@@ -83,7 +83,7 @@ func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
 	return nil, nil
 }
 
-// attachAll records every attachment, then makes them in order. On failure it undoes all.
+// attachAll records every attachment, then makes them, beside each other as far as they allow. On failure it undoes all.
 func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types100.Result, error) {
 	end := c.phases.Start(cni.PhaseRecord)
 	err := s.record(c, g)
@@ -91,13 +91,19 @@ func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types1
 	if err != nil {
 		return nil, fmt.Errorf("record the attachments: %w", err)
 	}
-	results := make([]*types100.Result, 0, len(g.list))
-	for i := range g.list {
-		res, err := s.attach(ctx, c, g, &g.list[i])
-		if err != nil {
-			return nil, s.undo(ctx, c, err)
-		}
-		results = append(results, res)
+	results := make([]*types100.Result, len(g.list))
+	order := newTurns(len(g.list))
+	err = order.run(ctx, func(i int) (err error) {
+		var phases cni.Phases // of this attachment: what runs beside another's adds up
+		defer func() { c.phases.Add(phases.List()) }()
+		results[i], err = s.attach(ctx, c, g, i, order, &phases)
+		return err
+	})
+	if err == nil {
+		err = s.defaultRoute(ctx, c, g, results)
+	}
+	if err != nil {
+		return nil, s.undo(ctx, c, err)
 	}
 	return results, nil
 }
@@ -131,9 +137,11 @@ func (s *Service) record(c *call, g gathered) error {
 }
 
 // attach runs one network and records its result.
-func (s *Service) attach(ctx context.Context, c *call, g gathered, p *planned) (*types100.Result, error) {
-	call := s.callFor(c.containerID, c.netns, p.list.Name, p.ifname, c.phases)
+func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns, phases *cni.Phases) (*types100.Result, error) {
+	p := &g.list[i]
+	call := s.callFor(c.containerID, c.netns, p.list.Name, p.ifname, phases)
 	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
+	call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
 	if g.pod != nil {
 		call.Pod = ipam.PodFrom(g.pod)
 	}
@@ -141,15 +149,22 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, p *planned) (
 		call.Interfaces = append(call.Interfaces, g.list[i].ifname)
 	}
 	res, err := s.runner.Add(ctx, p.list, call)
+	if err == nil {
+		defer phases.Start(cni.PhaseRecord)()
+		err = s.recordResult(c.containerID, p, res)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attach network %s as %s: %w", p.title(), p.ifname, err)
 	}
+	return res, nil
+}
+
+func (s *Service) recordResult(containerID string, p *planned, res *types100.Result) error {
 	raw, err := json.Marshal(res)
 	if err != nil {
-		return nil, fmt.Errorf("attach network %s as %s: encode the result: %w", p.title(), p.ifname, err)
+		return fmt.Errorf("encode the result: %w", err)
 	}
-	defer c.phases.Start(cni.PhaseRecord)()
-	err = s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+	err = s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(p.list.Name, p.ifname)
 		if a == nil {
 			return errors.New("its record has gone")
@@ -158,9 +173,9 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, p *planned) (
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("attach network %s as %s: record the result: %w", p.title(), p.ifname, err)
+		return fmt.Errorf("record the result: %w", err)
 	}
-	return res, nil
+	return nil
 }
 
 // callFor is what all of one attachment's plugins are called with.

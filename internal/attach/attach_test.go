@@ -346,8 +346,6 @@ func TestRefusals(t *testing.T) {
 		"GUID asked for": {map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"ib-sriov","namespace":"kube-system","infiniband-guid":"02:00:00:00:00:00:00:01"}]`},
 			nil, cni.CodeInvalidConfig, []string{"GUID 02:00:00:00:00:00:00:01 is asked for and VF " + vf0 + " has"}},
 		"no primary network": {nil, nil, cni.CodeTryAgainLater, []string{"no cluster default network", "found nothing"}},
-		"default-route": {map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`},
-			nil, cni.CodeInvalidConfig, []string{"default-route"}},
 		"namespace isolation": {annotations("ipoib"), func(n *node) { n.options.NamespaceIsolation = true; n.start() }, cni.CodeInvalidConfig,
 			[]string{"namespace isolation", "default/p", "kube-system/ipoib"}},
 		"meta plugin as network": {annotations("loop"), func(n *node) {

@@ -123,14 +123,10 @@ func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]pla
 		}
 		list = append(list, planned{network: n, selection: e, ifname: e.InterfaceRequest})
 	}
-	return list, nil
+	return list, checkDefaultRoute(pod, list)
 }
 
 func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod, e *cncfv1.NetworkSelectionElement) (network, error) {
-	if len(e.GatewayRequest) > 0 {
-		return network{}, cni.Errorf(cni.CodeInvalidConfig, "leave default-route out; the default network keeps the default route",
-			"network %s asks for default-route, which is not supported yet", e.Key())
-	}
 	if s.NamespaceIsolation || c.conf.NamespaceIsolation {
 		global := append(slices.Clone(s.GlobalNamespaces), c.conf.GlobalNamespaces...)
 		if e.Namespace != pod.Namespace && !slices.Contains(global, e.Namespace) {

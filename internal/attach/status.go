@@ -111,7 +111,7 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default, Result: res}
+		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute, Result: res}
 		if a.NAD != "" {
 			one.Network = a.NAD
 		}

@@ -14,6 +14,7 @@ const (
 	PhaseAddress     = "address"     // allocation, addresses, routes
 	PhaseCoordinator = "coordinator"
 	PhaseExec        = "exec" // plugins on disk
+	PhaseTurn        = "turn" // waiting for the pod's networks before
 	PhaseStatus      = "status"
 )
 
@@ -24,7 +25,7 @@ type Phase struct {
 }
 
 // Phases adds up durations by phase, in order of first appearance. Time spent in a phase begun inside another counts for
-// the inner one alone. The zero value and nil are ready for use; it is not for concurrent use by several attachments.
+// the inner one alone. The zero value and nil are ready for use; attachments made beside each other have one each.
 type Phases struct {
 	mu    sync.Mutex
 	list  []Phase
@@ -76,6 +77,18 @@ func (p *Phases) add(name string, d time.Duration) {
 		}
 	}
 	p.list = append(p.list, Phase{name, d})
+}
+
+// Add adds what others collected.
+func (p *Phases) Add(list []Phase) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range list {
+		p.add(x.Name, x.Duration)
+	}
 }
 
 // List is what was collected so far.

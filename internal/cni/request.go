@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -19,6 +20,18 @@ type Plugin interface {
 	Add(ctx context.Context, r *Request) (*types100.Result, error)
 	Del(ctx context.Context, r *Request) error
 	Check(ctx context.Context, r *Request) error
+}
+
+// Beside is a plugin whose Add may run beside that of other networks of the pod until it calls WaitTurn: up to there it touches its own interface and
+// device, and nothing that tells which of the pod's networks came first. Every other plugin waits for those before it.
+type Beside interface {
+	Plugin
+	RunsBeside()
+}
+
+// DefaultRouter is a plugin that can make an interface of a pod carry the pod's default routes, one for each gateway, in place of the others'.
+type DefaultRouter interface {
+	SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error
 }
 
 // DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the
@@ -53,6 +66,17 @@ type Request struct {
 	IPAM IPAM
 	// Phases collects durations; nil collects nothing.
 	Phases *Phases
+	// Turn is the call's.
+	Turn func(ctx context.Context) error
+}
+
+// WaitTurn returns when the networks before this one in the pod are attached, or with an error when that will not be.
+func (r *Request) WaitTurn(ctx context.Context) error {
+	if r.Turn == nil {
+		return nil
+	}
+	defer r.Phases.Start(PhaseTurn)()
+	return r.Turn(ctx)
 }
 
 // State is a plugin's durable memory of one attachment. Save is on disk when it returns.

@@ -77,7 +77,16 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("the runtime gave up: %w", err)
 	}
-	if p, ok := s.runner.Plugins[path]; ok {
+	p, ours := s.runner.Plugins[path]
+	if _, beside := p.(Beside); !beside && s.call.Turn != nil {
+		end := s.call.Phases.Start(PhaseTurn)
+		err := s.call.Turn(ctx)
+		end()
+		if err != nil {
+			return nil, err
+		}
+	}
+	if ours {
 		return s.inProcess(ctx, path, p, stdin, environ)
 	}
 	defer s.call.Phases.Start(PhaseExec)()
@@ -130,7 +139,7 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 		s.restore(prev)
 	}
 	req := &Request{ContainerID: env["CNI_CONTAINERID"], NetNS: host.NS(env["CNI_NETNS"]), IfName: env["CNI_IFNAME"], Args: args, Conf: stdin,
-		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD, Interfaces: s.call.Interfaces, Phases: s.call.Phases}
+		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD, Interfaces: s.call.Interfaces, Phases: s.call.Phases, Turn: s.call.Turn}
 	if s.call.State != nil {
 		req.State = s.call.State(name)
 	}

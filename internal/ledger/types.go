@@ -52,6 +52,8 @@ type Attachment struct {
 	Direct []DirectCall `json:"direct,omitempty"`
 	// Default marks the attachment whose result is the sandbox's.
 	Default bool `json:"default,omitempty"`
+	// DefaultRoute marks one that carries the pod's default route because the pod asked for it.
+	DefaultRoute bool `json:"defaultRoute,omitempty"`
 	// Config is the CNI configuration list as it was run.
 	Config json.RawMessage `json:"config,omitempty"`
 	// RuntimeConfig holds the capability arguments it was run with.

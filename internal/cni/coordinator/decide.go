@@ -318,6 +318,12 @@ func (p *plan) takeDefault(f facts, this, holder nic, v6 bool) {
 		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route but has no gateway: the default route stays on %s", this.Name, holder.Name))
 		return
 	}
+	p.giveWay(f, holder, v6)
+	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
+}
+
+// giveWay takes the default route off an interface that keeps its ways for what is sent from its addresses.
+func (p *plan) giveWay(f facts, holder nic, v6 bool) {
 	p.sourceTable(f, holder, v6)
 	if f.podEnd != nil {
 		for _, r := range f.podRoutes {
@@ -329,7 +335,6 @@ func (p *plan) takeDefault(f facts, this, holder nic, v6 bool) {
 	}
 	old, _ := f.defaultOn(holder.Index, v6)
 	p.podDrop = append(p.podDrop, old)
-	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
 }
 
 // absent tells whether the interface that is to keep the default route is not in the pod and, as far as is known, will not come.

@@ -62,6 +62,9 @@ const (
 	lookAgain = 10 * time.Millisecond
 )
 
+// RunsBeside implements cni.Beside.
+func (p *Plugin) RunsBeside() {}
+
 // Add implements cni.Plugin.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	req, err := parse(r)
@@ -209,6 +212,9 @@ func pause(ctx context.Context) error {
 // configure gives the link its addresses and says what the pod has.
 func (p *Plugin) configure(ctx context.Context, r *cni.Request, st state, link host.Link) (*types100.Result, error) {
 	res, err := cni.Addresses(ctx, r, 0)
+	if err == nil {
+		err = r.WaitTurn(ctx) // of the routes that two networks have the first one's stays
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,9 @@ type state struct {
 	HardwareAddr string `json:"hardwareAddr,omitempty"`
 }
 
+// RunsBeside implements cni.Beside.
+func (p *Plugin) RunsBeside() {}
+
 // Add implements cni.Plugin.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	c, err := parse(r)
@@ -196,6 +199,9 @@ func identifier(r *cni.Request, link host.Link) ib.GUID {
 
 func (p *Plugin) configure(ctx context.Context, r *cni.Request, link host.Link) (*types100.Result, error) {
 	res, err := cni.Addresses(ctx, r, 0)
+	if err == nil {
+		err = r.WaitTurn(ctx) // of the routes that two networks have the first one's stays
+	}
 	if err != nil {
 		return nil, err
 	}

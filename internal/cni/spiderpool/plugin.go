@@ -54,6 +54,9 @@ type state struct {
 	PodUID string `json:"podUID"`
 }
 
+// RunsBeside implements cni.Beside: a pod's address requests wait for each other where they have to.
+func (p *Plugin) RunsBeside() {}
+
 // Add implements cni.Plugin.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	defer r.Phases.Start(cni.PhaseAddress)()

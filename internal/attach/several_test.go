@@ -1,0 +1,240 @@
+package attach
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/hosttest"
+)
+
+// several is a pod with three networks, one of which takes the default route.
+func several() map[string]string {
+	return map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: `[{"name":"ib-sriov","namespace":"kube-system"},
+		{"name":"ipoib","namespace":"kube-system","interface":"ib9","default-route":["172.91.0.254"]}]`}
+}
+
+func TestDefaultRouteOfANetwork(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", several())
+	before := n.snapshot()
+	var res types100.Result
+	must(t, json.Unmarshal(n.mustCall("ADD", "p"), &res))
+	if len(res.Routes) > 0 {
+		t.Errorf("the first network's result still has routes %v", res.Routes)
+	}
+	ib9, err := n.fake.LinkByName(podNS, "ib9")
+	must(t, err)
+	for _, table := range []int{0, 1000 + ib9.Index} {
+		var defaults []host.Route
+		routes, err := n.fake.Routes(podNS, table)
+		must(t, err)
+		for _, r := range routes {
+			if r.Dst.Bits() == 0 {
+				defaults = append(defaults, r)
+			}
+		}
+		if len(defaults) != 1 || defaults[0].Index != ib9.Index || defaults[0].Gateway.String() != "172.91.0.254" {
+			t.Errorf("default routes of table %d are %v, want one, by 172.91.0.254 on ib9 (%d)", table, defaults, ib9.Index)
+		}
+	}
+	eth0, err := n.fake.LinkByName(podNS, "eth0")
+	must(t, err)
+	own, err := n.fake.Routes(podNS, 1000+eth0.Index)
+	must(t, err)
+	if !slices.ContainsFunc(own, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == eth0.Index }) {
+		t.Errorf("eth0's own table has %v, want the default route that it had", own)
+	}
+	must(t, n.service.writeStatus(context.Background(), "sandbox-p"))
+	var status []cncfv1.NetworkStatus
+	must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
+	var got []string
+	for _, s := range status {
+		got = append(got, fmt.Sprintf("%s default=%t gateway=%v", s.Interface, s.Default, s.Gateway))
+	}
+	if diff := cmp.Diff([]string{"eth0 default=true gateway=[]", "net1 default=false gateway=[]", "ib9 default=true gateway=[172.91.0.254]"}, got); diff != "" {
+		t.Errorf("network-status (-want +got):\n%s", diff)
+	}
+	n.mustCall("CHECK", "p")
+	n.mustCall("DEL", "p")
+	n.collect()
+	n.same(before, "after DEL")
+}
+
+func TestDefaultRouteRefusals(t *testing.T) {
+	for name, test := range map[string]struct{ networks, nic, want string }{
+		"two gateways": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1","172.91.0.2"]}]`, "", "another one of the same family"},
+		"two networks": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]},{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "",
+			"another one of the same family"},
+		"two wishes":  {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "eth0", `is "eth0", and network kube-system/ipoib asks for the default route on net1`},
+		"unreachable": {`[{"name":"ipoib","namespace":"kube-system","default-route":["10.9.9.9"]}]`, "", "a gateway has to be in a network of net1, whose addresses are [172.91.0.101]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			a := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: test.networks}
+			if test.nic != "" {
+				a["ipam.spidernet.io/default-route-nic"] = test.nic
+			}
+			n.pod("p", a)
+			before := n.snapshot()
+			resp := n.call("ADD", "p")
+			if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Error(), test.want) {
+				t.Errorf("error %v, want one with %q", resp.Error, test.want)
+			}
+			n.collect()
+			n.same(before, "after the refusal")
+		})
+	}
+}
+
+// A kernel call that fails at every step of an ADD of three networks, which run beside each other, and an agent that dies there.
+func TestFaultWithSeveralNetworks(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", several())
+	n.fake.Revive()
+	n.mustCall("ADD", "p")
+	steps := n.fake.Steps()
+	for k := 1; k <= steps; k++ {
+		t.Run(fmt.Sprintf("fault/step %d", k), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, hosttest.Options{FollowRDMA: k%2 == 0})
+			n.pod("p", several())
+			before := n.snapshot()
+			if k%3 == 0 {
+				n.fake.FailAfter(k, errInjected)
+			} else {
+				n.fake.FailAt(k, errInjected)
+			}
+			resp := n.call("ADD", "p")
+			n.fake.Revive()
+			switch {
+			case resp.Error == nil: // the announcement may fail
+				n.mustCall("DEL", "p")
+			case !strings.Contains(resp.Error.Error(), errInjected.Error()) || strings.Contains(resp.Error.Error(), errGivenUp.Error()):
+				t.Errorf("error %q, want the cause and no other", resp.Error)
+			}
+			n.collect()
+			n.same(before, "after the fault")
+			n.mustCall("ADD", "p")
+		})
+		t.Run(fmt.Sprintf("crash/step %d", k), func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, hosttest.Options{FollowRDMA: k%2 == 1})
+			n.pod("p", several())
+			before := n.snapshot()
+			n.fake.CrashAt(k, k%3 == 0)
+			n.call("ADD", "p")
+			n.fake.Revive()
+			if k%4 == 0 {
+				n.fake.DeleteNS(podNS)
+			}
+			n.start()
+			n.collect()
+			if k%4 != 0 && recorded(n) {
+				n.mustCall("DEL", "p")
+				n.collect()
+			}
+			n.same(before, "after the next agent's first pass")
+		})
+	}
+}
+
+// meeting is a plugin that goes on once all have come, and then says in which order they got their turn.
+type meeting struct {
+	come  sync.WaitGroup
+	mu    sync.Mutex
+	order []string
+}
+
+func (m *meeting) RunsBeside() {}
+
+func (m *meeting) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
+	m.come.Done()
+	all := make(chan struct{})
+	go func() { m.come.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(20 * time.Second):
+		return nil, errors.New("the others did not come")
+	}
+	if strings.HasPrefix(r.IfName, "slow") {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := r.WaitTurn(ctx); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.order = append(m.order, r.IfName)
+	if strings.HasPrefix(r.IfName, "bad") {
+		return nil, errInjected
+	}
+	return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}, nil
+}
+
+func (m *meeting) Del(context.Context, *cni.Request) error   { return nil }
+func (m *meeting) Check(context.Context, *cni.Request) error { return nil }
+
+// alone is a plugin that may not run beside another: it looks at what the ones before it did.
+type alone struct{ meeting *meeting }
+
+func (a alone) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
+	a.meeting.mu.Lock()
+	defer a.meeting.mu.Unlock()
+	a.meeting.order = append(a.meeting.order, r.IfName+", alone")
+	return r.Prev, nil
+}
+
+func (a alone) Del(context.Context, *cni.Request) error   { return nil }
+func (a alone) Check(context.Context, *cni.Request) error { return nil }
+
+func TestNetworksAttachBesideEachOther(t *testing.T) {
+	for name, test := range map[string]struct {
+		interfaces []string
+		want       []string
+		failure    string
+	}{
+		"in order": {[]string{"slow1", "fast2", "slow3", "fast4"},
+			[]string{"slow1", "slow1, alone", "fast2", "fast2, alone", "slow3", "slow3, alone", "fast4", "fast4, alone"}, ""},
+		"one fails": {[]string{"slow1", "bad2", "fast3"}, []string{"slow1", "slow1, alone", "bad2"}, "attach network kube-system/meet as bad2: plugin meet: injected"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			m := &meeting{}
+			n.options.Plugins["meet"], n.options.Plugins["alone"] = m, alone{m}
+			n.start()
+			n.network("kube-system", "meet", `{"cniVersion":"1.0.0","name":"meet","plugins":[{"type":"meet"},{"type":"alone"}]}`, "")
+			a := annotations("ipoib")
+			var list []string
+			for _, i := range test.interfaces {
+				list = append(list, "kube-system/meet@"+i)
+			}
+			a[cncfv1.AnnotationNetworks] = strings.Join(list, ",")
+			n.pod("p", a)
+			before := n.snapshot()
+			m.come.Add(len(test.interfaces))
+			resp := n.call("ADD", "p")
+			if (resp.Error == nil) != (test.failure == "") || resp.Error != nil && resp.Error.Msg != test.failure {
+				t.Errorf("error %v, want %q", resp.Error, test.failure)
+			}
+			if diff := cmp.Diff(test.want, m.order); diff != "" {
+				t.Errorf("order (-want +got):\n%s", diff)
+			}
+			n.mustCall("DEL", "p")
+			n.collect()
+			n.same(before, "after DEL")
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// SetDefaultRoutes implements cni.DefaultRouter, for a pod whose networks are all attached. Interfaces that had a default route keep it in a
+// table of their own for what is sent from their addresses, as with default-route-nic.
+func (p *Plugin) SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error {
+	f := facts{set: settings{tunePodRoutes: true}, pod: pod, ifname: ifname}
+	var err error
+	if f.podEnd, err = p.find(pod, podVeth); err != nil {
+		return err
+	}
+	if f.nics, err = p.nics(pod); err != nil {
+		return err
+	}
+	if f.podRoutes, err = p.Kernel.Routes(pod, 0); err != nil {
+		return fmt.Errorf("list the pod's routes: %w", err)
+	}
+	i := slices.IndexFunc(f.nics, func(n nic) bool { return n.Name == ifname })
+	if i < 0 {
+		return fmt.Errorf("interface %s in the pod: %w", ifname, host.ErrNotFound)
+	}
+	var all plan
+	for _, gateway := range gateways {
+		all.carryDefault(f, f.nics[i], gateway)
+		if err := p.replaceOwnDefault(f, f.nics[i], gateway); err != nil {
+			return err
+		}
+	}
+	for _, remark := range all.remarks {
+		slog.WarnContext(ctx, "coordinator: "+remark, "ifname", ifname)
+	}
+	if err := p.applyPod(ctx, f, all); err != nil {
+		return p.explain(err, f.nics[i], gateways)
+	}
+	return nil
+}
+
+// carryDefault moves the default route of a family to an interface, from whichever have it.
+func (p *plan) carryDefault(f facts, this nic, gateway netip.Addr) {
+	v6 := gateway.Is6()
+	if old, ok := f.defaultOn(this.Index, v6); ok {
+		p.podDrop = append(p.podDrop, old)
+	}
+	for _, n := range f.nics {
+		if _, ok := f.defaultOn(n.Index, v6); ok && n.Index != this.Index {
+			p.giveWay(f, n, v6)
+		}
+	}
+	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
+}
+
+// replaceOwnDefault is for the table of a later interface's own, whose default route goes by the pool's gateway.
+func (p *Plugin) replaceOwnDefault(f facts, this nic, gateway netip.Addr) error {
+	table := tableOf(this)
+	routes, err := p.Kernel.Routes(f.pod, table)
+	if err != nil {
+		return fmt.Errorf("list the pod's routes of table %d: %w", table, err)
+	}
+	i := slices.IndexFunc(routes, func(r host.Route) bool { return r.Dst == everything(gateway.Is6()) && r.Index == this.Index })
+	if i < 0 || routes[i].Gateway == gateway {
+		return nil
+	}
+	if err := p.Kernel.DeleteRoute(f.pod, routes[i]); err != nil {
+		return fmt.Errorf("take the default route off table %d: %w", table, err)
+	}
+	err = p.Kernel.AddRoute(f.pod, host.Route{Dst: everything(gateway.Is6()), Gateway: gateway, Index: this.Index, Table: table})
+	if err != nil {
+		return p.explain(fmt.Errorf("add the pod's default route of table %d: %w", table, err), this, []netip.Addr{gateway})
+	}
+	return nil
+}
+
+// explain adds what people get wrong most to the kernel's "network is unreachable".
+func (p *Plugin) explain(err error, this nic, gateways []netip.Addr) error {
+	if errors.Is(err, host.ErrExists) {
+		return err
+	}
+	return cni.Errorf(cni.CodeInvalidConfig, fmt.Sprintf("a gateway has to be in a network of %s, whose addresses are %v", this.Name, this.addrs),
+		"default-route %v on %s: %w", gateways, this.Name, err)
+}
