@@ -9,6 +9,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
@@ -38,6 +39,9 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	}
 	end := c.phases.Start(cni.PhaseGather)
 	g, err := s.gather(ctx, c)
+	if err == nil {
+		err = s.supersede(ctx, c, g.pod)
+	}
 	if err == nil {
 		err = s.claimDevices(ctx, c, g)
 	}
@@ -130,6 +134,7 @@ func (s *Service) record(c *call, g gathered) error {
 		sb.NetNS, sb.Pod, sb.StatusPending = string(c.netns), c.pod(), g.pod != nil
 		if g.pod != nil {
 			sb.Pod.UID = string(g.pod.UID)
+			sb.GraceSeconds = ptr.Deref(g.pod.Spec.TerminationGracePeriodSeconds, 0)
 		}
 		sb.Attachments = append(sb.Attachments, attachments...)
 		return nil

@@ -39,7 +39,7 @@ func (s *Service) collectLoop(ctx context.Context) {
 	}
 }
 
-// Collect makes one pass: it finishes sandboxes whose namespace has gone or whose call was interrupted, gives noted
+// Collect makes one pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
 // addresses back, and has missing network-status written. It leaves alone what a call is working on.
 func (s *Service) Collect(ctx context.Context) error {
 	all, err := s.Ledger.Sandboxes()
@@ -54,7 +54,8 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	return errors.Join(append(errs, s.release(ctx))...)
+	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all))
+	return errors.Join(errs...)
 }
 
 // leftOver: no working pod can have it.

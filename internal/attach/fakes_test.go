@@ -66,6 +66,9 @@ type node struct {
 	liveReads int
 	asked     ipam.Request // the last one for an address
 
+	kubeletHas  map[string]bool // pods, "namespace/name"
+	kubeletDown bool
+
 	settled     map[string]bool // by pod UID
 	settleFails bool
 }
@@ -250,6 +253,13 @@ func (n *node) Devices(_ context.Context, _, name string) (map[string][]string, 
 		return d, nil
 	}
 	return n.devices, nil
+}
+
+func (n *node) Pods(context.Context) (map[string]bool, error) {
+	if n.kubeletDown {
+		return nil, errors.New("the kubelet does not answer")
+	}
+	return n.kubeletHas, nil
 }
 
 func (n *node) WriteStatus(_ context.Context, pod ledger.Pod, status string) error {

@@ -39,9 +39,11 @@ type NetworkSource interface {
 	Network(ctx context.Context, namespace, name string) (*cncfv1.NetworkAttachmentDefinition, error)
 }
 
-// DeviceSource tells which devices the kubelet gave to a pod: resource to device IDs, sorted.
+// DeviceSource is the kubelet: which devices it gave to a pod, resource to device IDs, sorted, and which pods it has.
 type DeviceSource interface {
 	Devices(ctx context.Context, namespace, name string) (map[string][]string, error)
+	// Pods are the "namespace/name" of all pods that the kubelet has to do with.
+	Pods(ctx context.Context) (map[string]bool, error)
 }
 
 // StatusWriter writes the network-status annotation of the pod with that UID; ErrNotFound when it is gone.
@@ -114,6 +116,8 @@ type Service struct {
 	kick    chan struct{} // wakes the collector
 	status  *statusQueue
 	gone    finished
+	missed  missed
+	now     func() time.Time
 }
 
 // New checks the options and makes a Service.
@@ -134,7 +138,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of CNI calls: %w", err)
 	}
-	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1)}
+	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
 	s.status = newStatusQueue(s)
 	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater, Masters: s.masters}}
 	for name, p := range o.Plugins {

@@ -79,7 +79,7 @@ func TestDefaultRouteRefusals(t *testing.T) {
 		"two networks": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]},{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "",
 			"another one of the same family"},
 		"two wishes":  {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "eth0", `is "eth0", and network kube-system/ipoib asks for the default route on net1`},
-		"unreachable": {`[{"name":"ipoib","namespace":"kube-system","default-route":["10.9.9.9"]}]`, "", "a gateway has to be in a network of net1, whose addresses are [172.91.0.101]"},
+		"unreachable": {`[{"name":"ipoib","namespace":"kube-system","default-route":["10.9.9.9"]}]`, "", "a gateway has to be in a network of net1, whose addresses are [172.91.0.10"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})

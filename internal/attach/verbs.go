@@ -80,9 +80,12 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
 	for _, sb := range all {
-		i := slices.IndexFunc(sb.Attachments, func(a ledger.Attachment) bool { return a.Default })
-		if i >= 0 && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: sb.Attachments[i].IfName}) {
-			s.forget(ctx, sb.ContainerID)
+		a := sb.DefaultAttachment()
+		if a == nil || slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
+			continue
+		}
+		if err := s.forget(ctx, sb.ContainerID); err != nil { // the collector goes on with it
+			s.Log.Error("could not take down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "error", err)
 		}
 	}
 	primary, err := s.primary(ctx, c)
@@ -97,13 +100,11 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 }
 
 // forget takes a sandbox down unless a call is at work on it.
-func (s *Service) forget(ctx context.Context, containerID string) {
+func (s *Service) forget(ctx context.Context, containerID string) error {
 	unlock, ok := s.locks.collector(containerID)
 	if !ok {
-		return
+		return nil
 	}
 	defer unlock()
-	if err := s.detachAll(ctx, containerID, nil); err != nil {
-		s.Log.Error("could not take down a sandbox that the runtime has forgotten", "sandbox", containerID, "error", err)
-	}
+	return s.detachAll(ctx, containerID, nil)
 }

@@ -36,6 +36,8 @@ type Sandbox struct {
 	Created time.Time `json:"created"`
 	// StatusPending: the pod's network-status has still to be written.
 	StatusPending bool `json:"statusPending,omitempty"`
+	// GraceSeconds is how long the pod may take to end, as it said when it was attached.
+	GraceSeconds int64 `json:"graceSeconds,omitempty"`
 	// Attachments are in the order in which they were made; they are undone in reverse.
 	Attachments []Attachment `json:"attachments,omitempty"`
 }
@@ -87,6 +89,15 @@ type DirectCall struct {
 // Attachment finds an attachment; nil when there is none.
 func (s *Sandbox) Attachment(network, ifname string) *Attachment {
 	i := slices.IndexFunc(s.Attachments, func(a Attachment) bool { return a.Network == network && a.IfName == ifname })
+	if i < 0 {
+		return nil
+	}
+	return &s.Attachments[i]
+}
+
+// DefaultAttachment is the one whose result is the sandbox's; nil when our meta plugin did not make the sandbox.
+func (s *Sandbox) DefaultAttachment() *Attachment {
+	i := slices.IndexFunc(s.Attachments, func(a Attachment) bool { return a.Default })
 	if i < 0 {
 		return nil
 	}

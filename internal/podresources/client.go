@@ -121,6 +121,21 @@ func (c *Client) Holders(ctx context.Context, prefix string) (map[string]string,
 	return out, nil
 }
 
+// Pods are the "namespace/name" of all pods that the kubelet has, with devices or without.
+func (c *Client) Pods(ctx context.Context) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	pods, err := c.list(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the kubelet for its pods: %w", err)
+	}
+	out := map[string]bool{}
+	for _, pod := range pods {
+		out[pod.Namespace+"/"+pod.Name] = true
+	}
+	return out, nil
+}
+
 // devices gathers a pod's devices over its containers; one resource appears once for each NUMA node, and one device in each
 // container that shares it.
 func devices(pod *podresourcesv1.PodResources) map[string][]string {

@@ -1,0 +1,119 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ledger"
+)
+
+// A runtime that lost its state, or crashed at the wrong moment, never asks for the DEL of a sandbox that it does not know any more, and a
+// namespace under a mount lives on without processes. What tells that nothing runs in it is the kubelet: it stops a pod's sandbox before it has
+// another made for the pod, and it has done with a pod that it does not list, some time after the pod's grace.
+
+// forgottenAfter is how long, beyond its grace period, a pod has to be unknown to API server and kubelet both.
+const forgottenAfter = 10 * time.Minute
+
+// supersede takes down what is recorded of earlier sandboxes of a pod for which another one is made.
+func (s *Service) supersede(ctx context.Context, c *call, pod *corev1.Pod) error {
+	if pod == nil {
+		return nil
+	}
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	for _, sb := range all {
+		if sb.Pod.UID != string(pod.UID) || sb.ContainerID == c.containerID || sb.DefaultAttachment() == nil {
+			continue
+		}
+		s.Log.Info("taking down an earlier sandbox of a pod, for which the runtime did not ask", "sandbox", sb.ContainerID, "namespace", pod.Namespace, "pod", pod.Name)
+		if err := s.forget(context.WithoutCancel(ctx), sb.ContainerID); err != nil {
+			return fmt.Errorf("take down the pod's earlier sandbox %s: %w", sb.ContainerID, err)
+		}
+	}
+	return nil
+}
+
+// missed remembers since when sandboxes are without a pod. A restart forgets it, which costs time and nothing else.
+type missed struct {
+	mu    sync.Mutex
+	since map[string]time.Time // by container ID
+}
+
+// check tells whether a sandbox was missed in every pass for so long.
+func (m *missed) check(id string, now time.Time, missing bool, most time.Duration) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !missing {
+		delete(m.since, id)
+		return false
+	}
+	if m.since == nil {
+		m.since = map[string]time.Time{}
+	}
+	if m.since[id].IsZero() {
+		m.since[id] = now
+	}
+	return now.Sub(m.since[id]) > most
+}
+
+// keep forgets sandboxes that are not there any more.
+func (m *missed) keep(all []ledger.Sandbox) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	still := map[string]time.Time{}
+	for _, sb := range all {
+		if since, ok := m.since[sb.ContainerID]; ok {
+			still[sb.ContainerID] = since
+		}
+	}
+	m.since = still
+}
+
+// collectForgotten takes down sandboxes that both API server and kubelet have been without a pod for, longer than any pod takes to end. While one
+// of the two does not answer, nobody is missed.
+func (s *Service) collectForgotten(ctx context.Context, all []ledger.Sandbox) error {
+	var errs []error
+	var listed map[string]bool // by the kubelet; asked once, when a pod is missing
+	s.missed.keep(all)
+	for _, sb := range all {
+		missing, err := s.podGone(ctx, sb)
+		if missing && listed == nil {
+			listed, err = s.Devices.Pods(ctx)
+		}
+		missing = missing && err == nil && !listed[sb.Pod.Namespace+"/"+sb.Pod.Name]
+		if s.missed.check(sb.ContainerID, s.now(), missing, time.Duration(sb.GraceSeconds)*time.Second+forgottenAfter) {
+			s.Log.Info("taking down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name)
+			err = s.forget(ctx, sb.ContainerID)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// podGone tells whether the API server has a sandbox's pod no more. Only what our meta plugin made for a pod counts: of other sandboxes nobody
+// here knows who has them.
+func (s *Service) podGone(ctx context.Context, sb ledger.Sandbox) (bool, error) {
+	if sb.Pod.Name == "" || s.leftOver(sb) || sb.DefaultAttachment() == nil || !s.Kernel.NSExists(host.NS(sb.NetNS)) {
+		return false, nil
+	}
+	pod, err := s.Pods.Cached(ctx, sb.Pod.Namespace, sb.Pod.Name)
+	if err == nil && sameUID(pod, sb.Pod.UID) {
+		return false, nil
+	}
+	pod, err = s.Pods.Live(ctx, sb.Pod.Namespace, sb.Pod.Name)
+	if errors.Is(err, ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look whether pod %s/%s is still there: %w", sb.Pod.Namespace, sb.Pod.Name, err)
+	}
+	return !sameUID(pod, sb.Pod.UID), nil
+}
