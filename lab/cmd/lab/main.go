@@ -58,7 +58,7 @@ func root() *cobra.Command {
 	c.AddCommand(
 		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
 		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
-		cableCommand(), rebootCommand(), restartKubeletCommand(),
+		cableCommand(), rebootCommand(), restartKubeletCommand(), outageCommand(),
 		kubeBinCommand(), cellCommand(),
 	)
 	return c

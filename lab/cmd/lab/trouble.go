@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,25 @@ func rebootCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&hard, "hard", false, "reset the machine without telling it")
+	return c
+}
+
+func outageCommand() *cobra.Command {
+	var d time.Duration
+	c := &cobra.Command{
+		Use:     "outage PROGRAM",
+		GroupID: "trouble",
+		Short:   "End a program of the control plane, such as kube-apiserver, and keep it away for a while",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			l, err := openRunning()
+			if err != nil {
+				return err
+			}
+			return l.Outage(c.Context(), args[0], d)
+		},
+	}
+	c.Flags().DurationVar(&d, "for", time.Minute, "how long")
 	return c
 }
 

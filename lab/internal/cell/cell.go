@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -115,12 +117,31 @@ func (h Handle) Stop(ctx context.Context) error {
 
 // Processes asks a cell, by its control socket, how its programs are.
 func Processes(ctx context.Context, control string) ([]Process, error) {
+	var all []Process
+	answer, err := ask(ctx, control, http.MethodGet, "/processes")
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(answer, &all); err != nil {
+		return nil, fmt.Errorf("reading the cell's answer: %w", err)
+	}
+	return all, nil
+}
+
+// Outage has a cell end a program at once and start it again only after some time.
+func Outage(ctx context.Context, control, program string, d time.Duration) error {
+	_, err := ask(ctx, control, http.MethodPost, "/processes/"+url.PathEscape(program)+"/outage?for="+d.String())
+	return err
+}
+
+func ask(ctx context.Context, control, method, path string) ([]byte, error) {
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", control)
 		},
+		DisableKeepAlives: true,
 	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://cell/processes", nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://cell"+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -129,9 +150,12 @@ func Processes(ctx context.Context, control string) ([]Process, error) {
 		return nil, fmt.Errorf("asking the control plane's cell: %w", err)
 	}
 	defer resp.Body.Close()
-	var all []Process
-	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
 		return nil, fmt.Errorf("reading the cell's answer: %w", err)
 	}
-	return all, nil
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the control plane's cell refuses: %s", strings.TrimSpace(string(answer)))
+	}
+	return answer, nil
 }

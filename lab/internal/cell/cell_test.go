@@ -93,6 +93,20 @@ func TestCell(t *testing.T) {
 
 	waitForProcess(t, spec.Control, dir, "fails", func(p Process) bool { return p.Starts >= 2 && p.LastExit == "exit status 3" })
 	waitForProcess(t, spec.Control, dir, "later", func(p Process) bool { return p.Running && !p.Waiting })
+	began := time.Now()
+	if err := Outage(t.Context(), spec.Control, "stays", 3*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	waitForProcess(t, spec.Control, dir, "stays", func(p Process) bool { return !p.Running && p.LastExit == "signal: killed" })
+	waitForProcess(t, spec.Control, dir, "stays", func(p Process) bool { return p.Running && p.Starts == 2 })
+	if away := time.Since(began); away < 3*time.Second {
+		t.Errorf("it was started again after %s, want 3 s", away)
+	}
+	for program, want := range map[string]string{"nothing": "no such program", "later": "would not be started again"} {
+		if err := Outage(t.Context(), spec.Control, program, time.Second); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("outage of %q: %v, want %q", program, err, want)
+		}
+	}
 	get(t, "tcp", listener.Addr().String())
 	get(t, "unix", spec.Sockets[0].Path)
 
@@ -116,6 +130,7 @@ func testSpec(dir string) Spec {
 		Control: filepath.Join(dir, "control.sock"),
 		Programs: []Program{
 			{Name: "fails", Args: []string{"sh", "-c", "ip link show tap; exit 3"}, Log: filepath.Join(dir, "fails.log"), Restart: true},
+			{Name: "stays", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "stays.log"), Restart: true},
 			{Name: "later", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "later.log"), After: "http://" + files + "/hello"},
 		},
 	}

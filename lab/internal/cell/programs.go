@@ -3,11 +3,13 @@ package cell
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +26,8 @@ type supervised struct {
 	program Program
 	mu      sync.Mutex
 	state   Process
+	process *os.Process // while it runs
+	down    time.Time   // until when it is not started again
 }
 
 func startAll(programs []Program) []*supervised {
@@ -50,8 +54,31 @@ func (s *supervised) run() {
 		if !s.program.Restart {
 			return
 		}
-		time.Sleep(restartPause)
+		time.Sleep(max(restartPause, s.stillDown()))
 	}
+}
+
+// outage ends a program and has it started again only after some time.
+func (s *supervised) outage(d time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.program.Restart {
+		return fmt.Errorf("%s would not be started again", s.program.Name)
+	}
+	s.down = time.Now().Add(d)
+	if s.process == nil {
+		return nil
+	}
+	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("ending %s: %w", s.program.Name, err)
+	}
+	return nil
+}
+
+func (s *supervised) stillDown() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Until(s.down)
 }
 
 func (s *supervised) once() error {
@@ -67,7 +94,8 @@ func (s *supervised) once() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting it: %w", err)
 	}
-	s.set(func(p *Process) { p.Running, p.Since, p.Starts = true, time.Now(), p.Starts+1 })
+	s.set(func(p *Process) { p.Running, p.Since, p.Starts, s.process = true, time.Now(), p.Starts+1, cmd.Process })
+	defer s.set(func(*Process) { s.process = nil })
 	return cmd.Wait()
 }
 
@@ -113,6 +141,20 @@ func controlHandler(programs []*supervised) http.Handler {
 			all = append(all, s.get())
 		}
 		json.NewEncoder(w).Encode(all)
+	})
+	mux.HandleFunc("POST /processes/{name}/outage", func(w http.ResponseWriter, r *http.Request) {
+		d, err := time.ParseDuration(r.URL.Query().Get("for"))
+		i := slices.IndexFunc(programs, func(s *supervised) bool { return s.program.Name == r.PathValue("name") })
+		switch {
+		case err != nil || d <= 0:
+			http.Error(w, "want a duration, such as for=1m", http.StatusBadRequest)
+		case i < 0:
+			http.Error(w, "no such program", http.StatusNotFound)
+		default:
+			if err := programs[i].outage(d); err != nil {
+				http.Error(w, err.Error(), http.StatusConflict)
+			}
+		}
 	})
 	return mux
 }

@@ -100,6 +100,11 @@ func (l Lab) Reboot(ctx context.Context, n topology.Node, hard bool) error {
 	return l.Say.Step("booting node "+n.Name, func() error { return l.until(ctx, "node "+n.Name, l.rebooted(n, before)) })
 }
 
+// Outage ends a program of the control plane ("lab status" lists them) and has it started again only after some time.
+func (l Lab) Outage(ctx context.Context, program string, d time.Duration) error {
+	return cell.Outage(ctx, l.Layout.control(), program, d)
+}
+
 func (l Lab) rebooted(n topology.Node, before string) condition {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

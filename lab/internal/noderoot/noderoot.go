@@ -269,7 +269,7 @@ func installKube(root, kube string) error {
 
 // installPlugins puts the reference CNI plugins where every Kubernetes install has them.
 func installPlugins(root string) error {
-	for _, name := range []string{"bridge", "host-local", "loopback", "portmap", "ptp", "static"} {
+	for _, name := range []string{"bridge", "host-local", "ipvlan", "loopback", "macvlan", "portmap", "ptp", "static", "tuning", "vlan"} {
 		if err := tree.CopyFile(filepath.Join(root, "usr/lib/cni", name), filepath.Join(root, "opt/cni/bin", name)); err != nil {
 			return err
 		}

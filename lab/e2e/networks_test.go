@@ -1,0 +1,216 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+// networksOfRails are a network for each of the two cards' functions, and an ordinary one by a plugin on the nodes' disks.
+const networkOfMACs = `---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: e2e-95}
+spec: {subnet: 172.95.0.0/16, gateway: 172.95.0.1, ips: [172.95.0.100-172.95.0.120]}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: e2e-mac, namespace: kube-system}
+spec:
+  cniType: macvlan
+  macvlan: {master: [eth0], ippools: {ipv4: [e2e-95]}}
+`
+
+// railsPod has a function of each card and a macvlan interface.
+func railsPod(name, node string) string {
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+  namespace: e2e
+  labels: {e2e: rails}
+  annotations:
+    v1.multus-cni.io/default-network: kube-system/ib-sriov
+    k8s.v1.cni.cncf.io/networks: '[{"name":"e2e-low","namespace":"kube-system","interface":"rail2"},{"name":"e2e-mac","namespace":"kube-system"}]'
+spec:
+  nodeSelector: {kubernetes.io/hostname: "%s"}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: docker.io/mellanox/rping-test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, infinity]
+    resources: {limits: {spidernet.io/mellanoxibsriov: 1, %s: 1}}
+`, name, node, lowVFs)
+}
+
+// routedPod is on the cluster's own network, and has its default route on the macvlan interface.
+func routedPod(node string) string {
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: routed
+  namespace: e2e
+  annotations: {k8s.v1.cni.cncf.io/networks: '[{"name":"e2e-mac","namespace":"kube-system","default-route":["172.95.0.1"]}]'}
+spec:
+  nodeSelector: {kubernetes.io/hostname: "%s"}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: docker.io/mellanox/rping-test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, infinity]
+`, node)
+}
+
+// statusOf is what a pod's network-status says, by interface.
+func statusOf(t *testing.T, pod string) map[string]networkStatus {
+	t.Helper()
+	var list []networkStatus
+	text := shell(t, fmt.Sprintf(`kubectl -n e2e get pod %s -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}'`, pod))
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatalf("network-status of %s: %v\n%s", pod, err, text)
+	}
+	out := map[string]networkStatus{}
+	for _, s := range list {
+		out[s.Interface] = s
+	}
+	return out
+}
+
+type networkStatus struct {
+	Name, Interface string
+	IPs             []string
+	Default         bool
+	Gateway         []string
+	DeviceInfo      *struct {
+		PCI struct {
+			Address string `json:"pci-address"`
+			RDMA    string `json:"rdma-device"`
+		}
+	} `json:"device-info"`
+}
+
+// TestSeveralNetworks gives two pods on two nodes a function of each card, and a macvlan interface by Debian's plugin with an address of ours: what is
+// sent from an address leaves by its interface, and each network reaches the other pod.
+func TestSeveralNetworks(t *testing.T) {
+	sriovSetup(t)
+	apply(t, sriovPolicy("e2e-low", 2, 0, 1)+networkOfMACs)
+	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	before := remember(t)
+	names := topology.Names()
+	apply(t, railsPod("a", names[0])+railsPod("b", names[1])+routedPod(names[0]))
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/a pod/b pod/routed")
+	in := func(pod, script string) string {
+		t.Helper()
+		return shell(t, fmt.Sprintf("kubectl -n e2e exec %s -- sh -c '%s'", pod, script))
+	}
+	var a, b map[string]networkStatus
+	eventually(t, podLimit, func() string {
+		a, b = statusOf(t, "a"), statusOf(t, "b")
+		return differs("networks in the status of a and b", []int{len(a), len(b)}, []int{3, 3})
+	})
+	devices := map[string]bool{}
+	for ifname, subnet := range map[string]string{"eth0": "172.91.", "rail2": "172.93.", "net2": "172.95."} {
+		from, to := a[ifname], b[ifname]
+		if len(from.IPs) != 1 || len(to.IPs) != 1 || !strings.HasPrefix(from.IPs[0], subnet) || !strings.HasPrefix(to.IPs[0], subnet) || (from.DeviceInfo != nil) != (ifname != "net2") {
+			t.Fatalf("%s: network-status of a %+v, of b %+v; want an address of %s each", ifname, from, to, subnet)
+		}
+		if from.DeviceInfo != nil {
+			devices[from.DeviceInfo.PCI.Address], devices[from.DeviceInfo.PCI.RDMA] = true, true
+		}
+		if route := in("a", fmt.Sprintf("ip route get %s from %s", to.IPs[0], from.IPs[0])); !strings.Contains(route, "dev "+ifname) {
+			t.Errorf("from %s to %s the route is %q, want one by %s", from.IPs[0], to.IPs[0], route, ifname)
+		}
+		in("a", fmt.Sprintf("ping -c 3 -i 0.2 -W 5 -I %s %s", from.IPs[0], to.IPs[0]))
+	}
+	if hcas := strings.Count(in("a", "ibv_devinfo"), "hca_id:"); hcas != 2 || len(devices) != 4 {
+		t.Errorf("pod a has %d RDMA devices, and devices %v in its status; want 2 of two cards", hcas, devices)
+	}
+	routes := strings.Split(strings.TrimSpace(in("routed", "ip route show default")), "\n")
+	if len(routes) != 1 || !strings.Contains(routes[0], "via 172.95.0.1 dev net1") {
+		t.Errorf("default routes of routed: %q, want one, by 172.95.0.1 on net1", routes)
+	}
+	if s := statusOf(t, "routed")["net1"]; !s.Default || !slices.Equal(s.Gateway, []string{"172.95.0.1"}) {
+		t.Errorf("network-status of routed: %+v, want net1 to be default by 172.95.0.1", s)
+	}
+	shell(t, "kubectl -n e2e delete pod a b routed --timeout=300s; kubectl -n kube-system delete spidermultusconfig e2e-mac; kubectl delete spiderippool e2e-95")
+	want := before
+	want.Objects = withoutLines(before.Objects, "e2e-95", "e2e-mac")
+	eventually(t, configureLimit, func() string { return differs("left behind", look(t), want) })
+}
+
+// withoutLines drops the lines that name one of these.
+func withoutLines(text string, names ...string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(line, n) }) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// foreign calls plugins of ours as another meta plugin, or cnitool, does: by their own names, with another product's address management, for no pod.
+// The function is the last of the second card.
+const foreign = `set -eu
+vf=$(basename "$(readlink /sys/bus/pci/devices/` + secondCard + `/virtfn1)")
+ip netns add e2e-foreign
+trap 'ip netns del e2e-foreign 2>/dev/null || true' EXIT
+export CNI_CONTAINERID=e2e-foreign CNI_NETNS=/run/netns/e2e-foreign CNI_PATH=/opt/cni/bin
+call() { CNI_COMMAND=$1 /opt/cni/bin/$2; }
+ipam='{"type":"host-local","dataDir":"/run/e2e-foreign","ranges":[[{"subnet":"172.96.0.0/24"}]]}'
+try() { # type, version, interface, configuration
+	conf=$(jq -n --arg type "$1" --arg version "$2" --argjson ipam "$ipam" --argjson more "$4" '{cniVersion: $version, name: "e2e-foreign", type: $type, ipam: $ipam} + $more')
+	export CNI_IFNAME=$3
+	result=$(call ADD "$1" <<<"$conf")
+	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name, (.interfaces[0].mac | length), .interfaces[0].mtu, .interfaces[0].pciID, .ips[0].address]' <<<"$result")"
+	ip -n e2e-foreign -br addr show "$3" | awk '{print $1, $3}'
+	[ "$2" = 0.3.1 ] || { call CHECK "$1" <<<"$(jq --argjson prev "$result" '. + {prevResult: $prev}' <<<"$conf")"; echo "$1 $2 CHECK ok"; }
+	[ "$2" != 1.1.0 ] || { call STATUS "$1" <<<"$conf"; call GC "$1" <<<"$(jq '. + {"cni.dev/valid-attachments": []}' <<<"$conf")"; echo "$1 $2 STATUS and GC ok"; }
+	call DEL "$1" <<<"$conf"
+	call DEL "$1" <<<"$conf"
+	echo "$1 $2 left: $(ip -n e2e-foreign -br link | wc -l) link, $(ls /run/e2e-foreign/e2e-foreign | grep -c '^172' || true) addresses"
+}
+try ipoib 0.3.1 ib0 '{"master":"ibs5f0"}'
+try ipoib 1.0.0 ib0 '{"master":"ibs5f0","mtu":2044}'
+try ib-sriov 1.1.0 ib1 "{\"deviceID\":\"$vf\",\"rdmaIsolation\":true}"
+CNI_COMMAND=VERSION call VERSION coordinator <<<'{"cniVersion":"1.0.0"}' | jq -c .supportedVersions
+echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"
+rm -r /run/e2e-foreign`
+
+// TestForeignCallers shows that plugins of ours work in another's hands, in every version of the specification.
+func TestForeignCallers(t *testing.T) {
+	sriovSetup(t)
+	apply(t, sriovPolicy("e2e-low", 2, 0, 1))
+	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	name := topology.Names()[0]
+	before := look(t)
+	got := node(t, name, foreign)
+	const want = `ipoib 0.3.1 ADD ["0.3.1","ib0",59,null,null,"172.96.0.2/24"]
+ib0 172.96.0.2/24
+ipoib 0.3.1 left: 1 link, 0 addresses
+ipoib 1.0.0 ADD ["1.0.0","ib0",59,null,null,"172.96.0.3/24"]
+ib0 172.96.0.3/24
+ipoib 1.0.0 CHECK ok
+ipoib 1.0.0 left: 1 link, 0 addresses
+ib-sriov 1.1.0 ADD ["1.1.0","ib1",59,2044,"PCI","172.96.0.4/24"]
+ib1 172.96.0.4/24
+ib-sriov 1.1.0 CHECK ok
+ib-sriov 1.1.0 STATUS and GC ok
+ib-sriov 1.1.0 left: 1 link, 0 addresses
+["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]
+no agent: 11
+`
+	pci := strings.TrimSpace(node(t, name, `basename "$(readlink /sys/bus/pci/devices/`+secondCard+`/virtfn1)"`))
+	if diff := differs("what the plugins answered", got, strings.Replace(want, "PCI", pci, 1)); diff != "" {
+		t.Error(diff)
+	}
+	eventually(t, configureLimit, func() string { return differs("left behind", look(t), before) })
+}

@@ -1,0 +1,302 @@
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/lab/internal/topology"
+)
+
+// Waves of pods. CI's machines are emulated on two processors, so it makes fewer than the 200 for which this is meant.
+var (
+	wavePods = flag.Int("wave-pods", 48, "pods of TestWaves in all; 200 in earnest, 0 leaves it out")
+	waveSeed = flag.Uint64("wave-seed", 0, "seed of TestWaves; 0 takes one from the clock")
+)
+
+const (
+	waveSize  = 16
+	waveVFs   = 12
+	waveEvery = 5 * time.Second // between two looks at the addresses that pods have
+)
+
+// waveNetworks have fewer addresses than two waves need, so that they are given again and again.
+const waveNetworks = `---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: e2e-94}
+spec: {subnet: 172.94.0.0/16, ips: [172.94.0.10-172.94.0.45]}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: wave-sriov, namespace: kube-system}
+spec:
+  cniType: ib-sriov
+  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-94]}}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: wave-tcp, namespace: kube-system}
+spec:
+  cniType: ipoib
+  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-94]}}
+`
+
+// wavePod is one of three kinds: on a function, on an IPoIB child, and on the cluster's own network with both besides.
+func wavePod(i int, node string) string {
+	annotation, limits := "v1.multus-cni.io/default-network: kube-system/wave-tcp", "{}"
+	switch i % 3 {
+	case 0:
+		annotation, limits = "v1.multus-cni.io/default-network: kube-system/wave-sriov", fmt.Sprintf("{limits: {%s: 1}}", lowVFs)
+	case 1:
+		annotation, limits = "k8s.v1.cni.cncf.io/networks: 'kube-system/wave-sriov,kube-system/wave-tcp'", fmt.Sprintf("{limits: {%s: 1}}", lowVFs)
+	}
+	return fmt.Sprintf(`---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: wave-%d
+  namespace: e2e
+  labels: {e2e: wave}
+  annotations: {%s}
+spec:
+  nodeSelector: {kubernetes.io/hostname: "%s"}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: docker.io/mellanox/rping-test
+    imagePullPolicy: IfNotPresent
+    command: [sleep, infinity]
+    resources: %s
+`, i, annotation, node, limits)
+}
+
+// tolerant runs a script while things are broken on purpose: what it says is for the log, not a failure.
+func tolerant(t *testing.T, script string) (string, error) {
+	return term.Shell(context.WithoutCancel(t.Context()), script)
+}
+
+// TestWaves makes and deletes pods in waves while agents are killed at random instants, a node's power fails, and the API server is away for a
+// minute. Afterwards nothing is left of them anywhere, and at no time had two pods one address.
+func TestWaves(t *testing.T) {
+	if *wavePods == 0 {
+		t.Skip("left out by -wave-pods 0")
+	}
+	seed := *waveSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	random := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d, %d pods", seed, *wavePods)
+	sriovSetup(t)
+	apply(t, sriovPolicy("e2e-low", waveVFs, 0, waveVFs-1)+waveNetworks)
+	t.Cleanup(func() {
+		shell(t, "kubectl -n kube-system delete --ignore-not-found spidermultusconfig wave-sriov wave-tcp; kubectl delete --ignore-not-found spiderippool e2e-94")
+	})
+	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every(fmt.Sprint(waveVFs), lowVFs)) })
+	wantGUIDs := map[string][]string{}
+	for _, name := range topology.Names() {
+		wantGUIDs[name] = guids(t, name)
+	}
+	before := remember(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	seen := &sightings{}
+	killed := 0
+	running.Go(func() { seen.watch(ctx, t) })
+	running.Go(func() { killed = killAgents(ctx, t, rand.New(rand.NewPCG(seed, 2))) })
+	waves := (*wavePods + waveSize - 1) / waveSize
+	for w := range waves {
+		wave(t, random, w, waves)
+	}
+	stop()
+	running.Wait()
+	for _, name := range topology.Names() { // a container that died often is started again only after minutes
+		restartAgent(t, name)
+	}
+	shell(t, "kubectl -n e2e delete pods -l e2e=wave --timeout=400s; kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	for _, name := range topology.Names() {
+		eventually(t, podLimit, func() string { return waveLeftovers(t, name) })
+	}
+	eventually(t, podLimit, func() string { return differs("left behind", look(t), before) })
+	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every(fmt.Sprint(waveVFs), lowVFs)) })
+	for name, want := range wantGUIDs {
+		if diff := cmp.Diff(want, guids(t, name)); diff != "" {
+			t.Errorf("GUIDs of %s (-before +after):\n%s", name, diff)
+		}
+	}
+	t.Logf("%d pods in %d waves; agents killed %d times; %d looks at %d namespaces with %d addresses", *wavePods, waves, killed, seen.looks, len(seen.namespaces), len(seen.addresses))
+	if len(seen.addresses) == 0 || killed == 0 {
+		t.Error("no address was seen in a pod, or no agent was killed: this test showed nothing")
+	}
+	for _, clash := range seen.clashes {
+		t.Error(clash)
+	}
+}
+
+// wave makes pods, has something happen to them, and deletes them, in every second wave while they start.
+func wave(t *testing.T, random *rand.Rand, w, waves int) {
+	nodes := topology.Nodes()
+	first := w * waveSize
+	n := min(waveSize, *wavePods-first)
+	names := make([]string, n)
+	for i := range n {
+		names[i] = fmt.Sprintf("pod/wave-%d", first+i)
+	}
+	manifest := manifestOf(n, func(i int) string { return wavePod(first+i, nodes[(first+i)%len(nodes)].Name) })
+	eventually(t, configureLimit, func() string { // webhooks and API server are away at times
+		if _, err := tolerant(t, "kubectl apply -f - <<'END' >/dev/null\n"+manifest+"END"); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	switch {
+	case w == waves/2:
+		t.Logf("wave %d: the power of node %s fails", w, nodes[1].Name)
+		time.Sleep(time.Duration(random.Int64N(int64(15 * time.Second))))
+		if err := laboratory.Reboot(t.Context(), nodes[1], true); err != nil {
+			t.Fatal(err)
+		}
+	case w == waves-1:
+		t.Logf("wave %d: the API server is away for a minute", w)
+		time.Sleep(time.Duration(random.Int64N(int64(15 * time.Second))))
+		if err := laboratory.Outage(t.Context(), "kube-apiserver", time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(70 * time.Second)
+	case w%2 == 0:
+		out, err := tolerant(t, "kubectl -n e2e wait --for=condition=Ready --timeout=300s "+strings.Join(names, " "))
+		t.Logf("wave %d: %d of %d pods became ready, %v", w, strings.Count(out, "condition met"), n, err)
+	default:
+		after := time.Duration(random.Int64N(int64(30 * time.Second)))
+		t.Logf("wave %d: deleted after %s", w, after.Round(time.Second))
+		time.Sleep(after)
+	}
+	eventually(t, podLimit, func() string {
+		if _, err := tolerant(t, "kubectl -n e2e delete --wait=false --ignore-not-found "+strings.Join(names, " ")); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	eventually(t, podLimit, func() string { // the next wave needs the memory, not the addresses
+		out, err := tolerant(t, "kubectl -n e2e get pods -l e2e=wave -o name | wc -l")
+		if left := strings.TrimSpace(out); err != nil || len(left) > 1 {
+			return fmt.Sprintf("%s pods are left, %v", left, err)
+		}
+		return ""
+	})
+}
+
+// killAgents ends agents at random instants, without a word, until ctx ends.
+func killAgents(ctx context.Context, t *testing.T, random *rand.Rand) (killed int) {
+	for {
+		select {
+		case <-ctx.Done():
+			return killed
+		case <-time.After(5*time.Second + time.Duration(random.Int64N(int64(20*time.Second)))):
+		}
+		name := topology.Names()[random.IntN(2)]
+		_, err := term.Node(context.WithoutCancel(ctx), name, "pkill -9 -f '^/[^ ]*spiderpool agent'")
+		if err != nil {
+			continue // none runs, or the node is down
+		}
+		killed++
+		if random.IntN(2) == 0 { // the others are started again by their kubelet, ever later
+			_, _ = tolerant(t, "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName="+name)
+		}
+	}
+}
+
+// waveLeftovers is what a node still has of pods that are gone: the node's ends of their pairs, and routes to them.
+func waveLeftovers(t *testing.T, name string) string {
+	out, err := term.Node(t.Context(), name, `ip -o link show | grep -oE '\bveth[0-9a-f]{11}\b'; ip route show table 500 | grep 172.94.; true`)
+	if err != nil {
+		return err.Error()
+	}
+	return differs("links and routes of pods on "+name, strings.Fields(out), []string{})
+}
+
+// sightings are the addresses of the waves' pool that were seen in network namespaces.
+type sightings struct {
+	looks                 int
+	namespaces, addresses map[string]bool
+	clashes               []string
+}
+
+// addressesOfPods prints "NAMESPACE ADDRESS" of all that is configured on a node.
+const addressesOfPods = `for ns in /run/netns/*; do ip -n "${ns##*/}" -o -4 addr show 2>/dev/null | awk -v ns="${ns##*/}" '$4 ~ /^172\.94\./ {print ns, $4}'; done; true`
+
+// watch looks at both nodes in turn. An address is in two pods at once when one of them had it before and after the look that found it in the other.
+func (s *sightings) watch(ctx context.Context, t *testing.T) {
+	s.namespaces, s.addresses = map[string]bool{}, map[string]bool{}
+	last := map[string]map[string]string{} // by node: namespace and address -> address
+	for ctx.Err() == nil {
+		for _, name := range topology.Names() {
+			out, err := term.Node(context.WithoutCancel(ctx), name, addressesOfPods)
+			if err != nil {
+				delete(last, name) // down
+				continue
+			}
+			now := map[string]string{}
+			for line := range strings.Lines(out) {
+				ns, address, _ := strings.Cut(strings.TrimSpace(line), " ")
+				now[ns+" "+address] = address
+				s.namespaces[name+"/"+ns], s.addresses[address] = true, true
+			}
+			s.compare(name, last[name], now, last)
+			last[name] = now
+			s.looks++
+		}
+		time.Sleep(waveEvery)
+	}
+}
+
+// compare finds what a node had in the look before and has now, and another namespace had in between, or has now on the same node.
+func (s *sightings) compare(name string, before, now map[string]string, others map[string]map[string]string) {
+	for pod, address := range now {
+		if before[pod] == "" {
+			continue
+		}
+		for other, seen := range others {
+			if other == name {
+				seen = now
+			}
+			for otherPod, otherAddress := range seen {
+				if otherAddress == address && (other != name || otherPod != pod && before[otherPod] != "") {
+					s.clashes = append(s.clashes, fmt.Sprintf("address %s is in %s on %s and in %s on %s at once", address, pod, name, otherPod, other))
+				}
+			}
+		}
+	}
+}
+
+// TestSightings: what TestWaves relies on finds an address that two namespaces have, and no one that was given on.
+func TestSightings(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, now map[string]string // of node a
+		other       map[string]string // of node b, in between
+		want        int
+	}{
+		"two nodes":         {map[string]string{"n1 x": "x"}, map[string]string{"n1 x": "x"}, map[string]string{"n2 x": "x"}, 1},
+		"given on":          {map[string]string{"n1 x": "x"}, map[string]string{}, map[string]string{"n2 x": "x"}, 0},
+		"given back":        {map[string]string{}, map[string]string{"n1 x": "x"}, map[string]string{"n2 x": "x"}, 0},
+		"one node":          {map[string]string{"n1 x": "x", "n3 x": "x"}, map[string]string{"n1 x": "x", "n3 x": "x"}, nil, 2},
+		"one node, in turn": {map[string]string{"n1 x": "x"}, map[string]string{"n3 x": "x"}, nil, 0},
+		"two addresses":     {map[string]string{"n1 x": "x"}, map[string]string{"n1 x": "x"}, map[string]string{"n2 y": "y"}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s sightings
+			s.compare("a", c.before, c.now, map[string]map[string]string{"a": c.before, "b": c.other})
+			if len(s.clashes) != c.want {
+				t.Errorf("found %q, want %d clashes", s.clashes, c.want)
+			}
+		})
+	}
+}
