@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
@@ -40,7 +41,7 @@ func (s *Service) collectLoop(ctx context.Context) {
 }
 
 // Collect makes one pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
-// addresses back, and has missing network-status written. It leaves alone what a call is working on.
+// addresses back, removes what is of no record, and has missing network-status written. It leaves alone what a call is working on.
 func (s *Service) Collect(ctx context.Context) error {
 	all, err := s.Ledger.Sandboxes()
 	if err != nil {
@@ -54,8 +55,39 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all))
+	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep())
 	return errors.Join(errs...)
+}
+
+// sweep removes what plugins made for attachments of which nothing is recorded: the ledger was lost.
+func (s *Service) sweep() error {
+	var errs []error
+	for name, p := range s.runner.Plugins {
+		sweeper, ok := p.(cni.Sweeper)
+		if !ok {
+			continue
+		}
+		removed, err := sweeper.Sweep(s.recordedKeys)
+		if len(removed) > 0 {
+			s.Log.Info("removed what nothing is recorded of", "plugin", name, "links", removed)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Service) recordedKeys() ([]cni.AttachmentKey, error) {
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return nil, fmt.Errorf("read the ledger: %w", err)
+	}
+	var keys []cni.AttachmentKey
+	for _, sb := range all {
+		for _, a := range sb.Attachments {
+			keys = append(keys, cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName})
+		}
+	}
+	return keys, nil
 }
 
 // leftOver: no working pod can have it.

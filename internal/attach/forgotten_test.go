@@ -2,6 +2,8 @@ package attach
 
 import (
 	"context"
+	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -93,6 +95,45 @@ func TestForgottenWithItsNamespace(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ledger that was lost takes the record of a child along that is still on the node. What is somebody else's stays, and what is recorded too.
+func TestStrayChildren(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ipoib"))
+	before := n.snapshot()
+	n.fake.CrashAt(2, false) // the child is made and not moved
+	n.call("ADD", "p")
+	n.fake.Revive()
+	master, err := n.fake.LinkByName(host.NodeNS, "ibs5f0")
+	must(t, err)
+	for _, name := range []string{"ibc0123456789ab", "ibs5f0.8001", "ibcafe"} {
+		_, err := n.fake.AddIPoIBChild(master.Index, name, 0x7fff)
+		must(t, err)
+	}
+	must(t, n.service.sweep())
+	for name, want := range map[string]bool{"ibc0123456789ab": false, "ibs5f0.8001": true, "ibcafe": true} {
+		l, err := n.fake.LinkByName(host.NodeNS, name)
+		if (err == nil) != want {
+			t.Errorf("%s is there: %t, want %t", name, err == nil, want)
+		}
+		if err == nil {
+			must(t, n.fake.DeleteLink(host.NodeNS, l.Index))
+		}
+	}
+	left := n.snapshot().Host.Namespaces[host.NodeNS].Links
+	if extra := len(left) - len(before.Host.Namespaces[host.NodeNS].Links); extra != 1 {
+		t.Errorf("%d links more than before, want the child that is recorded: %+v", extra, left)
+	}
+	must(t, n.ledger.Close())
+	must(t, os.Remove(n.path))
+	n.ledger = nil
+	n.start()
+	n.collect()
+	n.mu.Lock()
+	n.held = map[string]netip.Addr{} // addresses are found again by others
+	n.mu.Unlock()
+	n.same(before, "after the loss of the ledger")
 }
 
 // One pass in which the kubelet lists the pod again begins the wait anew.

@@ -34,6 +34,16 @@ type DefaultRouter interface {
 	SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error
 }
 
+// AttachmentKey names an attachment on a node.
+type AttachmentKey struct{ ContainerID, IfName string }
+
+// Sweeper is a plugin that knows by the look of it what it made on the node, without any record: the records may have been lost.
+type Sweeper interface {
+	// Sweep removes what it made for attachments that are not recorded, and returns what that was. It asks for the records when it has looked at
+	// the node: an attachment is recorded before anything is made for it.
+	Sweep(recorded func() ([]AttachmentKey, error)) (removed []string, err error)
+}
+
 // DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the
 // name of the RDMA device, "" when there is none.
 type DeviceReporter interface {

@@ -137,10 +137,26 @@ func differs(what string, got, want any) string {
 	return ""
 }
 
+// numVFs is what the second card has of a node, as the kernel says.
+func numVFs(t *testing.T, name string) string {
+	t.Helper()
+	return strings.TrimSpace(node(t, name, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs"))
+}
+
 // guids are those of the second card's VFs, by index.
 func guids(t *testing.T, node string) []string {
 	t.Helper()
 	return strings.Fields(shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.interfaces[?(@.pciAddress=="%s")].Vfs[*].guid}'`, node, secondCard)))
+}
+
+// knownGUIDs are the GUIDs once the node's state, which follows the node, shows as many.
+func knownGUIDs(t *testing.T, node string, n int) (all []string) {
+	t.Helper()
+	eventually(t, configureLimit, func() string {
+		all = guids(t, node)
+		return differs("number of GUIDs in the state of "+node, len(all), n)
+	})
+	return all
 }
 
 // planOf is what a node will do, and what it may not do yet.
@@ -174,7 +190,7 @@ func TestSRIOVRanges(t *testing.T) {
 	shell(t, "kubectl -n kube-system delete sriovnetworknodepolicy e2e-high")
 	set(12)
 	must("12 VFs, no pod", every("12", lowVFs), lowVFs)
-	first := map[string][]string{here: guids(t, here), there: guids(t, there)}
+	first := map[string][]string{here: knownGUIDs(t, here, 12), there: knownGUIDs(t, there, 12)}
 	checkGUIDs(t, slices.Concat(first[here], first[there]), 24)
 
 	apply(t, sriovPod("holder", here))
@@ -186,13 +202,13 @@ func TestSRIOVRanges(t *testing.T) {
 		}
 		return differs("allocatable", []string{allocatableOf(t, here, lowVFs), allocatableOf(t, there, lowVFs)}, []string{"4", "4"})
 	})
-	if n := node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs"); strings.TrimSpace(n) != "12" {
+	if n := numVFs(t, here); n != "12" {
 		t.Errorf("the card with a VF in use has %s VFs, want 12 as before", n)
 	}
 	shell(t, "kubectl -n e2e exec holder -- ip link show eth0")
 	shell(t, "kubectl -n e2e delete pod holder --grace-period=0")
 	eventually(t, configureLimit, func() string {
-		return differs("VFs once the pod has gone", strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), "4")
+		return differs("VFs once the pod has gone", numVFs(t, here), "4")
 	})
 	must("4 VFs", every("4", lowVFs), lowVFs)
 	set(12)
@@ -244,7 +260,7 @@ func TestSRIOVDrain(t *testing.T) {
 	shell(t, "kubectl -n e2e get pod in-the-way")
 	leave(false)
 	eventually(t, podLimit, func() string {
-		return differs("VFs", []string{strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), allocatableOf(t, here, lowVFs)}, []string{"6", "6"})
+		return differs("VFs", []string{numVFs(t, here), allocatableOf(t, here, lowVFs)}, []string{"6", "6"})
 	})
 	if left := strings.TrimSpace(shell(t, "kubectl -n e2e get pods -o name")); left != "pod/bystander" {
 		t.Errorf("left are %s, want the bystander alone", left)
@@ -261,14 +277,14 @@ func TestSRIOVAgentKilled(t *testing.T) {
 	here := topology.Names()[0]
 	apply(t, sriovPolicy("e2e-low", 12, 0, 11))
 	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("12", lowVFs)) })
-	want := guids(t, here)
+	want := knownGUIDs(t, here, 12)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
 	for round, n := range []int{4, 12} {
 		apply(t, sriovPolicy("e2e-low", n, 0, n-1))
 		time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
-		t.Logf("round %d: killed while going to %d VFs, at %s", round, n, strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")))
+		t.Logf("round %d: killed while going to %d VFs, at %s", round, n, numVFs(t, here))
 		restartAgent(t, here)
 		eventually(t, configureLimit, func() string {
 			return differs("allocatable", allocatableOf(t, here, lowVFs), fmt.Sprint(n))
@@ -311,10 +327,10 @@ func TestSRIOVDrift(t *testing.T) {
 	here := topology.Names()[0]
 	apply(t, sriovPolicy("e2e-low", 4, 0, 3))
 	eventually(t, configureLimit, func() string { return differs("at first", offered(t, lowVFs), every("4", lowVFs)) })
-	want := guids(t, here)
+	want := knownGUIDs(t, here, 4)
 	node(t, here, fmt.Sprintf("cd /sys/bus/pci/devices/%s && echo 0 >sriov_numvfs && echo 2 >sriov_numvfs", secondCard))
 	mended := func() string {
-		return differs("VFs", []any{strings.TrimSpace(node(t, here, "cat /sys/bus/pci/devices/"+secondCard+"/sriov_numvfs")), guids(t, here), allocatableOf(t, here, lowVFs)},
+		return differs("VFs", []any{numVFs(t, here), guids(t, here), allocatableOf(t, here, lowVFs)},
 			[]any{"4", want, "4"})
 	}
 	eventually(t, configureLimit, mended)
@@ -450,7 +466,7 @@ func TestSRIOVReboot(t *testing.T) {
 	apply(t, deploymentOf(sriovPod("reboot", here.Name), pods))
 	t.Cleanup(func() { shell(t, "kubectl -n e2e delete deployment reboot --timeout=300s") })
 	shell(t, "kubectl -n e2e rollout status deployment/reboot --timeout=700s")
-	want := guids(t, here.Name)
+	want := knownGUIDs(t, here.Name, vfs)
 	if err := laboratory.Reboot(t.Context(), here, true); err != nil {
 		t.Fatal(err)
 	}

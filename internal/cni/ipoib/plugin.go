@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -284,6 +285,38 @@ func (st state) is(l host.Link) bool {
 		return l.Name == st.TempName
 	}
 	return l.Name == st.TempName || st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
+}
+
+// Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod; those under other names may be anybody's.
+func (p *Plugin) Sweep(recorded func() ([]cni.AttachmentKey, error)) (removed []string, err error) {
+	links, err := p.Kernel.Links(host.NodeNS)
+	if err != nil {
+		return nil, fmt.Errorf("look for stray IPoIB children: %w", err)
+	}
+	links = slices.DeleteFunc(links, func(l host.Link) bool { return l.Kind != kind || !firstName.MatchString(l.Name) })
+	if len(links) == 0 {
+		return nil, nil
+	}
+	keys, err := recorded()
+	if err != nil {
+		return nil, err
+	}
+	owned := map[string]bool{}
+	for _, k := range keys {
+		owned[tempName(k.ContainerID, k.IfName)] = true
+	}
+	var errs []error
+	for _, l := range links {
+		if owned[l.Name] {
+			continue
+		}
+		if err := p.Kernel.DeleteLink(host.NodeNS, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {
+			errs = append(errs, fmt.Errorf("delete stray IPoIB child %s: %w", l.Name, err))
+			continue
+		}
+		removed = append(removed, l.Name)
+	}
+	return removed, errors.Join(errs...)
 }
 
 // Check implements cni.Plugin.
