@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/podresources"
 	"spidernet.io/spiderpool/internal/purge"
@@ -37,6 +38,7 @@ func newPurge() *cobra.Command {
 	flags.StringVar(&o.BinDir, "cni-bin-dir", "/opt/cni/bin", "directory of the CNI plugins, on the node")
 	flags.StringVar(&o.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory of the CNI configurations, on the node")
 	flags.StringVar(&o.KubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's directory, on the node")
+	flags.IntVar(&o.HostTable, "host-table", v2beta1.DefaultHostRuleTable, "table of the node's routes to pods (hostRuleTable of the SpiderCoordinator)")
 	addResourcePrefix(flags, &o.ResourcePrefix)
 	return cmd
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"spidernet.io/spiderpool/internal/agent/nodestate"
+	"spidernet.io/spiderpool/internal/cni/coordinator"
 	"spidernet.io/spiderpool/internal/cniinstall"
 	"spidernet.io/spiderpool/internal/deviceplugin"
 	"spidernet.io/spiderpool/internal/host"
@@ -28,6 +29,9 @@ type Kernel interface {
 	PFs() ([]host.PF, error)
 	SetNumVFs(pf string, n int) error
 	NSExists(ns host.NS) bool
+	Rules(ns host.NS) ([]host.Rule, error)
+	Routes(ns host.NS, table int) ([]host.Route, error)
+	DeleteRule(ns host.NS, r host.Rule) error
 }
 
 // Options of Run. Paths are the node's own.
@@ -40,6 +44,8 @@ type Options struct {
 	// BinDir and ConfDir are the node's CNI directories, Plugins all names that the shim may have.
 	BinDir, ConfDir string
 	Plugins         []string
+	// HostTable is the table of the node's routes to pods (hostRuleTable of the SpiderCoordinator).
+	HostTable int
 	// KubeletDir and ResourcePrefix say where the device plugin's sockets are and what its files are called.
 	KubeletDir, ResourcePrefix string
 	// Allocated lists the VFs, by PCI address, that the kubelet has promised to pods.
@@ -68,7 +74,11 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	steps := slices.Concat(vfs, o.cni(), o.files("remove what is left of the device plugin: %s", o.devicePlugin()),
+	rules, err := o.rules()
+	if err != nil {
+		return err
+	}
+	steps := slices.Concat(vfs, rules, o.cni(), o.files("remove what is left of the device plugin: %s", o.devicePlugin()),
 		o.files("remove the agent's socket %s", []string{o.Socket}))
 	if err := o.carryOut(steps); err != nil {
 		return fmt.Errorf("the records stay, so that this can be repeated: %w", err)
@@ -188,6 +198,31 @@ func (o Options) planVFs(ctx context.Context, book *ledger.Ledger) ([]step, erro
 	}
 	if len(blocked) > 0 {
 		return nil, fmt.Errorf("%w: %s", ErrRefused, strings.Join(blocked, "; "))
+	}
+	return steps, nil
+}
+
+// rules plans the removal of the node's rules that lead to the routes to pods, which stay when the last pod goes. While there are routes they are
+// somebody's.
+func (o Options) rules() (steps []step, err error) {
+	routes, err := o.Kernel.Routes(host.NodeNS, o.HostTable)
+	if err != nil {
+		return nil, fmt.Errorf("list the routes of table %d: %w", o.HostTable, err)
+	}
+	all, err := o.Kernel.Rules(host.NodeNS)
+	if err != nil {
+		return nil, fmt.Errorf("list the rules: %w", err)
+	}
+	for _, r := range all {
+		ours := r == coordinator.NodeRule(o.HostTable, r.IPv6)
+		used := slices.ContainsFunc(routes, func(route host.Route) bool { return route.Dst.Addr().Is6() == r.IPv6 })
+		if !ours || used {
+			continue
+		}
+		family := map[bool]string{false: "IPv4", true: "IPv6"}[r.IPv6]
+		steps = append(steps, step{fmt.Sprintf("remove the %s rule %d that leads to the empty table %d", family, r.Priority, r.Table), func() error {
+			return o.Kernel.DeleteRule(host.NodeNS, r)
+		}})
 	}
 	return steps, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"spidernet.io/spiderpool/internal/cni/coordinator"
 	"spidernet.io/spiderpool/internal/cniinstall"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
@@ -41,8 +43,9 @@ func newRig(t *testing.T) *rig {
 	r.o = Options{
 		Root: root, Kernel: r.kernel, Ledger: "/var/lib/spidernet/ledger.db", Socket: "/var/run/spidernet/spiderpool.sock",
 		BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d", Plugins: []string{"multus", "ib-sriov"},
-		KubeletDir: "/var/lib/kubelet", ResourcePrefix: "spidernet.io", Do: true, Out: &r.out,
+		KubeletDir: "/var/lib/kubelet", ResourcePrefix: "spidernet.io", HostTable: 500, Do: true, Out: &r.out,
 	}
+	must(t, r.kernel.AddRule(host.NodeNS, host.Rule{Priority: 1000, Table: 500, From: netip.MustParsePrefix("192.0.2.0/24")})) // another product's
 	r.write("/opt/cni/bin/ib-sriov", "another product's")
 	r.write("/opt/cni/bin/bridge", "another product's")
 	r.write("/etc/cni/net.d/10-primary.conf", `{"cniVersion":"1.0.0","name":"primary","type":"bridge"}`)
@@ -59,6 +62,9 @@ func (r *rig) write(path, text string) {
 
 // install does what an agent leaves behind.
 func (r *rig) install() {
+	for _, v6 := range []bool{false, true} {
+		must(r.t, r.kernel.AddRule(host.NodeNS, coordinator.NodeRule(r.o.HostTable, v6)))
+	}
 	r.t.Helper()
 	r.write("/shim", "shim")
 	must(r.t, cniinstall.InstallBinaries(r.o.at("/shim"), r.o.at(r.o.BinDir), r.o.Plugins))
@@ -138,7 +144,8 @@ func TestLeavesTheNodeAsItWasFound(t *testing.T) {
 	r.o.Do = false
 	must(t, r.run())
 	want := []string{
-		"0000:86:00.0: numVfs 2 -> 0", "remove the CNI configuration /etc/cni/net.d/00-multus.conf",
+		"0000:86:00.0: numVfs 2 -> 0", "remove the IPv4 rule 1000 that leads to the empty table 500", "remove the IPv6 rule 1000 that leads to the empty table 500",
+		"remove the CNI configuration /etc/cni/net.d/00-multus.conf",
 		"remove from /opt/cni/bin: multus, ib-sriov, spiderpool-cni; plugins of other products that were set aside come back",
 		"remove what is left of the device plugin: /run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-0000:86:00.1-device.json",
 		"remove what is left of the device plugin: /var/lib/kubelet/device-plugins/spidernet.io_mellanoxibsriov.sock",
@@ -165,6 +172,22 @@ func TestLeavesTheNodeAsItWasFound(t *testing.T) {
 	must(t, r.run())
 	if r.out.String() != "nothing of the product is left on this node\n" {
 		t.Errorf("again: %q", r.out.String())
+	}
+}
+
+// While the table has routes, they are somebody's, such as another product's that uses the same one.
+func TestRuleToRoutesStays(t *testing.T) {
+	r := newRig(t)
+	r.install()
+	a, _, err := r.kernel.AddVeth(host.NodeNS, "vethother", host.NodeNS, "vethother2", 1500)
+	must(t, err)
+	must(t, r.kernel.SetLinkUp(host.NodeNS, a.Index))
+	must(t, r.kernel.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("192.0.2.7/32"), Index: a.Index, Table: 500}))
+	must(t, r.run())
+	rules, err := r.kernel.Rules(host.NodeNS)
+	must(t, err)
+	if !slices.Contains(rules, coordinator.NodeRule(500, false)) || slices.Contains(rules, coordinator.NodeRule(500, true)) {
+		t.Errorf("rules %+v, want the one for IPv4, whose table has a route, and not the one for IPv6", rules)
 	}
 }
 

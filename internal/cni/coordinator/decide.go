@@ -194,12 +194,17 @@ func (f facts) routeElsewhere(dst netip.Prefix) bool {
 	return slices.ContainsFunc(f.podRoutes, func(r host.Route) bool { return r.Dst == dst && r.Index != f.podEnd.Index })
 }
 
+// NodeRule leads the node to its routes to pods. It is the node's, not a pod's, and stays when the last pod goes.
+func NodeRule(table int, v6 bool) host.Rule {
+	return host.Rule{Priority: nodeRulePriority, Table: table, IPv6: v6}
+}
+
 // onNode leads the node to the interface's addresses. A route of an address's earlier pod would win, so it goes first.
 func (p *plan) onNode(f facts, this nic, v6 bool) {
 	if v6 {
 		p.sysctls = append(p.sysctls, sysctl{host.NodeNS, "net/ipv6/conf/" + f.nodeEnd.Name + "/disable_ipv6", "0"})
 	}
-	p.nodeRules = append(p.nodeRules, host.Rule{Priority: nodeRulePriority, Table: f.set.hostTable, IPv6: v6})
+	p.nodeRules = append(p.nodeRules, NodeRule(f.set.hostTable, v6))
 	for _, a := range this.addrs {
 		if a.Is6() != v6 {
 			continue
