@@ -72,6 +72,10 @@ test-lab: ## the guide and everything else that needs the lab
 	@echo "== the guide and more, in the lab"
 	@cd lab && go test -count=1 -timeout 70m -v ./e2e
 
+.PHONY: test-lab-long
+test-lab-long: setup ## the same with 10 restarts of the kubelet, 12 pods over a reboot, 200 pods in waves (E2E=Waves runs one)
+	@cd lab && go test -count=1 -timeout 0 -v ./e2e -run "TestGuide|$${E2E:-.}" -args -long
+
 .PHONY: bench-cni
 bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab
 	@$(LAB) bench cni

@@ -28,6 +28,17 @@ var (
 // The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen pods and 28 VFs.
 const cards, memoryMiB, cpus = 2, 1536, 2
 
+// long has the tests that repeat things, or do them to many pods, do so as often as is meant. Emulated machines take most of an hour for that.
+var long = flag.Bool("long", false, "ten restarts of the kubelet, twelve pods over a reboot, two hundred in waves")
+
+// atLength chooses how many.
+func atLength(usual, full int) int {
+	if *long {
+		return full
+	}
+	return usual
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if testing.Short() {

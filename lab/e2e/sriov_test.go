@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -361,7 +360,7 @@ func others(t *testing.T, name, pci string) string {
 
 // TestSRIOVKubelet restarts the kubelet again and again while pods come and go.
 func TestSRIOVKubelet(t *testing.T) {
-	const restarts = 10
+	restarts := atLength(4, 10)
 	sriovSetup(t)
 	here := topology.Names()[0]
 	apply(t, sriovPolicy("e2e-low", 6, 0, 5)+sriovPod("stays", here))
@@ -445,19 +444,13 @@ func churn(ctx context.Context, t *testing.T, node string) {
 	}
 }
 
-// rebootPods can be fewer where time is short.
-var rebootPods = flag.Int("reboot-pods", 12, "pods of TestSRIOVReboot, at most 12; 0 leaves it out")
-
 // TestSRIOVReboot restarts a node under pods, as if its power had failed. The kubelet admits pods anew before any device plugin can have
 // registered, and refuses those that have a device (devicesToAllocate in its device manager: "node reboot"); whoever owns them makes others. These get
 // working devices, of VFs under the GUIDs of before.
 func TestSRIOVReboot(t *testing.T) {
-	if *rebootPods == 0 {
-		t.Skip("left out by -reboot-pods 0")
-	}
 	sriovSetup(t)
 	const vfs = 12
-	pods := *rebootPods
+	pods := atLength(4, 12)
 	here := topology.Nodes()[0]
 	apply(t, sriovPolicy("e2e-low", vfs, 0, vfs-1))
 	eventually(t, configureLimit, func() string {

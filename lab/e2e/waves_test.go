@@ -13,14 +13,9 @@ import (
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
-// Waves of pods. CI's machines are emulated on two processors, so it makes fewer than the 200 for which this is meant.
-var (
-	wavePods = flag.Int("wave-pods", 48, "pods of TestWaves in all; 200 in earnest, 0 leaves it out")
-	waveSeed = flag.Uint64("wave-seed", 0, "seed of TestWaves; 0 takes one from the clock")
-)
+var waveSeed = flag.Uint64("wave-seed", 0, "seed of TestWaves; 0 takes one from the clock")
 
 const (
-	waveSize  = 16
 	waveVFs   = 12
 	waveEvery = 5 * time.Second // between two looks at the addresses that pods have
 )
@@ -84,15 +79,13 @@ func tolerant(t *testing.T, script string) (string, error) {
 // TestWaves makes and deletes pods in waves while agents are killed at random instants, a node's power fails, and the API server is away for a
 // minute. Afterwards nothing is left of them anywhere, and at no time had two pods one address.
 func TestWaves(t *testing.T) {
-	if *wavePods == 0 {
-		t.Skip("left out by -wave-pods 0")
-	}
+	pods, size := atLength(32, 200), atLength(8, 16)
 	seed := *waveSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
 	random := rand.New(rand.NewPCG(seed, 1))
-	t.Logf("seed %d, %d pods", seed, *wavePods)
+	t.Logf("seed %d, %d pods", seed, pods)
 	sriovSetup(t)
 	apply(t, sriovPolicy("e2e-low", waveVFs, 0, waveVFs-1)+waveNetworks)
 	t.Cleanup(func() {
@@ -110,9 +103,9 @@ func TestWaves(t *testing.T) {
 	killed := 0
 	running.Go(func() { seen.watch(ctx, t) })
 	running.Go(func() { killed = killAgents(ctx, t, rand.New(rand.NewPCG(seed, 2))) })
-	waves := (*wavePods + waveSize - 1) / waveSize
+	waves := (pods + size - 1) / size
 	for w := range waves {
-		wave(t, random, w, waves)
+		wave(t, random, w*size, min(size, pods-w*size), w, waves)
 	}
 	stop()
 	running.Wait()
@@ -128,7 +121,7 @@ func TestWaves(t *testing.T) {
 	for name, want := range wantGUIDs {
 		eventually(t, configureLimit, func() string { return differs("GUIDs of "+name, guids(t, name), want) })
 	}
-	t.Logf("%d pods in %d waves; agents killed %d times; %d looks at %d namespaces with %d addresses", *wavePods, waves, killed, seen.looks, len(seen.namespaces), len(seen.addresses))
+	t.Logf("%d pods in %d waves; agents killed %d times; %d looks at %d namespaces with %d addresses", pods, waves, killed, seen.looks, len(seen.namespaces), len(seen.addresses))
 	if len(seen.addresses) == 0 || killed == 0 {
 		t.Error("no address was seen in a pod, or no agent was killed: this test showed nothing")
 	}
@@ -137,11 +130,9 @@ func TestWaves(t *testing.T) {
 	}
 }
 
-// wave makes pods, has something happen to them, and deletes them, in every second wave while they start.
-func wave(t *testing.T, random *rand.Rand, w, waves int) {
+// wave makes n pods, has something happen to them, and deletes them, in every second wave while they start.
+func wave(t *testing.T, random *rand.Rand, first, n, w, waves int) {
 	nodes := topology.Nodes()
-	first := w * waveSize
-	n := min(waveSize, *wavePods-first)
 	names := make([]string, n)
 	for i := range n {
 		names[i] = fmt.Sprintf("pod/wave-%d", first+i)
