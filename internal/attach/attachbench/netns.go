@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespaces is where runtimes bind network namespaces; the agent sees this directory of the node.
+const namespaces = "/var/run/netns"
+
+// newNamespace makes a network namespace and binds it to a name, so that the agent can open it by a path, until it is removed.
+func newNamespace(name string) (path string, remove func() error, err error) {
+	path = filepath.Join(namespaces, name)
+	if err := os.MkdirAll(namespaces, 0o755); err != nil {
+		return "", nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return "", nil, err
+	}
+	f.Close()
+	done := make(chan error, 1)
+	go func() { done <- unshare(path) }()
+	if err := <-done; err != nil {
+		return "", nil, errors.Join(err, os.Remove(path))
+	}
+	return path, func() error { return removeNamespace(path) }, nil
+}
+
+// unshare makes the namespace on this goroutine's thread, binds it, and leaves it again. A thread that cannot leave stays locked and ends with
+// the goroutine.
+func unshare(path string) error {
+	runtime.LockOSThread()
+	const own = "/proc/thread-self/ns/net"
+	origin, err := os.Open(own)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer origin.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	if err = unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
+		err = fmt.Errorf("binding it to %s: %w", path, err)
+	}
+	if unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
+}
+
+// removeNamespace ends the namespace. The agent may have it open for a moment still, so the mount goes lazily.
+func removeNamespace(path string) error {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmounting it: %w", err)
+	}
+	return os.Remove(path)
+}
