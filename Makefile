@@ -77,8 +77,8 @@ test-lab-long: setup ## the same with 10 restarts of the kubelet, 12 pods over a
 	@cd lab && go test -count=1 -timeout 0 -v ./e2e -run "TestGuide|$${E2E:-.}" -args -long
 
 .PHONY: bench-cni
-bench-cni: setup ## the phases of CNI ADD and DEL beside the bare kernel steps, in the lab
-	@$(LAB) bench cni
+bench-cni: setup ## CNI ADD and DEL beside the bare kernel steps, in the lab: real pods, many at once, several networks (BENCH_FLAGS="-n 10 --only many")
+	@$(LAB) bench cni $(BENCH_FLAGS)
 
 .PHONY: bench-sriov
 bench-sriov: setup ## what making VFs costs beside the kernel's own steps, an idle agent, an agent's death (BENCH_FLAGS="-n 1 --vfs 1,16")

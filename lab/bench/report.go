@@ -15,7 +15,8 @@ var Networks = []string{"ib-sriov", "ipoib"}
 type Report struct {
 	Node    string
 	Pods    int
-	Calls   map[string]Calls // by network
+	Calls   map[string]Calls // by network; nil when they were not measured
+	Many    *Many            // the same
 	Samples []Sample
 }
 
@@ -38,11 +39,14 @@ var phaseOrder = []string{"gather", "record", "device-move", "link", "address", 
 
 // Write writes the tables.
 func (r Report) Write(out io.Writer) {
-	for _, network := range Networks {
-		c := r.Calls[network]
-		r.writePhases(out, network, "ADD", c.Add, c.Status)
-		r.writePhases(out, network, "DEL", c.Del, nil)
+	if r.Calls != nil {
+		for _, network := range Networks {
+			c := r.Calls[network]
+			r.writePhases(out, network, "ADD", c.Add, c.Status)
+			r.writePhases(out, network, "DEL", c.Del, nil)
+		}
 	}
+	r.writeMany(out)
 	r.writeSteps(out)
 	r.writeFailed(out)
 }
@@ -140,9 +144,13 @@ func (r Report) durations(want func(Sample) bool) []time.Duration {
 
 // perRound adds up each round's steps of a phase; phase "" is all of them. A phase without steps has no durations.
 func (r Report) perRound(network, verb, phase string) []time.Duration {
+	return r.roundSums(network, verb, func(p string) bool { return phase == "" || p == phase })
+}
+
+func (r Report) roundSums(network, verb string, want func(phase string) bool) []time.Duration {
 	rounds := map[int]time.Duration{}
 	for _, s := range r.Samples {
-		if s.Series == network && s.Verb == verb && (phase == "" || s.Phase == phase) {
+		if s.Series == network && s.Verb == verb && want(s.Phase) {
 			rounds[s.Round] += s.Duration
 		}
 	}

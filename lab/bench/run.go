@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,7 +23,10 @@ type Lab interface {
 // Options say what to measure.
 type Options struct {
 	Node string
-	Pods int // of each network, and rounds of the bare steps
+	Pods int // of each network, one after another, and rounds of the bare steps
+	// Only is the one part to measure beside the bare steps: OnlyPods or OnlyMany; "" measures both.
+	Only string
+	Many ManyOptions
 	// Steps bring the product and what the guide makes; they are run if any of it is missing.
 	Steps []demo.Step
 	// Program is the path of hostbench, compiled for the node.
@@ -30,6 +34,12 @@ type Options struct {
 	// ID tells this run's pods from others'.
 	ID string
 }
+
+// The parts of a run.
+const (
+	OnlyPods = "pods" // real pods of the guide's networks, by their phases
+	OnlyMany = "many" // many pods at once and several networks in one, as a runtime's calls
+)
 
 // Limits.
 const (
@@ -47,29 +57,52 @@ type runner struct {
 // Run measures and returns what it found. Progress goes to out.
 func Run(ctx context.Context, lab Lab, o Options, out io.Writer) (Report, error) {
 	r := runner{o, lab, out}
-	report := Report{Node: o.Node, Pods: o.Pods, Calls: map[string]Calls{}}
+	report := Report{Node: o.Node, Pods: o.Pods}
 	if err := r.prepare(ctx); err != nil {
 		return report, err
 	}
-	for _, network := range Networks {
-		calls, err := r.pods(ctx, network)
-		if err != nil {
+	var err error
+	if o.Only != OnlyMany {
+		if report.Calls, err = r.realPods(ctx); err != nil {
 			return report, err
 		}
-		report.Calls[network] = calls
 	}
 	before, err := r.lab.Shell(ctx, fmt.Sprintf(allocatable, r.Node))
 	if err != nil {
 		return report, fmt.Errorf("counting the VFs of %s: %w", r.Node, err)
 	}
-	report.Samples, err = r.bare(ctx)
+	err = r.withoutKubelet(ctx, &report)
 	return report, errors.Join(err, r.waitCounted(ctx, strings.TrimSpace(before)))
+}
+
+// realPods measures pods that the kubelet runs.
+func (r runner) realPods(ctx context.Context) (map[string]Calls, error) {
+	all := map[string]Calls{}
+	for _, network := range Networks {
+		calls, err := r.pods(ctx, network)
+		if err != nil {
+			return nil, err
+		}
+		all[network] = calls
+	}
+	return all, nil
+}
+
+// withoutKubelet measures what takes VFs that the kubelet offers meanwhile.
+func (r runner) withoutKubelet(ctx context.Context, report *Report) (err error) {
+	if r.Only != OnlyPods {
+		if report.Many, err = r.many(ctx); err != nil {
+			return err
+		}
+	}
+	report.Samples, err = r.bare(ctx)
+	return err
 }
 
 // allocatable prints how many VFs the kubelet offers.
 const allocatable = `kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/mellanoxibsriov}'`
 
-// waitCounted waits until the agent offers the VF of the bare steps again: it looks at the node every half minute.
+// waitCounted waits until the agent offers the VFs again that were used past the kubelet: it looks at the node every half minute.
 func (r runner) waitCounted(ctx context.Context, before string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
@@ -114,7 +147,7 @@ func (r runner) pods(ctx context.Context, network string) (calls Calls, err erro
 			fmt.Fprintf(r.out, "%s: %d of %d pods came and went, %.0f s\n", network, i+1, r.Pods, time.Since(began).Seconds())
 		}
 	}
-	return r.collect(ctx, pods)
+	return r.collect(ctx, pods, func(c Calls) bool { return c.complete(len(pods)) })
 }
 
 // cycle makes a pod, waits until it runs, and deletes it.
@@ -174,8 +207,8 @@ func (r runner) removePods(ctx context.Context) error {
 	return nil
 }
 
-// collect reads the agent's memory. The last pod's DEL and status may be a moment late.
-func (r runner) collect(ctx context.Context, pods []string) (Calls, error) {
+// collect reads the agent's memory. The last pod's DEL and status may be a moment late: it asks again until it has enough, for a while.
+func (r runner) collect(ctx context.Context, pods []string, enough func(Calls) bool) (Calls, error) {
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		text, err := r.lab.Node(ctx, r.Node, "curl -sSf http://127.0.0.1:5710/v1/node/timings")
 		if err != nil {
@@ -186,7 +219,7 @@ func (r runner) collect(ctx context.Context, pods []string) (Calls, error) {
 			return Calls{}, err
 		}
 		c := Select(all, pods)
-		if c.complete(len(pods)) || time.Now().After(deadline) {
+		if enough(c) || time.Now().After(deadline) {
 			return c, nil
 		}
 		select {
@@ -203,44 +236,53 @@ func (r runner) bare(ctx context.Context) ([]Sample, error) {
 	return r.program(ctx, fmt.Sprintf("-n %d", r.Pods))
 }
 
-// program brings hostbench to the node, runs it and removes it.
+// program runs hostbench on the node.
 func (r runner) program(ctx context.Context, args string) (samples []Sample, err error) {
-	dir := "/run/lab-bench-" + r.ID
-	defer func() { err = errors.Join(err, r.removeProgram(ctx, dir)) }()
-	f, err := os.Open(r.Program)
-	if err != nil {
-		return nil, fmt.Errorf("opening the program for the bare steps: %w", err)
-	}
-	defer f.Close()
-	bring := fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/hostbench && chmod 755 %[1]s/hostbench", dir)
-	if _, err := r.lab.Feed(ctx, r.Node, bring, f); err != nil {
-		return nil, fmt.Errorf("bringing the program for the bare steps to %s: %w", r.Node, err)
-	}
-	text, err := r.untilDone(ctx, dir+"/hostbench "+args)
-	if err != nil {
-		return nil, fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
-	}
-	return ParseSamples(text)
+	err = r.withProgram(ctx, r.Program, func(path string) error {
+		text, err := r.untilDone(ctx, path+" "+args, "", bareLimit)
+		if err != nil {
+			return fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
+		}
+		samples, err = ParseSamples(text)
+		return err
+	})
+	return samples, err
 }
 
-func (r runner) removeProgram(ctx context.Context, dir string) error {
+// withProgram brings a program to the node, and removes it when it has been used.
+func (r runner) withProgram(ctx context.Context, local string, use func(path string) error) (err error) {
+	dir, name := "/run/lab-bench-"+r.ID, filepath.Base(local)
+	defer func() { err = errors.Join(err, r.removeProgram(ctx, dir, name)) }()
+	f, err := os.Open(local)
+	if err != nil {
+		return fmt.Errorf("opening the program %s: %w", name, err)
+	}
+	defer f.Close()
+	bring := fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/%[2]s && chmod 755 %[1]s/%[2]s", dir, name)
+	if _, err := r.lab.Feed(ctx, r.Node, bring, f); err != nil {
+		return fmt.Errorf("bringing the program %s to %s: %w", name, r.Node, err)
+	}
+	return use(dir + "/" + name)
+}
+
+func (r runner) removeProgram(ctx context.Context, dir, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
 	if _, err := r.lab.Node(ctx, r.Node, "rm -rf "+dir); err != nil {
-		return fmt.Errorf("removing the program for the bare steps from %s: %w", r.Node, err)
+		return fmt.Errorf("removing the program %s from %s: %w", name, r.Node, err)
 	}
 	return nil
 }
 
-// untilDone runs a command that ends early, having cleared up, when its standard input ends. That is how ctx reaches it:
-// breaking the connection instead would leave nobody to wait for it.
-func (r runner) untilDone(ctx context.Context, command string) (string, error) {
+// untilDone runs a command that ends early, having cleared up, when its standard input ends after what it is given. That is how ctx reaches
+// it: breaking the connection instead would leave nobody to wait for it.
+func (r runner) untilDone(ctx context.Context, command, given string, limit time.Duration) (string, error) {
 	in, hold := io.Pipe()
 	defer hold.Close()
 	defer context.AfterFunc(ctx, func() { hold.Close() })()
-	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), bareLimit)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	return r.lab.Feed(limited, r.Node, command, in)
+	return r.lab.Feed(limited, r.Node, command, io.MultiReader(strings.NewReader(given), in))
 }
 
 func (c Calls) complete(pods int) bool {
@@ -251,7 +293,7 @@ func (c Calls) complete(pods int) bool {
 func (r Report) Incomplete() error {
 	var missing []string
 	for _, network := range Networks {
-		if c := r.Calls[network]; !c.complete(r.Pods) {
+		if c := r.Calls[network]; r.Calls != nil && !c.complete(r.Pods) {
 			missing = append(missing, fmt.Sprintf("%s: %d ADD, %d DEL and %d status of %d pods", network, len(c.Add), len(c.Del), len(c.Status), r.Pods))
 		}
 	}

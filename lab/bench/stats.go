@@ -8,8 +8,8 @@ import (
 
 // Stats sum up durations.
 type Stats struct {
-	N             int
-	Min, P50, P99 time.Duration
+	N                  int
+	Min, P50, P99, Max time.Duration
 }
 
 // Summarize sums up durations in any order. Percentiles are by nearest rank: with fewer than 100 durations P99 is the longest.
@@ -18,7 +18,7 @@ func Summarize(list []time.Duration) Stats {
 		return Stats{}
 	}
 	sorted := slices.Sorted(slices.Values(list))
-	return Stats{N: len(sorted), Min: sorted[0], P50: percentile(sorted, 50), P99: percentile(sorted, 99)}
+	return Stats{N: len(sorted), Min: sorted[0], P50: percentile(sorted, 50), P99: percentile(sorted, 99), Max: sorted[len(sorted)-1]}
 }
 
 func percentile(sorted []time.Duration, p float64) time.Duration {

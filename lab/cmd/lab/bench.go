@@ -30,13 +30,10 @@ func benchCNICommand() *cobra.Command {
 	var asIs bool
 	c := &cobra.Command{
 		Use:   "cni",
-		Short: "Print the phases of CNI ADD and DEL beside the bare kernel steps, starting the lab if need be",
+		Short: "Print what CNI ADD and DEL cost beside the bare kernel steps, starting the lab if need be",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if b.Pods < 1 || b.Pods > 200 {
-				return fmt.Errorf("--number is %d; want 1 to 200, which is what the agent remembers", b.Pods)
-			}
-			if _, err := topology.Find(b.Node); err != nil {
+			if err := checkCNI(&b); err != nil {
 				return err
 			}
 			l, err := openForBench(c.Context(), o, asIs)
@@ -46,11 +43,35 @@ func benchCNICommand() *cobra.Command {
 			return benchCNI(c.Context(), l, b)
 		},
 	}
-	c.Flags().IntVarP(&b.Pods, "number", "n", 20, "pods of each network, and rounds of the bare steps")
+	c.Flags().IntVarP(&b.Pods, "number", "n", 20, "pods of each network that come one after another, and rounds of the bare steps")
+	c.Flags().StringVar(&b.Only, "only", "", `measure one part beside the bare steps: "pods", which the kubelet runs, or "many", at once and with several networks`)
+	c.Flags().IntVar(&b.Many.Rounds, "rounds", 3, "rounds of each case with several pods at once")
+	c.Flags().IntVar(&b.Many.Held, "held", 100, "attachments at which the agent's memory is read; 0 leaves that out")
+	c.Flags().BoolVar(&b.Many.Bound, "bound", false, "give the pods that no kubelet runs to the node, where it waits for a volume of theirs that never comes")
 	c.Flags().StringVar(&b.Node, "node", topology.Nodes()[0].Name, "the node to measure on")
 	c.Flags().BoolVar(&asIs, "as-is", false, "measure the product that runs in the lab, without bringing the present one there")
 	addOptions(c.Flags(), &o)
 	return c
+}
+
+// checkCNI checks the flags of the benchmark, and fills in what follows from them.
+func checkCNI(b *bench.Options) error {
+	switch {
+	case b.Pods < 1 || b.Pods > 200:
+		return fmt.Errorf("--number is %d; want 1 to 200, which is what the agent remembers", b.Pods)
+	case b.Only != "" && b.Only != bench.OnlyPods && b.Only != bench.OnlyMany:
+		return fmt.Errorf("--only is %q; want %s, %s, or none for both", b.Only, bench.OnlyPods, bench.OnlyMany)
+	case b.Many.Rounds < 1:
+		return fmt.Errorf("--rounds is %d; want at least 1", b.Many.Rounds)
+	case b.Many.Held < 0 || b.Many.Held > 400:
+		return fmt.Errorf("--held is %d; want 0 to 400", b.Many.Held)
+	}
+	n, err := topology.Find(b.Node)
+	if err != nil {
+		return err
+	}
+	b.Many.Master = n.Cards(1)[0].Interface
+	return nil
 }
 
 func openForBench(ctx context.Context, o cluster.Options, asIs bool) (cluster.Lab, error) {
@@ -113,10 +134,12 @@ func prepareBench(ctx context.Context, l cluster.Lab, b *bench.Options) (t *term
 		return nil, nil, fmt.Errorf("making a temporary directory: %w", err)
 	}
 	done = func() { os.RemoveAll(dir) }
-	b.Program = filepath.Join(dir, "hostbench")
-	if err := gobuild.Build(ctx, l.Source.Product(), "./internal/host/hostbench", b.Program, ""); err != nil {
-		done()
-		return nil, nil, err
+	b.Program, b.Many.Program = filepath.Join(dir, "hostbench"), filepath.Join(dir, "attachbench")
+	for pkg, out := range map[string]string{"./internal/host/hostbench": b.Program, "./internal/attach/attachbench": b.Many.Program} {
+		if err := gobuild.Build(ctx, l.Source.Product(), pkg, out, ""); err != nil {
+			done()
+			return nil, nil, err
+		}
 	}
 	b.ID = strconv.FormatInt(time.Now().Unix(), 36)
 	b.Steps, err = demo.Setup(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
