@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -176,9 +177,13 @@ func TestNothingLeaks(t *testing.T) {
 	h, env := machine(t)
 	a, b := env.NewNS(t), env.NewNS(t)
 	round := func() {
-		l, _, err := h.AddVeth(a, "net0", b, "peer0", 1500)
+		l, peer, err := h.AddVeth(a, "net0", b, "peer0", 1500)
 		if err != nil {
 			t.Fatal(err)
+		}
+		must(t, h.AddAddress(b, peer.Index, netip.MustParsePrefix("192.0.2.1/24")))
+		if _, err := h.Solicit(t.Context(), a, l.Index, netip.MustParseAddr("192.0.2.1"), netip.Addr{}); err != nil {
+			t.Error(err)
 		}
 		if l, err = h.MoveLink(a, l.Index, b, "eth0"); err != nil {
 			t.Fatal(err)

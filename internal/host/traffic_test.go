@@ -3,6 +3,7 @@ package host_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -159,6 +160,45 @@ func TestAnnouncedAddressIsHeardOverInfiniBand(t *testing.T) {
 	must(t, h.AddAddress(la.NS, la.Index, netip.MustParsePrefix("172.91.0.2/16")))
 	must(t, h.AddAddress(la.NS, la.Index, netip.MustParsePrefix("2001:db8::2/64")))
 	announceUntilHeard(t, h, la, hears, lb.Index, map[uint16]string{unix.ETH_P_ARP: "172.91.0.2", unix.ETH_P_IPV6: "2001:db8::2"})
+}
+
+// Who has an address may say so with a request of its own: an announcement answers a question that the kernel does not.
+func TestAnnouncementIsAnAnswer(t *testing.T) {
+	h, env := machine(t)
+	a, b := env.NewNS(t), env.NewNS(t)
+	la, lb := pair(t, h, a, "net0", "172.91.0.2/24", b, "172.91.0.1/24")
+	ip := netip.MustParseAddr("172.91.0.9") // on no link
+	ctx, stop := context.WithCancel(t.Context())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for ; ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+			_ = h.Announce(b, lb.Index, ip)
+		}
+	}()
+	defer func() { stop(); <-stopped }()
+	if hw, err := h.Solicit(ctx, a, la.Index, ip, netip.Addr{}); err != nil || !bytes.Equal(hw, lb.HardwareAddr) {
+		t.Errorf("%s is at %s, %v; want %s", ip, hw, err, lb.HardwareAddr)
+	}
+}
+
+// Asking ends with its context, in the middle of a wait.
+func TestSolicitEndsWithItsContext(t *testing.T) {
+	h, env := machine(t)
+	la, lb := pair(t, h, env.NewNS(t), "net0", "172.91.0.2/24", env.NewNS(t), "172.91.0.1/24")
+	ask := func(text string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		_, err := h.Solicit(ctx, la.NS, la.Index, netip.MustParseAddr(text), netip.Addr{})
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > time.Second {
+			t.Errorf("%s: %v after %s", text, err, took)
+		}
+	}
+	ask("172.91.0.9")
+	ask("2001:db8::9") // there is no link-local address yet
+	must(t, h.SetLinkDown(lb.NS, lb.Index))
+	ask("172.91.0.9") // there is no carrier
 }
 
 // child makes an IPoIB child of the port, in a namespace, up, with carrier.

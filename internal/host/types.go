@@ -32,6 +32,8 @@ var (
 	ErrBusy = errors.New("busy")
 	// ErrUnsupported: the kernel, the driver or the mode does not allow it.
 	ErrUnsupported = errors.New("not supported")
+	// ErrNoCarrier: the link is up, but nothing can be sent or heard through it.
+	ErrNoCarrier = errors.New("has no carrier")
 )
 
 // RDMAMode is the mode of the node's RDMA subsystem.

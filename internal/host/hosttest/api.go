@@ -2,6 +2,7 @@ package hosttest
 
 import (
 	"context"
+	"net"
 	"net/netip"
 
 	"spidernet.io/spiderpool/internal/host"
@@ -110,4 +111,9 @@ type API interface {
 	// Announce tells the neighbours of an address (gratuitous ARP, unsolicited neighbour advertisement); it knows
 	// 20-octet hardware addresses. Failure is for the caller to log, not to fail on.
 	Announce(ns host.NS, index int, ip netip.Addr) error
+	// Solicit asks who has an address on a link: an ARP request (with an invalid source it is a probe), or a neighbour solicitation for
+	// IPv6, where source does not count. It returns the hardware address of the first that answers and is not the link itself, nil when
+	// the answer does not say it; ErrNotFound when nobody did in time, and for nothing else: not when the link is not there, is down or
+	// has no carrier (ErrNoCarrier), nor when ctx ends. source need not be an address of the link.
+	Solicit(ctx context.Context, ns host.NS, index int, target, source netip.Addr) (net.HardwareAddr, error)
 }

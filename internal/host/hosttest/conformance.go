@@ -42,6 +42,8 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"Neighbors", false, testNeighbors},
 		{"Sysctl", false, testSysctl},
 		{"Announce", false, testAnnounce},
+		{"Solicit", false, testSolicit},
+		{"SolicitUnanswerable", false, testSolicitUnanswerable},
 		{"MarkReplies", false, testMarkReplies},
 		{"LinkChangesOfPods", false, testLinkChangesOfPods},
 		{"NotFound", false, testNotFound},
@@ -55,6 +57,8 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"MoveRDMARefused", true, testMoveRDMARefused},
 		{"VFOfDeadNamespace", true, testVFOfDeadNamespace},
 		{"IPoIBChild", true, testIPoIBChild},
+		{"SolicitOverChildren", true, testSolicitOverChildren},
+		{"SolicitOverVFs", true, testSolicitOverVFs},
 		{"RDMAMode", true, testRDMAMode},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -430,6 +434,7 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 		"SetSysctl":   func() error { return h.SetSysctl(ns, "net/ipv4/ip_forward", "1") },
 		"MarkReplies": func() error { return h.MarkReplies(ns, "eth0", 1) },
 		"Announce":    func() error { return h.Announce(ns, 2, p.Addr()) },
+		"Solicit":     func() error { _, err := h.Solicit(t.Context(), ns, 2, p.Addr(), netip.Addr{}); return err },
 	} {
 		is(t, what, call(), host.ErrNSGone)
 	}

@@ -3,6 +3,8 @@ package hosttest
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -29,7 +31,8 @@ type Fake struct {
 	fault  fault
 	before map[int]func()
 
-	cards    map[int]cardLink // what watchers were told last
+	outside  map[netip.Addr]net.HardwareAddr // who is beyond the node
+	cards    map[int]cardLink                // what watchers were told last
 	watchers []chan struct{}
 }
 
@@ -45,7 +48,7 @@ type Options struct {
 
 // NewFake makes a node that has a loopback link and nothing else, with its RDMA subsystem in exclusive mode.
 func NewFake(o Options) *Fake {
-	f := &Fake{opts: o, mode: host.RDMAExclusive, ns: map[host.NS]*namespace{}, before: map[int]func(){}}
+	f := &Fake{opts: o, mode: host.RDMAExclusive, ns: map[host.NS]*namespace{}, before: map[int]func(){}, outside: map[netip.Addr]net.HardwareAddr{}}
 	f.ns[host.NodeNS] = newNamespace(host.NodeNS)
 	f.ns[host.NodeNS].links[0].Up = true
 	f.ns[host.NodeNS].links[0].Carrier = true

@@ -1,8 +1,10 @@
 package hosttest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
@@ -181,6 +183,40 @@ func TestFakeRoutes(t *testing.T) {
 	if eth, _ := f.PF(GuideEthPCI); !eth.DefaultRoute || pf.DefaultRoute {
 		t.Errorf("default route: %s %v, %s %v", GuideEthPCI, eth.DefaultRoute, GuidePF, pf.DefaultRoute)
 	}
+}
+
+func TestFakeAnswers(t *testing.T) {
+	f := GuideNode()
+	pf, _ := f.PF(GuidePF)
+	child := func(name string, pkey uint16) host.Link {
+		l, err := f.AddIPoIBChild(pf.Link.Index, name, pkey)
+		ok(t, err)
+		ok(t, f.SetLinkUp(host.NodeNS, l.Index))
+		return l
+	}
+	same, apart := child("same", 0), child("apart", 0x8001)
+	ask := func(l host.Link, ip string) (net.HardwareAddr, error) {
+		return f.Solicit(t.Context(), host.NodeNS, l.Index, addr(ip), nobody)
+	}
+	if hw, err := ask(same, "172.91.0.10"); err != nil || !bytes.Equal(hw, pf.Link.HardwareAddr) {
+		t.Errorf("the card's address is at %s, %v", hw, err)
+	}
+	_, err := ask(apart, "172.91.0.10")
+	is(t, "an address in another partition", err, host.ErrNotFound)
+	stranger := append(make(net.HardwareAddr, 19), 7)
+	f.Answer(addr("172.91.0.77"), stranger)
+	if hw, err := ask(apart, "172.91.0.77"); err != nil || !bytes.Equal(hw, stranger) {
+		t.Errorf("the stranger is at %s, %v", hw, err)
+	}
+	eth, _ := f.PF(GuideEthPCI)
+	_, err = ask(*eth.Link, "172.91.0.77")
+	is(t, "an InfiniBand stranger on Ethernet", err, host.ErrNotFound)
+	f.Answer(addr("172.91.0.77"), nil)
+	_, err = ask(same, "172.91.0.77")
+	is(t, "a stranger who left", err, host.ErrNotFound)
+	f.SetCable(GuidePF, false)
+	_, err = ask(same, "172.91.0.10")
+	is(t, "a card without a cable", err, host.ErrNoCarrier)
 }
 
 func TestFaults(t *testing.T) {
