@@ -185,6 +185,8 @@ func (a *agent) addService(ctx context.Context) error {
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
 		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
+
+		ConflictDetection: a.Settings.EnableIPConflictDetection, GatewayDetection: a.Settings.EnableGatewayDetection,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"spidernet.io/spiderpool/internal/cni"
@@ -19,8 +21,9 @@ import (
 
 // Reasons of events at pods.
 const (
-	ReasonAdded  = "AddedInterface"
-	ReasonFailed = "FailedAttach"
+	ReasonAdded    = "AddedInterface"
+	ReasonFailed   = "FailedAttach"
+	ReasonConflict = "AddressConflict"
 )
 
 // add attaches all networks of a sandbox or none.
@@ -146,7 +149,9 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order 
 	p := &g.list[i]
 	call := s.callFor(c.containerID, c.netns, p.list.Name, p.ifname, phases)
 	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
-	call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
+	if i > 0 {
+		call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
+	}
 	if g.pod != nil {
 		call.Pod = ipam.PodFrom(g.pod)
 	}
@@ -229,6 +234,12 @@ func (s *Service) holder(but, device string) (ledger.Sandbox, bool, error) {
 		}
 	}
 	return ledger.Sandbox{}, false, nil
+}
+
+// tellConflict tells the pod's owner that an address was passed over since somebody uses it.
+func (s *Service) tellConflict(pod cni.Pod, message string) {
+	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}}
+	s.Events.Event(object, corev1.EventTypeWarning, ReasonConflict, message)
 }
 
 // failed tells the pod's owner and passes the error on to the runtime.

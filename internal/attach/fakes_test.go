@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -66,6 +67,7 @@ type node struct {
 	liveReads int
 	asked     ipam.Request // the last one for an address
 
+	avoided     []netip.Addr
 	kubeletHas  map[string]bool // pods, "namespace/name"
 	kubeletDown bool
 
@@ -293,6 +295,9 @@ func (n *node) Allocate(_ context.Context, r ipam.Request) (ipam.Allocation, err
 			addr = taken.Next()
 		}
 	}
+	for slices.Contains(n.avoided, addr) {
+		addr = addr.Next()
+	}
 	n.held[heldKey(r.Pod.UID, r.Interface, r.Sandbox)] = addr
 	gw := netip.MustParseAddr("172.91.0.1")
 	return ipam.Allocation{Addresses: []ipam.Address{{IP: netip.PrefixFrom(addr, 16), Gateway: gw, Pool: "v4-91"}},
@@ -307,6 +312,12 @@ func (n *node) Release(_ context.Context, podUID, sandbox, ifname string) error 
 	}
 	delete(n.held, heldKey(podUID, ifname, sandbox))
 	return nil
+}
+
+func (n *node) Avoid(ip netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.avoided = append(n.avoided, ip)
 }
 
 func (n *node) Settle(_ context.Context, podUID string) error {

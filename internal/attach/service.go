@@ -59,7 +59,6 @@ type Recorder interface {
 // Addresses gives and takes back addresses. All are idempotent.
 type Addresses interface {
 	spiderpool.Addresses
-	Release(ctx context.Context, podUID, sandbox, ifname string) error
 	// Settle makes the API server show the pod's addresses. Until then the pod must have no network-status: whoever reads one
 	// relies on it.
 	Settle(ctx context.Context, podUID string) error
@@ -71,6 +70,7 @@ type Kernel interface {
 	VF(pci string) (host.VF, error)
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
+	spiderpool.Solicitor
 }
 
 // Options are the parts that a Service works with. All but the last group are required.
@@ -101,6 +101,8 @@ type Options struct {
 	// NamespaceIsolation refuses networks of other namespaces than the pod's, except those in GlobalNamespaces.
 	NamespaceIsolation bool
 	GlobalNamespaces   []string
+	// ConflictDetection and GatewayDetection ask an interface's network about its addresses and their gateways before they are used.
+	ConflictDetection, GatewayDetection bool
 	// Metrics takes the histogram of phases; nil leaves it out.
 	Metrics prometheus.Registerer
 	// CollectEvery is the time between two passes of the collector; 0 is a minute.
@@ -140,7 +142,8 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
 	s.status = newStatusQueue(s)
-	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater, Masters: s.masters}}
+	detect := spiderpool.Detection{Conflict: o.ConflictDetection, Gateway: o.GatewayDetection, Kernel: o.Kernel, Tell: s.tellConflict}
+	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater, Masters: s.masters, Detect: detect}}
 	for name, p := range o.Plugins {
 		plugins[name] = p
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -235,6 +237,59 @@ func TestNetworksAttachBesideEachOther(t *testing.T) {
 			n.mustCall("DEL", "p")
 			n.collect()
 			n.same(before, "after DEL")
+		})
+	}
+}
+
+// An address that somebody in the network has is passed over, whatever fails meanwhile; without a gateway nothing is attached.
+func TestAddressInUse(t *testing.T) {
+	hw := net.HardwareAddr{0x80, 0, 0x10, 1, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0xe8, 0xeb, 0xd3, 3, 0, 0x93, 0xae, 0x10}
+	begin := func(t *testing.T) *node {
+		n := newNode(t, hosttest.Options{})
+		n.options.ConflictDetection, n.options.GatewayDetection = true, true
+		n.start()
+		n.fake.Answer(netip.MustParseAddr("172.91.0.100"), hw)
+		n.fake.Answer(netip.MustParseAddr("172.91.0.1"), hw)
+		n.fake.Revive()
+		n.pod("p", annotations("ipoib"))
+		return n
+	}
+	n := begin(t)
+	before := n.snapshot()
+	n.mustCall("ADD", "p")
+	eth0, err := n.fake.LinkByName(podNS, "eth0")
+	must(t, err)
+	if addresses, err := n.fake.Addresses(podNS, eth0.Index); err != nil || !strings.Contains(fmt.Sprint(addresses), "172.91.0.101/16") || strings.Contains(fmt.Sprint(addresses), "172.91.0.100/") {
+		t.Errorf("the pod has %v, %v; want 172.91.0.101", addresses, err)
+	}
+	want := []string{"Warning AddressConflict address 172.91.0.100 of pool v4-91 is in use in its network, by " + hw.String(), "Normal AddedInterface Add eth0 [172.91.0.101/16] from kube-system/ipoib"}
+	if len(n.events) != 2 || !strings.HasPrefix(n.events[0], want[0]) || n.events[1] != want[1] {
+		t.Errorf("events %q, want %q", n.events, want)
+	}
+	steps := n.fake.Steps()
+	n.mustCall("DEL", "p")
+	n.collect()
+	n.same(before, "after DEL")
+
+	n.fake.Answer(netip.MustParseAddr("172.91.0.1"), nil)
+	if resp := n.call("ADD", "p"); resp.Error == nil || !strings.Contains(resp.Error.Msg, "gateway 172.91.0.1 of pool v4-91 does not answer on eth0") {
+		t.Errorf("error %v, want one about the gateway", resp.Error)
+	}
+	n.collect()
+	n.same(before, "without a gateway")
+
+	for k := 1; k <= steps; k++ {
+		t.Run(fmt.Sprintf("fault at step %d", k), func(t *testing.T) {
+			t.Parallel()
+			n := begin(t)
+			before := n.snapshot()
+			n.fake.FailAt(k, errInjected)
+			if resp := n.call("ADD", "p"); resp.Error == nil { // the announcement may fail
+				n.mustCall("DEL", "p")
+			}
+			n.fake.Revive()
+			n.collect()
+			n.same(before, "after the fault")
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sort"
 
 	"go4.org/netipx"
@@ -106,6 +107,27 @@ func (p *Pool) Version() int64 {
 		return 4
 	}
 	return 6
+}
+
+// Without is the pool as if these addresses were not in it.
+func (p *Pool) Without(addresses []netip.Addr) *Pool {
+	if !slices.ContainsFunc(addresses, p.Has) {
+		return p
+	}
+	var free netipx.IPSetBuilder
+	for _, r := range p.Free {
+		free.AddRange(r)
+	}
+	for _, ip := range addresses {
+		free.Remove(ip)
+	}
+	left, err := free.IPSet()
+	if err != nil {
+		return p // the builder takes valid ranges, which these are
+	}
+	q := *p
+	q.Free = left.Ranges()
+	return &q
 }
 
 // enabled is the pool as if spec.disable were not set.

@@ -111,7 +111,7 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 	for {
 		hope, freed := a.hope(f.Pools)
 		for _, pool := range f.Pools {
-			got, err := a.takeFrom(ctx, r, pool)
+			got, err := a.takeFrom(ctx, r, pool.Without(a.avoided.list()))
 			if err != nil || got != nil {
 				return got, pool, err
 			}

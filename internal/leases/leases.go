@@ -86,9 +86,11 @@ type Allocator struct {
 	sealed pods
 	// asked are pods for which an address was asked of this process. The runtime does so for a new sandbox, and has ended
 	// the one before it: such a pod has no address of which this process knows nothing.
-	asked  pods
-	place  uint64 // where in a pool this node begins to look
-	synced []toolscache.InformerSynced
+	asked pods
+	place uint64 // where in a pool this node begins to look
+	// avoided are addresses that others were found to use.
+	avoided avoided
+	synced  []toolscache.InformerSynced
 }
 
 // New returns an Allocator that follows the informers. Start must run for the

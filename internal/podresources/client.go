@@ -21,8 +21,8 @@ import (
 // DefaultSocket is the kubelet's.
 const DefaultSocket = "/var/lib/kubelet/pod-resources/kubelet.sock"
 
-// callTimeout bounds one question; the kubelet answers from memory.
-const callTimeout = 5 * time.Second
+// callTimeout bounds one question. The kubelet answers from memory, but has little time for it on a node that starts all its pods at once.
+const callTimeout = 15 * time.Second
 
 // maxMessage is room for the whole list of a node with very many devices; gRPC's default of 4 MiB can be too little.
 const maxMessage = 16 << 20

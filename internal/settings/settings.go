@@ -31,6 +31,10 @@ type Settings struct {
 	EnableStatefulSet bool `json:"enableStatefulSet"`
 	// EnableKubevirtStaticIP does so for the virtual machines of KubeVirt.
 	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
+	// EnableIPConflictDetection asks the network, before a pod gets an address, whether anybody has it. EnableGatewayDetection asks whether the
+	// address's gateway is there.
+	EnableIPConflictDetection bool `json:"enableIPConflictDetection"`
+	EnableGatewayDetection    bool `json:"enableGatewayDetection"`
 	// Stock is about addresses that nodes hold before pods need them.
 	Stock Stock `json:"stock"`
 	// GC is about addresses of pods that are gone.

@@ -160,8 +160,8 @@ func TestRefusals(t *testing.T) {
 
 // TestOffValuesCount guards the completion of values against taking "false", 0 and "" for absent.
 func TestOffValuesCount(t *testing.T) {
-	got := mustRender(t, load(t), "ipam: {enableIPv6: false, enableStatefulSet: false, enableKubevirtStaticIP: false, stock: {perPool: 0}}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
-	for _, want := range []string{"enableIPv6: false", "enableStatefulSet: false", "enableKubevirtStaticIP: false", "perPool: 0", "heartbeatSeconds: 120", "name: INSTALL_MULTUS\n              value: \"false\""} {
+	got := mustRender(t, load(t), "ipam: {enableIPv6: false, enableStatefulSet: false, enableKubevirtStaticIP: false, enableIPConflictDetection: true, stock: {perPool: 0}}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
+	for _, want := range []string{"enableIPv6: false", "enableStatefulSet: false", "enableKubevirtStaticIP: false", "enableIPConflictDetection: true", "enableGatewayDetection: false", "perPool: 0", "heartbeatSeconds: 120", "name: INSTALL_MULTUS\n              value: \"false\""} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing", want)
 		}

@@ -214,3 +214,67 @@ no agent: 11
 	}
 	eventually(t, configureLimit, func() string { return differs("left behind", look(t), before) })
 }
+
+// detectionNetwork has addresses of which the first is somebody's, and a gateway.
+const detectionNetwork = `---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderIPPool
+metadata: {name: e2e-97}
+spec: {subnet: 172.97.0.0/16, gateway: 172.97.0.1, ips: [172.97.0.10-172.97.0.12]}
+---
+apiVersion: spiderpool.spidernet.io/v2beta1
+kind: SpiderMultusConfig
+metadata: {name: e2e-detect, namespace: kube-system}
+spec:
+  cniType: ipoib
+  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-97]}}
+`
+
+const detectionPod = `---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: detect
+  namespace: e2e
+  annotations: {v1.multus-cni.io/default-network: kube-system/e2e-detect}
+spec:
+  nodeSelector: {kubernetes.io/hostname: "%s"}
+  terminationGracePeriodSeconds: 0
+  containers: [{name: c, image: docker.io/mellanox/rping-test, imagePullPolicy: IfNotPresent, command: [sleep, infinity]}]
+`
+
+// TestDetection has another machine on the InfiniBand fabric use an address of a pool, which a pod is not given then; and a gateway that is silent first.
+func TestDetection(t *testing.T) {
+	sriovSetup(t)
+	here, there := topology.Names()[0], topology.Names()[1]
+	detection := func(on string) {
+		shell(t, "helm -n kube-system upgrade spiderpool charts/spiderpool --reuse-values --set ipam.enableIPConflictDetection="+on+",ipam.enableGatewayDetection="+on+
+			" && kubectl -n kube-system rollout status --timeout=400s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	}
+	detection("true")
+	t.Cleanup(func() {
+		node(t, there, "ip addr del 172.97.0.10/16 dev ibs5f0 2>/dev/null; ip addr del 172.97.0.1/16 dev ibs5f0 2>/dev/null; true")
+		shell(t, "kubectl -n e2e delete pod detect --ignore-not-found --timeout=300s; kubectl -n kube-system delete --ignore-not-found spidermultusconfig e2e-detect; kubectl delete --ignore-not-found spiderippool e2e-97")
+		detection("false")
+	})
+	node(t, there, "ip addr add 172.97.0.10/16 dev ibs5f0")
+	hw := strings.TrimSpace(node(t, there, "cat /sys/class/net/ibs5f0/address"))
+	apply(t, detectionNetwork+fmt.Sprintf(detectionPod, here))
+	told := func(reason, want string) {
+		t.Helper()
+		eventually(t, podLimit, func() string {
+			notes := shell(t, "kubectl -n e2e get events --field-selector involvedObject.name=detect,reason="+reason+" -o jsonpath='{.items[*].message}'")
+			if !strings.Contains(notes, want) {
+				return fmt.Sprintf("events %s say %q, want %q", reason, notes, want)
+			}
+			return ""
+		})
+	}
+	told("AddressConflict", "address 172.97.0.10 of pool e2e-97 is in use in its network, by "+hw)
+	told("FailedAttach", "gateway 172.97.0.1 of pool e2e-97 does not answer on eth0")
+	node(t, there, "ip addr add 172.97.0.1/16 dev ibs5f0")
+	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/detect")
+	if out := shell(t, "kubectl -n e2e exec detect -- ip -br addr show eth0"); !strings.Contains(out, "172.97.0.11/16") && !strings.Contains(out, "172.97.0.12/16") {
+		t.Errorf("the pod has %q, want an address that nobody uses", out)
+	}
+}

@@ -23,6 +23,10 @@ const Type = "spiderpool"
 // Addresses gives addresses. Allocate is idempotent for a pod's UID and interface.
 type Addresses interface {
 	Allocate(ctx context.Context, r ipam.Request) (ipam.Allocation, error)
+	// Release gives an address back at once. It is idempotent.
+	Release(ctx context.Context, podUID, sandbox, ifname string) error
+	// Avoid has an address that somebody was found to use not be given out here for a while.
+	Avoid(ip netip.Addr)
 }
 
 // Plugin is the plugin.
@@ -33,6 +37,7 @@ type Plugin struct {
 	Release func(podUID, sandbox, ifname string) error
 	// Masters finds the addresses of the physical function to which a device belongs, for match_master_subnet. Nil: nobody can tell.
 	Masters func(deviceID string) ([]netip.Addr, error)
+	Detect  Detection
 }
 
 // conf is the part of the configuration that is read: our own section, and the device of the plugin that calls us.
@@ -71,7 +76,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if err := r.State.Save(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
 	}
-	got, err := p.Addresses.Allocate(ctx, p.request(r, c))
+	got, err := p.allocate(ctx, r, p.request(r, c))
 	if err != nil {
 		return nil, err // a refusal is for people and says everything
 	}

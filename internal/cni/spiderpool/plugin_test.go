@@ -46,6 +46,9 @@ func (a *addresses) Allocate(_ context.Context, r ipam.Request) (ipam.Allocation
 	}, a.err
 }
 
+func (a *addresses) Release(context.Context, string, string, string) error { return nil }
+func (a *addresses) Avoid(netip.Addr)                                      {}
+
 const guide = `{"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"],"clean_gateway":true}}`
 
 func TestAddAndDel(t *testing.T) {

@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,15 +28,14 @@ func main() {
 	os.Exit(status)
 }
 
-// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1.
+// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1. An error about a program that lab used is
+// another matter: it has more to say than the status.
 func exitStatus(err error) (status int, quiet bool) {
-	var local *exec.ExitError
-	var remote guest.Exit
-	switch {
-	case errors.As(err, &local):
-		return local.ExitCode(), true
-	case errors.As(err, &remote):
-		return remote.Status, true
+	switch e := err.(type) { // not errors.As: what is wrapped was used
+	case *exec.ExitError:
+		return e.ExitCode(), true
+	case guest.Exit:
+		return e.Status, true
 	}
 	return 1, false
 }
