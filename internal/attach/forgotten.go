@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
@@ -80,40 +79,57 @@ func (m *missed) keep(all []ledger.Sandbox) {
 // collectForgotten takes down sandboxes that both API server and kubelet have been without a pod for, longer than any pod takes to end. While one
 // of the two does not answer, nobody is missed.
 func (s *Service) collectForgotten(ctx context.Context, all []ledger.Sandbox) error {
-	var errs []error
-	var listed map[string]bool // by the kubelet; asked once, when a pod is missing
 	s.missed.keep(all)
+	kubelet := sync.OnceValues(func() (map[string]bool, error) { return s.Devices.Pods(ctx) })
+	var errs []error
+	away := false // one of the two, which is not asked again then
 	for _, sb := range all {
-		missing, err := s.podGone(ctx, sb)
-		if missing && listed == nil {
-			listed, err = s.Devices.Pods(ctx)
+		missing := false
+		if !away {
+			var err error
+			if missing, err = s.isMissing(ctx, sb, kubelet); err != nil {
+				away, errs = true, append(errs, err)
+			}
 		}
-		missing = missing && err == nil && !listed[sb.Pod.Namespace+"/"+sb.Pod.Name]
 		if s.missed.check(sb.ContainerID, s.now(), missing, time.Duration(sb.GraceSeconds)*time.Second+forgottenAfter) {
 			s.Log.Info("taking down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name)
-			err = s.forget(ctx, sb.ContainerID)
+			errs = append(errs, s.forget(ctx, sb.ContainerID))
 		}
-		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// podGone tells whether the API server has a sandbox's pod no more. Only what our meta plugin made for a pod counts: of other sandboxes nobody
-// here knows who has them.
-func (s *Service) podGone(ctx context.Context, sb ledger.Sandbox) (bool, error) {
-	if sb.Pod.Name == "" || s.leftOver(sb) || sb.DefaultAttachment() == nil || !s.Kernel.NSExists(host.NS(sb.NetNS)) {
+// isMissing tells whether API server and kubelet are both without a sandbox's pod. Only what our meta plugin made for a pod counts: of other
+// sandboxes nobody here knows who has them.
+func (s *Service) isMissing(ctx context.Context, sb ledger.Sandbox, kubelet func() (map[string]bool, error)) (bool, error) {
+	if sb.Pod.Name == "" || s.leftOver(sb) || sb.DefaultAttachment() == nil {
 		return false, nil
 	}
-	pod, err := s.Pods.Cached(ctx, sb.Pod.Namespace, sb.Pod.Name)
-	if err == nil && sameUID(pod, sb.Pod.UID) {
+	gone, err := s.podGone(ctx, sb.Pod)
+	if err != nil || !gone {
+		return false, err
+	}
+	listed, err := kubelet()
+	if err != nil {
+		return false, fmt.Errorf("ask the kubelet for its pods: %w", err)
+	}
+	return !listed[sb.Pod.Namespace+"/"+sb.Pod.Name], nil
+}
+
+// podGone tells whether the API server has a pod no more, or another one of its name.
+func (s *Service) podGone(ctx context.Context, p ledger.Pod) (bool, error) {
+	pod, err := s.Pods.Cached(ctx, p.Namespace, p.Name)
+	if err == nil && sameUID(pod, p.UID) {
 		return false, nil
 	}
-	pod, err = s.Pods.Live(ctx, sb.Pod.Namespace, sb.Pod.Name)
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	pod, err = s.Pods.Live(ctx, p.Namespace, p.Name)
 	if errors.Is(err, ErrNotFound) {
 		return true, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look whether pod %s/%s is still there: %w", sb.Pod.Namespace, sb.Pod.Name, err)
+		return false, fmt.Errorf("look whether pod %s/%s is still there: %w", p.Namespace, p.Name, err)
 	}
-	return !sameUID(pod, sb.Pod.UID), nil
+	return !sameUID(pod, p.UID), nil
 }
