@@ -26,7 +26,7 @@ var (
 )
 
 // The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen pods and 28 VFs.
-const cards, memoryMiB, cpus = 2, 1536, 2
+const cards, memoryMiB = 2, 1536
 
 // long has the tests that repeat things, or do them to many pods, do so as often as is meant. Emulated machines take most of an hour for that.
 var long = flag.Bool("long", false, "ten restarts of the kubelet, twelve pods over a reboot, two hundred in waves")
@@ -76,7 +76,7 @@ func run(m *testing.M) (code int, err error) {
 	}
 	laboratory = lab
 	options := cluster.DefaultOptions()
-	options.Cards, options.MemoryMiB, options.CPUs = cards, memoryMiB, cpus
+	options.Cards, options.MemoryMiB = cards, memoryMiB
 	if err := lab.Ensure(ctx, options, []string{program, "cell"}); err != nil {
 		return 1, err
 	}

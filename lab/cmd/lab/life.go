@@ -61,7 +61,7 @@ func addOptions(flags *pflag.FlagSet, o *cluster.Options) {
 	d := cluster.DefaultOptions()
 	flags.IntVar(&o.Cards, "cards", d.Cards, "InfiniBand cards per machine: 1 or 2")
 	flags.IntVar(&o.MemoryMiB, "memory", d.MemoryMiB, "memory of each machine, in MiB")
-	flags.IntVar(&o.CPUs, "cpus", d.CPUs, "processors of each machine")
+	flags.IntVar(&o.CPUs, "cpus", d.CPUs, "processors of each machine; without KVM more than one can hang")
 	flags.IntVar(&o.APIPort, "api-port", d.APIPort, "port of this host's loopback address for the API server")
 }
 

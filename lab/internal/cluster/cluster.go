@@ -35,6 +35,9 @@ type Options struct {
 }
 
 // DefaultOptions suit an ordinary machine.
+//
+// One processor each: where QEMU emulates several, one that runs code while another patches it (the kernel's jump labels) can keep
+// the breakpoint that stood there for a moment, and then runs into it for ever. Seen with 6.1 and QEMU 7.2 after a minute of load: both in exc_int3.
 func DefaultOptions() Options { return Options{Cards: 1, MemoryMiB: 1024, CPUs: 1, APIPort: 16443} }
 
 // Lab is a lab, up or not.
