@@ -109,6 +109,9 @@ func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types1
 	if err == nil {
 		err = s.defaultRoute(ctx, c, g, results)
 	}
+	if err == nil && ctx.Err() != nil {
+		err = fmt.Errorf("the runtime gave up: %w", ctx.Err())
+	}
 	if err != nil {
 		return nil, s.undo(ctx, c, err)
 	}

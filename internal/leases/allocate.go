@@ -73,6 +73,9 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 	if err != nil {
 		return ipam.Allocation{}, err
 	}
+	if err := ctx.Err(); err != nil {
+		return ipam.Allocation{}, fmt.Errorf("the runtime gave up while addresses were being taken: %w", err)
+	}
 	a.giveBackStale(ctx, r, stale)
 	allocation := choice.Build(slices.Concat(have, taken), facts.Pools)
 	a.endpoints.set(r, choice.CleanGateway, allocation)

@@ -57,6 +57,7 @@ type world struct {
 	began    time.Time
 	nodes    []*machine
 	kept     map[string]bool // addresses that the API server has shown for a pod, by both
+	gave     map[string]bool // addresses that a pod was ever given, by both
 	sick     time.Duration   // until when links misbehave, since began; 0: for good
 }
 
@@ -78,7 +79,7 @@ type mutant struct {
 func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int, m mutant) *world {
 	w := &world{
 		server: simapi.New(scheme), ctx: ctx, mutant: m, rng: rand.New(rand.NewPCG(seed, 1)), uses: map[netip.Addr]use{},
-		began: time.Now(), kept: map[string]bool{},
+		began: time.Now(), kept: map[string]bool{}, gave: map[string]bool{},
 	}
 	w.admin = w.server.Client("admin", simapi.LinkFuncs{})
 	w.server.Admit(w.watchLeases)
@@ -170,15 +171,26 @@ func (w *world) sleep(d time.Duration) bool {
 	}
 }
 
-// startUse notes that a pod has an address, and that no other live pod may have it.
+// startUse notes that a pod has an address, and that no other live pod may have it. A pod whose object went while its node stood still, in the
+// middle of an ADD, is none: whoever deleted it by force said that it does not run, and the kubelet ends it.
 func (w *world) startUse(ip netip.Addr, u use) {
 	w.mu.Lock()
 	old, taken := w.uses[ip]
 	w.uses[ip] = u
+	w.gave[u.pod+ip.String()] = true
 	w.attached++
 	w.mu.Unlock()
-	if taken && old.pod != u.pod && w.live(old) {
+	if !taken || old.pod == u.pod || !w.live(old) {
+		return
+	}
+	if w.live(u) {
 		w.fault("%s was given to pod %s on %s while pod %s on %s uses it", ip, u.pod, u.node.name, old.pod, old.node.name)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.uses[ip] == u {
+		w.uses[ip] = old
 	}
 }
 
@@ -750,8 +762,9 @@ func (m *machine) attach(uid string, s sandbox) bool {
 		return false
 	}
 	m.w.say("%s has %s on %s (sandbox %s)", pod.Name, ip, m.name, s.id)
+	again := m.w.had(uid, ip)
 	m.w.startUse(ip, use{pod: uid, sandbox: s.id, node: m})
-	if before != nil && !before.Has(ip) && !p.poolSeen().Has(ip) && !m.w.shown(pod, ip) {
+	if before != nil && !before.Has(ip) && !p.poolSeen().Has(ip) && !again && !m.w.shown(pod, ip) {
 		m.w.fault("%s, which %s gave to pod %s, is not one that the pool may give out as that node knows it", ip, m.name, pod.Name)
 	}
 	return true
@@ -775,6 +788,13 @@ func (w *world) mark(l *v2beta1.SpiderIPLease) {
 	if l.Spec.Pod.Owner != nil {
 		w.kept[l.Spec.Pod.Name+l.Spec.IP] = true
 	}
+}
+
+// had tells whether the pod itself had the address before, in an earlier sandbox: it keeps it whatever becomes of the pool.
+func (w *world) had(uid string, ip netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gave[uid+ip.String()]
 }
 
 // shown tells whether the address was not just handed out from stock.
