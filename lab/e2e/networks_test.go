@@ -169,7 +169,7 @@ ipam='{"type":"host-local","dataDir":"/run/e2e-foreign","ranges":[[{"subnet":"17
 try() { # type, version, interface, configuration
 	conf=$(jq -n --arg type "$1" --arg version "$2" --argjson ipam "$ipam" --argjson more "$4" '{cniVersion: $version, name: "e2e-foreign", type: $type, ipam: $ipam} + $more')
 	export CNI_IFNAME=$3
-	result=$(call ADD "$1" <<<"$conf")
+	result=$(call ADD "$1" <<<"$conf") || { echo "ADD of $1: $result"; exit 1; }
 	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name, (.interfaces[0].mac | length), .interfaces[0].mtu, .interfaces[0].pciID, .ips[0].address]' <<<"$result")"
 	ip -n e2e-foreign -br addr show "$3" | awk '{print $1, $3}'
 	[ "$2" = 0.3.1 ] || { call CHECK "$1" <<<"$(jq --argjson prev "$result" '. + {prevResult: $prev}' <<<"$conf")"; echo "$1 $2 CHECK ok"; }
@@ -192,7 +192,10 @@ func TestForeignCallers(t *testing.T) {
 	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
 	name := topology.Names()[0]
 	before := look(t)
-	got := node(t, name, foreign)
+	got, err := term.Node(t.Context(), name, foreign)
+	if err != nil {
+		t.Fatalf("%s%v", got, err)
+	}
 	const want = `ipoib 0.3.1 ADD ["0.3.1","ib0",59,null,null,"172.96.0.2/24"]
 ib0 172.96.0.2/24
 ipoib 0.3.1 left: 1 link, 0 addresses

@@ -129,7 +129,7 @@ type Parts struct {
 // Build makes the files that a machine boots, or finds them in the cache.
 func Build(ctx context.Context, c cache.Dir, p Parts) (Machine, error) {
 	// The parts come from the cache, whose names are digests of their content.
-	key := cache.NewKey("1", p.Packages.Dir, p.CardModule, p.Kube).Tree(p.Guest).Words(nodePrunes...).Words(nodeModules...)
+	key := cache.NewKey("1", p.Packages.Dir, p.CardModule, p.Kube).Tree(p.Guest).Words(nodePrunes...).Words(nodeModules...).Words(cniPlugins...)
 	dir, err := c.Get("machine", key, func(dir string) error { return build(ctx, dir, p) })
 	return Machine{
 		Kernel:    filepath.Join(dir, "vmlinuz"),
@@ -269,7 +269,7 @@ func installKube(root, kube string) error {
 
 // installPlugins puts the reference CNI plugins where every Kubernetes install has them.
 func installPlugins(root string) error {
-	for _, name := range []string{"bridge", "host-local", "ipvlan", "loopback", "macvlan", "portmap", "ptp", "static", "tuning", "vlan"} {
+	for _, name := range cniPlugins {
 		if err := tree.CopyFile(filepath.Join(root, "usr/lib/cni", name), filepath.Join(root, "opt/cni/bin", name)); err != nil {
 			return err
 		}

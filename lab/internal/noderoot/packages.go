@@ -10,6 +10,9 @@ var nodePackages = []string{
 	"containerd", "containernetworking-plugins", "dropbear-bin", "runc",
 }
 
+// cniPlugins are those of containernetworking-plugins that a machine has.
+var cniPlugins = []string{"bridge", "host-local", "ipvlan", "loopback", "macvlan", "portmap", "ptp", "static", "tuning", "vlan"}
+
 // testPackages make the image that the guide's pods run: the guide names it, and uses ping, rdma and ib_read_lat in it.
 var testPackages = []string{
 	"bash", "busybox-static", "coreutils", "curl", "grep", "iproute2", "iputils-ping", "procps",
