@@ -181,24 +181,29 @@ func wave(t *testing.T, random *rand.Rand, first, n, w, waves int) {
 	})
 }
 
-// killAgents ends agents at random instants, without a word, until ctx ends.
+// killAgents ends agents at random instants of their work, without a word, until ctx ends. One that is only starting is let be: on emulated machines
+// that takes so long that none would ever work.
 func killAgents(ctx context.Context, t *testing.T, random *rand.Rand) (killed int) {
-	for {
+	const ready = "curl -sf --max-time 5 http://127.0.0.1:5710/v1/runtime/readiness >/dev/null"
+	for ctx.Err() == nil {
+		name, wait := topology.Names()[random.IntN(2)], time.Duration(random.Int64N(int64(25*time.Second)))
+		if _, err := term.Node(context.WithoutCancel(ctx), name, ready); err != nil {
+			wait = 5 * time.Second
+		}
 		select {
 		case <-ctx.Done():
 			return killed
-		case <-time.After(5*time.Second + time.Duration(random.Int64N(int64(20*time.Second)))):
+		case <-time.After(wait):
 		}
-		name := topology.Names()[random.IntN(2)]
-		_, err := term.Node(context.WithoutCancel(ctx), name, "pkill -9 -f '^/[^ ]*spiderpool agent'")
-		if err != nil {
-			continue // none runs, or the node is down
+		if _, err := term.Node(context.WithoutCancel(ctx), name, ready+" && pkill -9 -f '^/[^ ]*spiderpool agent'"); err != nil {
+			continue // it is starting, or the node is down
 		}
 		killed++
 		if random.IntN(2) == 0 { // the others are started again by their kubelet, ever later
 			_, _ = tolerant(t, "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName="+name)
 		}
 	}
+	return killed
 }
 
 // waveLeftovers is what a node still has of pods that are gone: the node's ends of their pairs, and routes to them.
