@@ -186,6 +186,27 @@ func TestDelGoesOn(t *testing.T) {
 	}
 }
 
+// A plugin on disk that is too old for the configuration's version refuses ADD, and has nothing to undo.
+func TestDelOfAPluginThatIsTooOld(t *testing.T) {
+	dir := t.TempDir()
+	script(t, dir, "disk", `echo '{"cniVersion":"1.1.0","code":1,"msg":"incompatible CNI versions"}'; exit 1`)
+	r := &Runner{}
+	list, err := Parse([]byte(`{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"disk"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Add(context.Background(), list, testCall(dir)); err == nil || Wire(err).Code != CodeIncompatibleVersion {
+		t.Errorf("ADD: %v, want code %d", err, CodeIncompatibleVersion)
+	}
+	if err := r.Del(context.Background(), list, testCall(dir), nil); err != nil {
+		t.Errorf("DEL: %v", err)
+	}
+	script(t, dir, "disk", `echo '{"cniVersion":"1.1.0","code":7,"msg":"stuck"}'; exit 1`)
+	if err := r.Del(context.Background(), list, testCall(dir), nil); err == nil {
+		t.Error("DEL hid another error")
+	}
+}
+
 func TestErrorsOfPluginsOnDisk(t *testing.T) {
 	for name, test := range map[string]struct {
 		body string

@@ -90,7 +90,11 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 		return s.inProcess(ctx, path, p, stdin, environ)
 	}
 	defer s.call.Phases.Start(PhaseExec)()
-	return s.onDisk(ctx, path, stdin, environ)
+	out, err := s.onDisk(ctx, path, stdin, environ)
+	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrIncompatibleCNIVersion && variables(environ)["CNI_COMMAND"] == "DEL" {
+		return nil, nil // it never ran with this configuration, and never will: asked again and again, it would keep the record for good
+	}
+	return out, err
 }
 
 func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []byte, environ []string) ([]byte, error) {
