@@ -170,7 +170,7 @@ try() { # type, version, interface, configuration
 	conf=$(jq -n --arg type "$1" --arg version "$2" --argjson ipam "$ipam" --argjson more "$4" '{cniVersion: $version, name: "e2e-foreign", type: $type} + (if $version == "1.1.0" then {} else {ipam: $ipam} end) + $more') # Debian's host-local knows 1.0.0
 	export CNI_IFNAME=$3
 	result=$(call ADD "$1" <<<"$conf") || { echo "ADD of $1: $result"; exit 1; }
-	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name, (.interfaces[0].mac | length), .interfaces[0].mtu, .interfaces[0].pciID, .ips[0].address]' <<<"$result")"
+	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name, (.interfaces[0].mac | length), ((.interfaces[0].mtu // 0) > 0), .interfaces[0].pciID, .ips[0].address]' <<<"$result")"
 	ip -n e2e-foreign -br addr show "$3" | awk '{sub(/@.*/, "", $1); print $1, ($3 ~ /^172/ ? $3 : "without an address")}'
 	[ "$2" = 0.3.1 ] || { call CHECK "$1" <<<"$(jq --argjson prev "$result" '. + {prevResult: $prev}' <<<"$conf")"; echo "$1 $2 CHECK ok"; }
 	[ "$2" != 1.1.0 ] || { call STATUS "$1" <<<"$conf"; call GC "$1" <<<"$(jq '. + {"cni.dev/valid-attachments": []}' <<<"$conf")"; echo "$1 $2 STATUS and GC ok"; }
@@ -196,14 +196,14 @@ func TestForeignCallers(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%s%v", got, err)
 	}
-	const want = `ipoib 0.3.1 ADD ["0.3.1","ib0",59,null,null,"172.96.0.2/24"]
+	const want = `ipoib 0.3.1 ADD ["0.3.1","ib0",59,false,null,"172.96.0.2/24"]
 ib0 172.96.0.2/24
 ipoib 0.3.1 left: 1 link, 0 addresses
-ipoib 1.0.0 ADD ["1.0.0","ib0",59,null,null,"172.96.0.3/24"]
+ipoib 1.0.0 ADD ["1.0.0","ib0",59,false,null,"172.96.0.3/24"]
 ib0 172.96.0.3/24
 ipoib 1.0.0 CHECK ok
 ipoib 1.0.0 left: 1 link, 0 addresses
-ib-sriov 1.1.0 ADD ["1.1.0","ib1",59,2044,"PCI",null]
+ib-sriov 1.1.0 ADD ["1.1.0","ib1",59,true,"PCI",null]
 ib1 without an address
 ib-sriov 1.1.0 CHECK ok
 ib-sriov 1.1.0 STATUS and GC ok
