@@ -26,7 +26,11 @@ type badInput struct {
 type pod struct {
 	name        string
 	annotations map[string]string
-	vfs         int
+	vfs         int // of the guide's resource
+	// The rest is for tests of other things. namespace is badinput when it is empty, label the value of label e2e, node where the pod is to run,
+	// and devices are resources of which it gets one each.
+	namespace, label, node string
+	devices                []string
 }
 
 const (

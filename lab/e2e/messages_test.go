@@ -311,25 +311,49 @@ func records(t *testing.T, name string) string {
 }
 
 func manifests(pods []pod) string {
-	var all strings.Builder
-	for _, p := range pods {
-		all.WriteString("---\n" + p.manifest())
-	}
-	return all.String()
+	return manifestOf(len(pods), func(i int) string { return pods[i].manifest() })
 }
 
 // manifest is the pod as users would write it, as small as can be.
 func (p pod) manifest() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: badinput\n  annotations:\n", p.name)
-	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
-		value := p.annotations[key]
-		fmt.Fprintf(&b, "    %s: '%s'\n", key, value)
+	namespace := "badinput"
+	if p.namespace != "" {
+		namespace = p.namespace
 	}
-	b.WriteString("spec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: docker.io/mellanox/rping-test\n" +
+	var b strings.Builder
+	fmt.Fprintf(&b, "---\napiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\n  namespace: %s\n", p.name, namespace)
+	if p.label != "" {
+		fmt.Fprintf(&b, "  labels: {e2e: %s}\n", p.label)
+	}
+	if len(p.annotations) > 0 {
+		b.WriteString("  annotations:\n" + p.annotationLines())
+	}
+	b.WriteString("spec:\n")
+	if p.node != "" {
+		fmt.Fprintf(&b, "  nodeSelector: {kubernetes.io/hostname: %q}\n", p.node)
+	}
+	b.WriteString("  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: docker.io/mellanox/rping-test\n" +
 		"    imagePullPolicy: IfNotPresent\n    command: [sleep, infinity]\n")
+	limits := map[string]int{}
 	if p.vfs > 0 {
-		fmt.Fprintf(&b, "    resources: {limits: {spidernet.io/mellanoxibsriov: %d}}\n", p.vfs)
+		limits[guideVFs] = p.vfs
+	}
+	for _, resource := range p.devices {
+		limits[resource] = 1
+	}
+	if len(limits) > 0 {
+		b.WriteString("    resources:\n      limits:\n")
+	}
+	for _, resource := range slices.Sorted(maps.Keys(limits)) {
+		fmt.Fprintf(&b, "        %s: %d\n", resource, limits[resource])
+	}
+	return b.String()
+}
+
+func (p pod) annotationLines() string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
+		fmt.Fprintf(&b, "    %s: '%s'\n", key, p.annotations[key])
 	}
 	return b.String()
 }
@@ -408,12 +432,4 @@ func renderErrors(list []badInput) string {
 }
 
 // excerpt is the part of a pod that matters.
-func (p pod) excerpt() string {
-	var b strings.Builder
-	b.WriteString("metadata:\n  annotations:\n")
-	for _, key := range slices.Sorted(maps.Keys(p.annotations)) {
-		value := p.annotations[key]
-		fmt.Fprintf(&b, "    %s: '%s'\n", key, value)
-	}
-	return b.String()
-}
+func (p pod) excerpt() string { return "metadata:\n  annotations:\n" + p.annotationLines() }

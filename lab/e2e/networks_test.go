@@ -10,63 +10,24 @@ import (
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
-// networksOfRails are a network for each of the two cards' functions, and an ordinary one by a plugin on the nodes' disks.
-const networkOfMACs = `---
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderIPPool
-metadata: {name: e2e-95}
-spec: {subnet: 172.95.0.0/16, gateway: 172.95.0.1, ips: [172.95.0.100-172.95.0.120]}
----
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderMultusConfig
-metadata: {name: e2e-mac, namespace: kube-system}
-spec:
-  cniType: macvlan
-  macvlan: {master: [eth0], ippools: {ipv4: [e2e-95]}}
-`
+// networkOfMACs is an ordinary network, by a plugin on the nodes' disks, with addresses of ours.
+var networkOfMACs = documents(
+	pool("e2e-95", "  subnet: 172.95.0.0/16\n  gateway: 172.95.0.1\n  ips: [172.95.0.100-172.95.0.120]\n"),
+	network("e2e-mac", "  cniType: macvlan\n  macvlan: {master: [eth0], ippools: {ipv4: [e2e-95]}}\n"))
 
 // railsPod has a function of each card and a macvlan interface.
 func railsPod(name, node string) string {
-	return fmt.Sprintf(`---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: %s
-  namespace: e2e
-  labels: {e2e: rails}
-  annotations:
-    v1.multus-cni.io/default-network: kube-system/ib-sriov
-    k8s.v1.cni.cncf.io/networks: '[{"name":"e2e-low","namespace":"kube-system","interface":"rail2"},{"name":"e2e-mac","namespace":"kube-system"}]'
-spec:
-  nodeSelector: {kubernetes.io/hostname: "%s"}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: docker.io/mellanox/rping-test
-    imagePullPolicy: IfNotPresent
-    command: [sleep, infinity]
-    resources: {limits: {spidernet.io/mellanoxibsriov: 1, %s: 1}}
-`, name, node, lowVFs)
+	return pod{name: name, namespace: "e2e", label: "rails", node: node, devices: []string{guideVFs, lowVFs}, annotations: map[string]string{
+		defaultNetwork: "kube-system/ib-sriov",
+		networks:       `[{"name":"e2e-low","namespace":"kube-system","interface":"rail2"},{"name":"e2e-mac","namespace":"kube-system"}]`,
+	}}.manifest()
 }
 
 // routedPod is on the cluster's own network, and has its default route on the macvlan interface.
 func routedPod(node string) string {
-	return fmt.Sprintf(`---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: routed
-  namespace: e2e
-  annotations: {k8s.v1.cni.cncf.io/networks: '[{"name":"e2e-mac","namespace":"kube-system","default-route":["172.95.0.1"]}]'}
-spec:
-  nodeSelector: {kubernetes.io/hostname: "%s"}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: docker.io/mellanox/rping-test
-    imagePullPolicy: IfNotPresent
-    command: [sleep, infinity]
-`, node)
+	return pod{name: "routed", namespace: "e2e", node: node, annotations: map[string]string{
+		networks: `[{"name":"e2e-mac","namespace":"kube-system","default-route":["172.95.0.1"]}]`,
+	}}.manifest()
 }
 
 // statusOf is what a pod's network-status says, by interface.
@@ -219,32 +180,13 @@ no agent: 11
 }
 
 // detectionNetwork has addresses of which the first is somebody's, and a gateway.
-const detectionNetwork = `---
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderIPPool
-metadata: {name: e2e-97}
-spec: {subnet: 172.97.0.0/16, gateway: 172.97.0.1, ips: [172.97.0.10-172.97.0.12]}
----
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderMultusConfig
-metadata: {name: e2e-detect, namespace: kube-system}
-spec:
-  cniType: ipoib
-  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-97]}}
-`
+var detectionNetwork = documents(
+	pool("e2e-97", "  subnet: 172.97.0.0/16\n  gateway: 172.97.0.1\n  ips: [172.97.0.10-172.97.0.12]\n"),
+	network("e2e-detect", "  cniType: ipoib\n  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-97]}}\n"))
 
-const detectionPod = `---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: detect
-  namespace: e2e
-  annotations: {v1.multus-cni.io/default-network: kube-system/e2e-detect}
-spec:
-  nodeSelector: {kubernetes.io/hostname: "%s"}
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: docker.io/mellanox/rping-test, imagePullPolicy: IfNotPresent, command: [sleep, infinity]}]
-`
+func detectionPod(node string) string {
+	return pod{name: "detect", namespace: "e2e", node: node, annotations: map[string]string{defaultNetwork: "kube-system/e2e-detect"}}.manifest()
+}
 
 // TestDetection has another machine on the InfiniBand fabric use an address of a pool, which a pod is not given then; and a gateway that is silent first.
 func TestDetection(t *testing.T) {
@@ -262,7 +204,7 @@ func TestDetection(t *testing.T) {
 	})
 	node(t, there, "ip addr add 172.97.0.10/16 dev ibs5f0")
 	hw := strings.TrimSpace(node(t, there, "cat /sys/class/net/ibs5f0/address"))
-	apply(t, detectionNetwork+fmt.Sprintf(detectionPod, here))
+	apply(t, detectionNetwork+detectionPod(here))
 	told := func(reason, want string) {
 		t.Helper()
 		eventually(t, podLimit, func() string {

@@ -20,6 +20,7 @@ const (
 	secondCard = "0000:87:00.0"
 	lowVFs     = "spidernet.io/e2e_low"
 	highVFs    = "spidernet.io/e2e_high"
+	guideVFs   = "spidernet.io/mellanoxibsriov" // of the first card
 )
 
 // Limits. The machines are emulated: a VF takes a second to make, a pod several.
@@ -43,41 +44,22 @@ spec:
 `, name, strings.ReplaceAll(name, "-", "_"), numVFs, topology.Nodes()[0].Cards(2)[1].Interface, first, last)
 }
 
-const sriovNetwork = `---
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderIPPool
-metadata: {name: e2e-93}
-spec: {subnet: 172.93.0.0/16, ips: [172.93.0.100-172.93.0.180]}
----
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderMultusConfig
-metadata: {name: e2e-low, namespace: kube-system}
-spec:
-  cniType: ib-sriov
-  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-93]}}
-`
+// sriovNetwork is on the functions of the low range.
+var sriovNetwork = documents(
+	pool("e2e-93", "  subnet: 172.93.0.0/16\n  ips: [172.93.0.100-172.93.0.180]\n"),
+	network("e2e-low", "  cniType: ib-sriov\n  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-93]}}\n"))
 
-// sriovPod uses one VF of the low range on a node.
-func sriovPod(name, node string) string {
-	return fmt.Sprintf(`---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: %s
-  namespace: e2e
-  labels: {e2e: sriov}
-  annotations: {v1.multus-cni.io/default-network: kube-system/e2e-low}
-spec:
-  nodeSelector: {kubernetes.io/hostname: "%s"}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: docker.io/mellanox/rping-test
-    imagePullPolicy: IfNotPresent
-    command: [sleep, infinity]
-    resources: {limits: {%s: 1}}
-`, name, node, lowVFs)
+// documents are manifests one after another.
+func documents(all ...string) string {
+	return manifestOf(len(all), func(i int) string { return "---\n" + all[i] })
 }
+
+// lowPod uses one VF of the low range on a node.
+func lowPod(name, node string) pod {
+	return pod{name: name, namespace: "e2e", label: "sriov", node: node, devices: []string{lowVFs}, annotations: map[string]string{defaultNetwork: "kube-system/e2e-low"}}
+}
+
+func sriovPod(name, node string) string { return lowPod(name, node).manifest() }
 
 // sriovSetup brings the second cards' networks and a namespace, and takes all of it away again.
 func sriovSetup(t *testing.T) {
@@ -168,16 +150,23 @@ func planOf(t *testing.T, node string) string {
 // that died several times wait for minutes.
 func restartAgent(t *testing.T, name string) {
 	t.Helper()
-	node(t, name, "pkill -9 -f '^/[^ ]*spiderpool agent' || true")
-	shell(t, "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName="+name)
+	node(t, name, killAgent+" || true")
+	shell(t, replaceAgent(name))
+}
+
+// killAgent ends a node's agent with all its children, at once, on the node.
+const killAgent = "pkill -9 -f '^/[^ ]*spiderpool agent'"
+
+// replaceAgent has a node's agent's pod replaced.
+func replaceAgent(name string) string {
+	return "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName=" + name
 }
 
 // TestSRIOVRanges has two policies share a card, and changes the number of VFs with pods and without.
 func TestSRIOVRanges(t *testing.T) {
 	sriovSetup(t)
 	here, there := topology.Names()[0], topology.Names()[1]
-	guide := "spidernet.io/mellanoxibsriov"
-	guideBefore := offered(t, guide)
+	guideBefore := offered(t, guideVFs)
 	must := func(what string, want map[string]string, resources ...string) {
 		t.Helper()
 		eventually(t, configureLimit, func() string { return differs(what, offered(t, resources...), want) })
@@ -215,7 +204,7 @@ func TestSRIOVRanges(t *testing.T) {
 	for _, n := range topology.Names() {
 		eventually(t, configureLimit, func() string { return differs("GUIDs of "+n+" after all that", guids(t, n), first[n]) })
 	}
-	if diff := cmp.Diff(guideBefore, offered(t, guide)); diff != "" {
+	if diff := cmp.Diff(guideBefore, offered(t, guideVFs)); diff != "" {
 		t.Errorf("the guide's card was touched: %s", diff)
 	}
 }
@@ -245,7 +234,9 @@ func TestSRIOVDrain(t *testing.T) {
 	}
 	t.Cleanup(func() { leave(true) })
 	apply(t, sriovPolicy("e2e-low", 4, 0, 3)+sriovPod("in-the-way", here))
-	bystander := strings.Replace(strings.Replace(sriovPod("bystander", here), lowVFs, "spidernet.io/mellanoxibsriov", 1), "kube-system/e2e-low", "kube-system/ib-sriov", 1)
+	other := lowPod("bystander", here)
+	other.devices, other.annotations = []string{guideVFs}, map[string]string{defaultNetwork: "kube-system/ib-sriov"}
+	bystander := other.manifest()
 	apply(t, bystander)
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/in-the-way pod/bystander")
 	apply(t, sriovPolicy("e2e-low", 6, 0, 5))
@@ -435,7 +426,9 @@ func (w *wrongness) watch(ctx context.Context, t *testing.T, node, want string) 
 func churn(ctx context.Context, t *testing.T, node string) {
 	for i := 0; ctx.Err() == nil; i++ {
 		name := fmt.Sprint("churn-", i)
-		apply(t, strings.Replace(sriovPod(name, node), "e2e: sriov", "e2e: churn", 1))
+		p := lowPod(name, node)
+		p.label = "churn"
+		apply(t, p.manifest())
 		select {
 		case <-ctx.Done():
 		case <-time.After(8 * time.Second):

@@ -21,54 +21,23 @@ const (
 )
 
 // waveNetworks have fewer addresses than two waves need, so that they are given again and again.
-const waveNetworks = `---
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderIPPool
-metadata: {name: e2e-94}
-spec: {subnet: 172.94.0.0/16, ips: [172.94.0.10-172.94.0.45]}
----
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderMultusConfig
-metadata: {name: wave-sriov, namespace: kube-system}
-spec:
-  cniType: ib-sriov
-  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-94]}}
----
-apiVersion: spiderpool.spidernet.io/v2beta1
-kind: SpiderMultusConfig
-metadata: {name: wave-tcp, namespace: kube-system}
-spec:
-  cniType: ipoib
-  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-94]}}
-`
+var waveNetworks = documents(
+	pool("e2e-94", "  subnet: 172.94.0.0/16\n  ips: [172.94.0.10-172.94.0.45]\n"),
+	network("wave-sriov", "  cniType: ib-sriov\n  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-94]}}\n"),
+	network("wave-tcp", "  cniType: ipoib\n  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-94]}}\n"))
 
 // wavePod is one of three kinds: on a function, on an IPoIB child, and on the cluster's own network with both besides.
 func wavePod(i int, node string) string {
-	annotation, limits := "v1.multus-cni.io/default-network: kube-system/wave-tcp", "{}"
+	p := pod{name: fmt.Sprint("wave-", i), namespace: "e2e", label: "wave", node: node}
 	switch i % 3 {
 	case 0:
-		annotation, limits = "v1.multus-cni.io/default-network: kube-system/wave-sriov", fmt.Sprintf("{limits: {%s: 1}}", lowVFs)
+		p.annotations, p.devices = map[string]string{defaultNetwork: "kube-system/wave-sriov"}, []string{lowVFs}
 	case 1:
-		annotation, limits = "k8s.v1.cni.cncf.io/networks: 'kube-system/wave-sriov,kube-system/wave-tcp'", fmt.Sprintf("{limits: {%s: 1}}", lowVFs)
+		p.annotations, p.devices = map[string]string{networks: "kube-system/wave-sriov,kube-system/wave-tcp"}, []string{lowVFs}
+	default:
+		p.annotations = map[string]string{defaultNetwork: "kube-system/wave-tcp"}
 	}
-	return fmt.Sprintf(`---
-apiVersion: v1
-kind: Pod
-metadata:
-  name: wave-%d
-  namespace: e2e
-  labels: {e2e: wave}
-  annotations: {%s}
-spec:
-  nodeSelector: {kubernetes.io/hostname: "%s"}
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: c
-    image: docker.io/mellanox/rping-test
-    imagePullPolicy: IfNotPresent
-    command: [sleep, infinity]
-    resources: %s
-`, i, annotation, node, limits)
+	return p.manifest()
 }
 
 // tolerant runs a script while things are broken on purpose: what it says is for the log, not a failure.
@@ -213,12 +182,12 @@ func killAgents(ctx context.Context, t *testing.T, random *rand.Rand) (killed in
 			return killed
 		case <-time.After(wait):
 		}
-		if _, err := term.Node(context.WithoutCancel(ctx), name, ready+" && pkill -9 -f '^/[^ ]*spiderpool agent'"); err != nil {
+		if _, err := term.Node(context.WithoutCancel(ctx), name, ready+" && "+killAgent); err != nil {
 			continue // it is starting, or the node is down
 		}
 		killed++
 		if random.IntN(2) == 0 { // the others are started again by their kubelet, ever later
-			_, _ = tolerant(t, "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName="+name)
+			_, _ = tolerant(t, replaceAgent(name))
 		}
 	}
 	return killed

@@ -10,14 +10,7 @@ import (
 )
 
 // plainPod asks for nothing of ours.
-const plainPod = `---
-apiVersion: v1
-kind: Pod
-metadata: {name: plain, namespace: e2e}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: c, image: docker.io/mellanox/rping-test, imagePullPolicy: IfNotPresent, command: [sleep, infinity]}]
-`
+var plainPod = pod{name: "plain", namespace: "e2e"}.manifest()
 
 // leftOnNode is what docs/uninstall.md says that there is nothing of, and what a node had before the product came.
 const leftOnNode = `ls -d /var/lib/spidernet /run/spidernet /etc/cni/net.d/00-multus.conf /opt/cni/bin/spiderpool-cni /opt/cni/bin/multus 2>/dev/null
