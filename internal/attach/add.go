@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -43,10 +44,7 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	end := c.phases.Start(cni.PhaseGather)
 	g, err := s.gather(ctx, c)
 	if err == nil {
-		err = s.supersede(ctx, c, g.pod)
-	}
-	if err == nil {
-		err = s.claimDevices(ctx, c, g)
+		err = s.clearWay(ctx, c, g)
 	}
 	end()
 	if err != nil {
@@ -198,45 +196,53 @@ func (s *Service) callFor(containerID string, netns host.NS, network, ifname str
 	}}
 }
 
-// claimDevices makes sure that no other sandbox has a device that this one is to get. The kubelet gives a device again as
-// soon as its pod's containers have ended, which may be before the network was taken down.
-func (s *Service) claimDevices(ctx context.Context, c *call, g gathered) error {
-	for i := range g.list {
-		p := &g.list[i]
-		if p.deviceID == "" {
-			continue
-		}
-		holder, ok, err := s.holder(c.containerID, p.deviceID)
-		if err != nil {
+// clearWay looks at what the other sandboxes have that this one is to get.
+func (s *Service) clearWay(ctx context.Context, c *call, g gathered) error {
+	all, err := s.Ledger.Sandboxes()
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	others := slices.DeleteFunc(all, func(sb ledger.Sandbox) bool { return sb.ContainerID == c.containerID })
+	if err := s.supersede(ctx, others, g.pod); err != nil {
+		return err
+	}
+	for _, sb := range others {
+		if err := s.claimDevice(ctx, sb, g); err != nil {
 			return err
-		}
-		if ok && !s.Kernel.NSExists(host.NS(holder.NetNS)) {
-			s.collectSandbox(ctx, holder.ContainerID)
-			if holder, ok, err = s.holder(c.containerID, p.deviceID); err != nil {
-				return err
-			}
-		}
-		if ok {
-			return cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again; see that pod if this stays",
-				"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID, holder.ContainerID, holder.Pod.Namespace, holder.Pod.Name)
 		}
 	}
 	return nil
 }
 
-func (s *Service) holder(but, device string) (ledger.Sandbox, bool, error) {
-	all, err := s.Ledger.Sandboxes()
+// claimDevice makes sure that another sandbox has no device that this one is to get. The kubelet gives a device again as
+// soon as its pod's containers have ended, which may be before the network was taken down.
+func (s *Service) claimDevice(ctx context.Context, other ledger.Sandbox, g gathered) error {
+	if g.wanted(other) == nil {
+		return nil
+	}
+	if !s.Kernel.NSExists(host.NS(other.NetNS)) {
+		s.collectSandbox(ctx, other.ContainerID)
+	}
+	now, _, err := s.Ledger.Sandbox(other.ContainerID)
 	if err != nil {
-		return ledger.Sandbox{}, false, fmt.Errorf("read the ledger: %w", err)
+		return fmt.Errorf("read the ledger: %w", err)
 	}
-	for _, sb := range all {
-		for _, a := range sb.Attachments {
-			if sb.ContainerID != but && strings.EqualFold(a.DeviceID, device) {
-				return sb, true, nil
-			}
-		}
+	if p := g.wanted(now); p != nil {
+		return cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again; see that pod if this stays",
+			"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID, now.ContainerID, now.Pod.Namespace, now.Pod.Name)
 	}
-	return ledger.Sandbox{}, false, nil
+	return nil
+}
+
+// wanted is a network of these whose device the sandbox has; nil when it has none.
+func (g gathered) wanted(sb ledger.Sandbox) *planned {
+	i := slices.IndexFunc(g.list, func(p planned) bool {
+		return p.deviceID != "" && slices.ContainsFunc(sb.Attachments, func(a ledger.Attachment) bool { return strings.EqualFold(a.DeviceID, p.deviceID) })
+	})
+	if i < 0 {
+		return nil
+	}
+	return &g.list[i]
 }
 
 // tellConflict tells the pod's owner that an address was passed over since somebody uses it.

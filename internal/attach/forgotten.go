@@ -19,17 +19,13 @@ import (
 // forgottenAfter is how long, beyond its grace period, a pod has to be unknown to API server and kubelet both.
 const forgottenAfter = 10 * time.Minute
 
-// supersede takes down what is recorded of earlier sandboxes of a pod for which another one is made.
-func (s *Service) supersede(ctx context.Context, c *call, pod *corev1.Pod) error {
+// supersede takes down those of other sandboxes that are earlier ones of a pod for which another one is made.
+func (s *Service) supersede(ctx context.Context, others []ledger.Sandbox, pod *corev1.Pod) error {
 	if pod == nil {
 		return nil
 	}
-	all, err := s.Ledger.Sandboxes()
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
-	for _, sb := range all {
-		if sb.Pod.UID != string(pod.UID) || sb.ContainerID == c.containerID || sb.DefaultAttachment() == nil {
+	for _, sb := range others {
+		if sb.Pod.UID != string(pod.UID) || sb.DefaultAttachment() == nil {
 			continue
 		}
 		s.Log.Info("taking down an earlier sandbox of a pod, for which the runtime did not ask", "sandbox", sb.ContainerID, "namespace", pod.Namespace, "pod", pod.Name)
