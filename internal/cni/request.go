@@ -77,16 +77,21 @@ type Request struct {
 	// Phases collects durations; nil collects nothing.
 	Phases *Phases
 	// Turn is the call's.
-	Turn func(ctx context.Context) error
+	Turn Turn
 }
 
 // WaitTurn returns when the networks before this one in the pod are attached, or with an error when that will not be.
-func (r *Request) WaitTurn(ctx context.Context) error {
-	if r.Turn == nil {
+func (r *Request) WaitTurn(ctx context.Context) error { return r.Turn.wait(ctx, r.Phases) }
+
+// Turn waits for the networks before one in the pod; nil waits for nothing.
+type Turn func(ctx context.Context) error
+
+func (t Turn) wait(ctx context.Context, phases *Phases) error {
+	if t == nil {
 		return nil
 	}
-	defer r.Phases.Start(PhaseTurn)()
-	return r.Turn(ctx)
+	defer phases.Start(PhaseTurn)()
+	return t(ctx)
 }
 
 // State is a plugin's durable memory of one attachment. Save is on disk when it returns.

@@ -55,7 +55,7 @@ type Call struct {
 	// Interfaces are the names of all interfaces of the pod, in order; nil when the caller cannot know.
 	Interfaces []string
 	// Turn returns when the networks before this one in the pod are attached; nil for the first. See Beside.
-	Turn func(ctx context.Context) error
+	Turn Turn
 	// State gives each plugin of ours its durable memory of this attachment.
 	State  func(plugin string) State
 	Phases *Phases

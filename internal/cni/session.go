@@ -78,11 +78,8 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 		return nil, fmt.Errorf("the runtime gave up: %w", err)
 	}
 	p, ours := s.runner.Plugins[path]
-	if _, beside := p.(Beside); !beside && s.call.Turn != nil {
-		end := s.call.Phases.Start(PhaseTurn)
-		err := s.call.Turn(ctx)
-		end()
-		if err != nil {
+	if _, beside := p.(Beside); !beside {
+		if err := s.call.Turn.wait(ctx, s.call.Phases); err != nil {
 			return nil, err
 		}
 	}

@@ -113,8 +113,9 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 	deadline := time.Now().Add(returnWait)
 	for {
 		hope, freed := a.hope(f.Pools)
+		avoid := a.avoided.list()
 		for _, pool := range f.Pools {
-			got, err := a.takeFrom(ctx, r, pool.Without(a.avoided.list()))
+			got, err := a.takeFrom(ctx, r, pool.Without(avoid))
 			if err != nil || got != nil {
 				return got, pool, err
 			}

@@ -113,17 +113,23 @@ func decide(f facts) (plan, error) {
 }
 
 func (f facts) this() (nic, error) {
-	for _, n := range f.nics {
-		if n.Name != f.ifname {
-			continue
-		}
-		if len(n.addrs) == 0 {
-			return nic{}, cni.Errorf(cni.CodeInvalidConfig, "give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address",
-				"%s has no address, and a pod's node reaches it by the address of its first interface", f.ifname)
-		}
-		return n, nil
+	n, ok := named(f.nics, f.ifname)
+	switch {
+	case !ok:
+		return nic{}, fmt.Errorf("interface %s in the pod: %w", f.ifname, host.ErrNotFound)
+	case len(n.addrs) == 0:
+		return nic{}, cni.Errorf(cni.CodeInvalidConfig, "give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address",
+			"%s has no address, and a pod's node reaches it by the address of its first interface", f.ifname)
 	}
-	return nic{}, fmt.Errorf("interface %s in the pod: %w", f.ifname, host.ErrNotFound)
+	return n, nil
+}
+
+func named(nics []nic, name string) (nic, bool) {
+	i := slices.IndexFunc(nics, func(n nic) bool { return n.Name == name })
+	if i < 0 {
+		return nic{}, false
+	}
+	return nics[i], true
 }
 
 func tableOf(n nic) int { return tableBase + n.Index }
@@ -345,7 +351,8 @@ func (p *plan) giveWay(f facts, holder nic, v6 bool) {
 // absent tells whether the interface that is to keep the default route is not in the pod and, as far as is known, will not come.
 func (f facts) absent() bool {
 	wanted := f.set.defaultNIC
-	return wanted != "" && !slices.ContainsFunc(f.nics, func(n nic) bool { return n.Name == wanted }) && !slices.Contains(f.interfaces, wanted)
+	_, there := named(f.nics, wanted)
+	return wanted != "" && !there && !slices.Contains(f.interfaces, wanted)
 }
 
 // checkDefaultNIC remarks on a wish that is not fulfilled. Only the pod's own is refused when the interface does not exist:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -26,22 +25,19 @@ func (p *Plugin) SetDefaultRoutes(ctx context.Context, pod host.NS, ifname strin
 	if f.podRoutes, err = p.Kernel.Routes(pod, 0); err != nil {
 		return fmt.Errorf("list the pod's routes: %w", err)
 	}
-	i := slices.IndexFunc(f.nics, func(n nic) bool { return n.Name == ifname })
-	if i < 0 {
+	this, ok := named(f.nics, ifname)
+	if !ok {
 		return fmt.Errorf("interface %s in the pod: %w", ifname, host.ErrNotFound)
 	}
 	var all plan
 	for _, gateway := range gateways {
-		all.carryDefault(f, f.nics[i], gateway)
-		if err := p.replaceOwnDefault(f, f.nics[i], gateway); err != nil {
+		all.carryDefault(f, this, gateway)
+		if err := p.replaceOwnDefault(f, this, gateway); err != nil {
 			return err
 		}
 	}
-	for _, remark := range all.remarks {
-		slog.WarnContext(ctx, "coordinator: "+remark, "ifname", ifname)
-	}
 	if err := p.applyPod(ctx, f, all); err != nil {
-		return p.explain(err, f.nics[i], gateways)
+		return p.explain(err, this, gateways)
 	}
 	return nil
 }

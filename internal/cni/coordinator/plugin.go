@@ -108,8 +108,8 @@ func (p *Plugin) bare(r *cni.Request) (bool, error) {
 		return false, nil
 	}
 	nics, err := p.nics(r.NetNS)
-	i := slices.IndexFunc(nics, func(n nic) bool { return n.Name == r.IfName })
-	return i >= 0 && len(nics[i].addrs) == 0, err
+	n, ok := named(nics, r.IfName)
+	return ok && len(n.addrs) == 0, err
 }
 
 // find is a link or nil.
