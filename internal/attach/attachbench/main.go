@@ -19,9 +19,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
+
+	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
 // output is what is printed.
@@ -42,9 +42,8 @@ func main() {
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.conf, "conf", "/etc/cni/net.d/00-multus.conf", "the configuration that the runtime would pass to it")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := nodebench.Context()
 	defer stop()
-	signal.Ignore(syscall.SIGPIPE) // whoever started us may be gone before all is undone
 	if err := run(ctx, o, os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "attachbench:", err)
 		os.Exit(1)
@@ -65,7 +64,7 @@ func run(ctx context.Context, o options, in io.Reader, out io.Writer) error {
 		return err
 	}
 	b := &bench{shim: o.shim, conf: conf, newNS: newNamespace}
-	return b.print(untilEOF(ctx, lines), o, pods, out)
+	return b.print(nodebench.UntilEOF(ctx, lines), o, pods, out)
 }
 
 // print measures and prints. What was measured before a failure is not printed: a part of a round says nothing.
@@ -105,14 +104,4 @@ func readPods(in *bufio.Reader) ([]pod, error) {
 		}
 	}
 	return pods, nil
-}
-
-// untilEOF is a context that ends with ctx or when nothing more comes from r.
-func untilEOF(ctx context.Context, r io.Reader) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer cancel()
-		_, _ = io.Copy(io.Discard, r) // an error is an end too
-	}()
-	return ctx
 }

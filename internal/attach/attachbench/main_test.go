@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
 // node is a directory in place of a node: namespaces are files in it, and the shim is a script that notes its calls.
@@ -233,7 +235,7 @@ func TestHold(t *testing.T) {
 func TestHoldInterrupted(t *testing.T) {
 	n := newNode(t, noteCall)
 	r, w := io.Pipe()
-	ctx := untilEOF(t.Context(), r)
+	ctx := nodebench.UntilEOF(t.Context(), r)
 	go func() {
 		for !bytes.Contains(mustRead(n.dir+"/log"), []byte("held")) {
 			time.Sleep(5 * time.Millisecond)

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
 // namespaces is where runtimes bind network namespaces; the agent sees this directory of the node.
@@ -24,36 +25,16 @@ func newNamespace(name string) (path string, remove func() error, err error) {
 		return "", nil, err
 	}
 	f.Close()
-	done := make(chan error, 1)
-	go func() { done <- unshare(path) }()
-	if err := <-done; err != nil {
+	err = nodebench.NewNamespace(func(own string) error {
+		if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("binding it to %s: %w", path, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return "", nil, errors.Join(err, os.Remove(path))
 	}
 	return path, func() error { return removeNamespace(path) }, nil
-}
-
-// unshare makes the namespace on this goroutine's thread, binds it, and leaves it again. A thread that cannot leave stays locked and ends with
-// the goroutine.
-func unshare(path string) error {
-	runtime.LockOSThread()
-	const own = "/proc/thread-self/ns/net"
-	origin, err := os.Open(own)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	defer origin.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	if err = unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
-		err = fmt.Errorf("binding it to %s: %w", path, err)
-	}
-	if unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET) == nil {
-		runtime.UnlockOSThread()
-	}
-	return err
 }
 
 // removeNamespace ends the namespace. The agent may have it open for a moment still, so the mount goes lazily.

@@ -20,11 +20,10 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/nodebench"
 	"spidernet.io/spiderpool/internal/ib"
 )
 
@@ -108,23 +107,12 @@ func main() {
 	flag.StringVar(&o.make, "make", "", "measure the making of VFs instead, on these cards (PCI addresses, separated by commas) that have none")
 	flag.IntVar(&o.vfs, "vfs", 12, "VFs to make on each")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := nodebench.Context()
 	defer stop()
-	signal.Ignore(syscall.SIGPIPE) // whoever started us may be gone before all is given back
-	if err := run(untilEOF(ctx, os.Stdin), o, os.Stdout); err != nil {
+	if err := run(nodebench.UntilEOF(ctx, os.Stdin), o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "hostbench:", err)
 		os.Exit(1)
 	}
-}
-
-// untilEOF is a context that ends with ctx or when nothing more comes from r.
-func untilEOF(ctx context.Context, r io.Reader) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		defer cancel()
-		_, _ = io.Copy(io.Discard, r) // an error is an end too
-	}()
-	return ctx
 }
 
 func run(ctx context.Context, o options, out io.Writer) (err error) {

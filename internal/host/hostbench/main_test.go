@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"slices"
 	"strings"
@@ -212,16 +210,6 @@ func TestNoFreeVF(t *testing.T) {
 	if _, err := chooseTarget(f, ""); err == nil || !strings.Contains(err.Error(), "SriovNetworkNodePolicy") {
 		t.Errorf("error %v: want the remedy in it", err)
 	}
-}
-
-func TestUntilEOF(t *testing.T) {
-	r, w := io.Pipe()
-	ctx := untilEOF(context.Background(), r)
-	if ctx.Err() != nil {
-		t.Error("ended while there is input to come")
-	}
-	w.Close()
-	<-ctx.Done()
 }
 
 func sorted(lines []string) []string { return slices.Sorted(slices.Values(lines)) }
