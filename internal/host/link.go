@@ -21,22 +21,82 @@ type rawLink struct {
 
 // rawLinks lists the links of a namespace, in order of index.
 func (h *Host) rawLinks(ns NS) ([]rawLink, error) {
-	var found []netlink.Link
+	var answers [][]byte
 	err := h.in(ns, func() error {
 		return retryDump(func() (err error) {
-			found, err = netlink.LinkList()
+			answers, err = linkRequest(unix.NLM_F_DUMP, 0).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 			return err
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the links of %s: %w", ns.where(), kernelError(err))
 	}
-	links := make([]rawLink, 0, len(found))
-	for _, l := range found {
+	links, err := h.readLinks(ns, answers)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(links, func(a, b rawLink) int { return a.Index - b.Index })
+	return links, nil
+}
+
+// linkRequest asks for links as the library does, but not for their VFs (RTEXT_FILTER_VF): the driver of a PF asks its firmware
+// about each (ndo_get_vf_config), and a node may have a hundred.
+func linkRequest(flags, index int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, flags)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	return req
+}
+
+// oneLink asks for a single link, by its index or else by its name, which may be an alternative one; ErrNotFound. With hundreds
+// of links on a node, a list of all for each question would be most of the work of an attachment.
+func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
+	what := name
+	if name == "" {
+		what = fmt.Sprintf("with index %d", index)
+	}
+	missing := fmt.Errorf("link %s in %s: %w", what, ns.where(), ErrNotFound)
+	if index <= 0 && name == "" {
+		return Link{}, missing
+	}
+	req := linkRequest(unix.NLM_F_ACK, index)
+	switch {
+	case name == "":
+	case len(name) < unix.IFNAMSIZ:
+		req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	default:
+		req.AddData(nl.NewRtAttr(unix.IFLA_ALT_IFNAME, nl.ZeroTerminated(name)))
+	}
+	var answers [][]byte
+	err := h.in(ns, func() (err error) {
+		answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		return err
+	})
+	if errors.Is(err, unix.ENODEV) || err == nil && len(answers) == 0 {
+		return Link{}, missing
+	}
+	if err != nil {
+		return Link{}, fmt.Errorf("looking for link %s in %s: %w", what, ns.where(), kernelError(err))
+	}
+	links, err := h.readLinks(ns, answers)
+	if err != nil {
+		return Link{}, err
+	}
+	return links[0].Link, nil
+}
+
+// readLinks reads the kernel's answers.
+func (h *Host) readLinks(ns NS, answers [][]byte) ([]rawLink, error) {
+	links := make([]rawLink, 0, len(answers))
+	for _, m := range answers {
+		l, err := netlink.LinkDeserialize(nil, m)
+		if err != nil {
+			return nil, fmt.Errorf("reading what the kernel says of a link of %s: %w", ns.where(), err)
+		}
 		links = append(links, readLink(ns, l))
 	}
 	h.addBusInfo(ns, links)
-	slices.SortFunc(links, func(a, b rawLink) int { return a.Index - b.Index })
 	return links, nil
 }
 
@@ -126,25 +186,14 @@ func (h *Host) Links(ns NS) ([]Link, error) {
 	return links, nil
 }
 
-func (h *Host) findLink(ns NS, what string, is func(Link) bool) (Link, error) {
-	links, err := h.Links(ns)
-	if err != nil {
-		return Link{}, err
-	}
-	if i := slices.IndexFunc(links, is); i >= 0 {
-		return links[i], nil
-	}
-	return Link{}, fmt.Errorf("link %s in %s: %w", what, ns.where(), ErrNotFound)
-}
-
 // LinkByName finds by name or alternative name; ErrNotFound.
 func (h *Host) LinkByName(ns NS, name string) (Link, error) {
-	return h.findLink(ns, name, func(l Link) bool { return l.Name == name || slices.Contains(l.AltNames, name) })
+	return h.oneLink(ns, 0, name)
 }
 
 // LinkByIndex finds by index; ErrNotFound.
 func (h *Host) LinkByIndex(ns NS, index int) (Link, error) {
-	return h.findLink(ns, fmt.Sprintf("with index %d", index), func(l Link) bool { return l.Index == index })
+	return h.oneLink(ns, index, "")
 }
 
 // LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.

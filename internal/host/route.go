@@ -60,6 +60,25 @@ func (h *Host) Addresses(ns NS, index int) ([]netip.Prefix, error) {
 	return all, err
 }
 
+// AllAddresses lists the addresses of every link of a namespace, by the links' indexes, in one go.
+func (h *Host) AllAddresses(ns NS) (map[int][]netip.Prefix, error) {
+	var found []netlink.Addr
+	err := h.in(ns, func() error {
+		return retryDump(func() (err error) {
+			found, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the addresses of %s: %w", ns.where(), kernelError(err))
+	}
+	all := map[int][]netip.Prefix{}
+	for _, a := range found {
+		all[a.LinkIndex] = append(all[a.LinkIndex], prefixOf(a.IPNet))
+	}
+	return all, nil
+}
+
 // AddAddress adds an address. IPv6 addresses skip duplicate address detection: they come from a pool or a record that
 // gives each only once, and would be of no use for a second otherwise.
 func (h *Host) AddAddress(ns NS, index int, p netip.Prefix) error {

@@ -24,7 +24,7 @@ type Kernel interface {
 	LinkByName(ns host.NS, name string) (host.Link, error)
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
 	DeleteLink(ns host.NS, index int) error
-	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
+	AllAddresses(ns host.NS) (map[int][]netip.Prefix, error)
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	Routes(ns host.NS, table int) ([]host.Route, error)
 	AddRoute(ns host.NS, r host.Route) error
@@ -200,29 +200,31 @@ func (p *Plugin) nics(ns host.NS) ([]nic, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the pod's links: %w", err)
 	}
+	addresses, err := p.global(ns)
+	if err != nil {
+		return nil, err
+	}
 	var out []nic
 	for _, l := range links {
-		if l.Name == "lo" || l.Name == podVeth {
-			continue
+		if l.Name != "lo" && l.Name != podVeth {
+			out = append(out, nic{l, addresses[l.Index]})
 		}
-		addrs, err := p.global(ns, l)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, nic{l, addrs})
 	}
 	return out, nil
 }
 
-func (p *Plugin) global(ns host.NS, l host.Link) ([]netip.Addr, error) {
-	prefixes, err := p.Kernel.Addresses(ns, l.Index)
+// global are the addresses of a namespace that others reach, by the indexes of their links.
+func (p *Plugin) global(ns host.NS) (map[int][]netip.Addr, error) {
+	all, err := p.Kernel.AllAddresses(ns)
 	if err != nil {
-		return nil, fmt.Errorf("list the addresses of %s: %w", l.Name, err)
+		return nil, fmt.Errorf("list the addresses: %w", err)
 	}
-	var out []netip.Addr
-	for _, x := range prefixes {
-		if a := x.Addr(); a.IsGlobalUnicast() && !slices.Contains(out, a) {
-			out = append(out, a)
+	out := map[int][]netip.Addr{}
+	for index, prefixes := range all {
+		for _, x := range prefixes {
+			if a := x.Addr(); a.IsGlobalUnicast() && !slices.Contains(out[index], a) {
+				out[index] = append(out[index], a)
+			}
 		}
 	}
 	return out, nil
@@ -243,22 +245,19 @@ func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the node's routes: %w", err)
 	}
+	addresses, err := p.global(host.NodeNS)
+	if err != nil {
+		return nil, err
+	}
 	var best, rest []netip.Addr
 	for _, l := range links {
 		if !l.Up || slices.ContainsFunc(notTheNodes, func(prefix string) bool { return strings.HasPrefix(l.Name, prefix) }) {
 			continue
 		}
-		addrs, err := p.global(host.NodeNS, l)
-		if errors.Is(err, host.ErrNotFound) {
-			continue // it went into another pod just now
-		}
-		if err != nil {
-			return nil, err
-		}
 		if slices.ContainsFunc(routes, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) {
-			best = append(best, addrs...)
+			best = append(best, addresses[l.Index]...)
 		} else {
-			rest = append(rest, addrs...)
+			rest = append(rest, addresses[l.Index]...)
 		}
 	}
 	return append(best, rest...), nil

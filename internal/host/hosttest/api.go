@@ -89,6 +89,8 @@ type API interface {
 	// Addresses, routes, rules, neighbours, sysctls
 
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
+	// AllAddresses lists those of every link, by the links' indexes; a link without one is not in it.
+	AllAddresses(ns host.NS) (map[int][]netip.Prefix, error)
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	// Routes lists unicast routes of both families, those that the kernel makes for addresses too. Table 0 is the main table.
 	Routes(ns host.NS, table int) ([]host.Route, error)

@@ -210,6 +210,16 @@ func testAddresses(t *testing.T, h API, env Env) {
 	}
 	have, err := h.Addresses(a.NS, a.Index)
 	ok(t, err)
+	all, err := h.AllAddresses(a.NS)
+	ok(t, err)
+	if !slices.Equal(all[a.Index], have) {
+		t.Errorf("of all addresses the link has %v, want %v", all[a.Index], have)
+	}
+	for index := range all {
+		if _, err := h.LinkByIndex(a.NS, index); err != nil {
+			t.Errorf("addresses %v of a link that is not there: %v", all[index], err)
+		}
+	}
 	have = slices.DeleteFunc(have, func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() })
 	slices.SortFunc(have, func(x, y netip.Prefix) int { return x.Addr().Compare(y.Addr()) })
 	if !slices.Equal(have, want) {
@@ -420,6 +430,7 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 		"AddVeth peer":         func() error { _, _, err := h.AddVeth(live, "x0", ns, "y0", 0); return err },
 		"DeleteLink":           func() error { return h.DeleteLink(ns, 2) },
 		"Addresses":            func() error { _, err := h.Addresses(ns, 2); return err },
+		"AllAddresses":         func() error { _, err := h.AllAddresses(ns); return err },
 		"AddAddress":           func() error { return h.AddAddress(ns, 2, p) },
 		"Routes":               func() error { _, err := h.Routes(ns, 0); return err },
 		"AddRoute":             func() error { return h.AddRoute(ns, host.Route{Dst: p, Index: 2}) },

@@ -25,6 +25,23 @@ func (f *Fake) Addresses(ns host.NS, index int) ([]netip.Prefix, error) {
 	return slices.Clone(l.addresses), nil
 }
 
+// AllAddresses implements API.
+func (f *Fake) AllAddresses(ns host.NS) (map[int][]netip.Prefix, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.namespace(ns)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int][]netip.Prefix{}
+	for _, l := range n.links {
+		if len(l.addresses) > 0 {
+			all[l.Index] = slices.Clone(l.addresses)
+		}
+	}
+	return all, nil
+}
+
 // AddAddress implements API.
 func (f *Fake) AddAddress(ns host.NS, index int, p netip.Prefix) error {
 	return f.change(ns, index, "AddAddress "+p.String(), func(_ *namespace, l *link) error {
