@@ -401,9 +401,29 @@ func eventually(t *testing.T, most time.Duration, f func() string) {
 			return
 		}
 		if time.Now().After(deadline) {
+			t.Log(state(t))
 			t.Fatalf("still after %s: %s", most, complaint)
 		}
 	}
+}
+
+// state is what one looks at first when a test has waited in vain. The complaint comes after it, at the end, where a cut log still has it.
+func state(t *testing.T) string {
+	var all strings.Builder
+	for _, look := range []string{
+		"kubectl get nodes",
+		"kubectl -n kube-system get pods -o wide",
+		`kubectl -n kube-system get sriovnetworknodestates -o jsonpath='{range .items[*]}{.metadata.name}{": "}{.status.syncStatus}{" "}{.status.plan}{" "}{.status.conditions}{"\n"}{end}'`,
+		"kubectl -n e2e events --types=Warning | cut -c-300 | tail -15",
+		"kubectl -n e2e get pods -o wide",
+	} {
+		out, err := term.Shell(context.WithoutCancel(t.Context()), look)
+		fmt.Fprintf(&all, "$ %s\n%s", look, out)
+		if err != nil {
+			fmt.Fprintln(&all, err)
+		}
+	}
+	return all.String()
 }
 
 // renderErrors is the table as users read it.

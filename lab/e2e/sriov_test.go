@@ -68,10 +68,6 @@ func sriovSetup(t *testing.T) {
 	shell(t, "kubectl create namespace e2e --dry-run=client -o yaml | kubectl apply -f -")
 	apply(t, sriovNetwork)
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(shell(t, "kubectl -n kube-system get sriovnetworknodestates -o jsonpath='{range .items[*]}{.metadata.name}{\": \"}{.status.syncStatus}{\" \"}{.status.plan}{\" \"}{.status.conditions}{\"\\n\"}{end}'; "+
-				"kubectl -n e2e get pods -o wide; kubectl -n e2e get events | tail -40"))
-		}
 		shell(t, "kubectl -n e2e delete pods --all --grace-period=0 --timeout=300s; kubectl -n kube-system delete --ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
 		eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs, highVFs), none(lowVFs, highVFs)) })
 	})
