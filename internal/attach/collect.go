@@ -41,7 +41,8 @@ func (s *Service) collectLoop(ctx context.Context) {
 }
 
 // Collect makes one pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
-// addresses back, removes what is of no record, and has missing network-status written. It leaves alone what a call is working on.
+// addresses back, removes what is of no record and what keeps the runtime from a DEL, and has missing network-status written. It leaves alone
+// what a call is working on.
 func (s *Service) Collect(ctx context.Context) error {
 	all, err := s.Ledger.Sandboxes()
 	if err != nil {
@@ -55,7 +56,7 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep())
+	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(), s.sweepResults(s.now()))
 	return errors.Join(errs...)
 }
 

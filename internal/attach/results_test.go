@@ -1,0 +1,58 @@
+package attach
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestSweepResults: what a power failure leaves of the runtime's results goes, and nothing else.
+func TestSweepResults(t *testing.T) {
+	s := &Service{Options: Options{Root: t.TempDir(), Log: slog.New(slog.DiscardHandler)}}
+	if err := s.sweepResults(time.Now()); err != nil {
+		t.Fatalf("without a directory: %v", err)
+	}
+	dir := filepath.Join(s.Root, resultsDir)
+	if err := os.MkdirAll(filepath.Join(dir, "a-directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for name, text := range map[string]string{
+		"multus-cni-network-good-eth0":    `{"kind":"cniCacheV1","result":{}}`,
+		"multus-cni-network-empty-eth0":   "",
+		"cni-loopback-cut-lo":             `{"kind":"cniCacheV1","resu`,
+		"multus-cni-network-zeros-eth0":   strings.Repeat("\x00", 1447),
+		"multus-cni-network-written-eth0": "",
+	} {
+		age := time.Hour
+		if strings.Contains(name, "written") {
+			age = time.Second
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, now, now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.sweepResults(now); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if diff := cmp.Diff([]string{"a-directory", "multus-cni-network-good-eth0", "multus-cni-network-written-eth0"}, left); diff != "" {
+		t.Errorf("left: %s", diff)
+	}
+}
