@@ -27,7 +27,7 @@ type ManyOptions struct {
 
 // Many is what a run found of them.
 type Many struct {
-	Mode   string // of the node's RDMA subsystem: "exclusive" or "shared"
+	Mode   string // of the node's RDMA subsystem
 	Bound  bool
 	Cases  []Case
 	Memory *Memory // nil when it was not measured
@@ -66,9 +66,9 @@ const (
 	boundSettle  = 30 * time.Second // until the kubelet seldom looks again for what does not come
 )
 
-// many measures all cases.
-func (r runner) many(ctx context.Context) (m *Many, err error) {
-	m = &Many{Bound: r.Many.Bound}
+// many measures all cases in the node's own mode.
+func (r runner) many(ctx context.Context) (*Many, error) {
+	m := &Many{Bound: r.Many.Bound}
 	mode, err := r.lab.Node(ctx, r.Node, "rdma system")
 	if err != nil {
 		return nil, fmt.Errorf("asking for the mode of the RDMA subsystem of %s: %w", r.Node, err)
@@ -81,26 +81,65 @@ func (r runner) many(ctx context.Context) (m *Many, err error) {
 		return nil, err
 	}
 	var cases []Case
-	cases, m.Notes = plan(len(vfs), r.Pods, r.Many.Rounds, m.Mode)
+	cases, m.Notes = plan(len(vfs), r.Pods, r.Many.Rounds)
+	return m, r.measureAll(ctx, m, vfs, cases)
+}
+
+// measureAll makes the networks, measures the cases, and the memory if that is asked for, and removes the networks.
+func (r runner) measureAll(ctx context.Context, m *Many, vfs []string, cases []Case) (err error) {
 	defer func() { err = errors.Join(err, r.removeNetworks(ctx)) }()
-	if err := r.makeNetworks(ctx, vfs, m.Mode == "exclusive"); err != nil {
-		return nil, err
+	if err := r.makeNetworks(ctx, vfs, m.Mode == exclusive); err != nil {
+		return err
 	}
-	err = r.withProgram(ctx, r.Many.Program, func(path string) (err error) {
+	return r.withProgram(ctx, r.Many.Program, func(path string) (err error) {
 		if r.Many.Held > 0 {
 			if m.Memory, err = r.memory(ctx, path); err != nil {
 				return err
 			}
 		}
 		for _, c := range cases {
-			if err := r.measure(ctx, path, len(m.Cases), &c); err != nil {
+			if err := r.measure(ctx, path, fmt.Sprintf("%s-%d", m.Mode, len(m.Cases)), &c); err != nil {
 				return fmt.Errorf("%s: %w", c.title(m.Mode), err)
 			}
 			m.Cases = append(m.Cases, c)
 		}
 		return nil
 	})
-	return m, err
+}
+
+// Modes of a node's RDMA subsystem.
+const exclusive, shared = "exclusive", "shared"
+
+// inOtherMode measures ib-sriov, and the bare steps, with the node's RDMA subsystem in the mode that it is not in. The kernel changes it while no
+// network namespace is there (rdma_compatdev_set): when pods run on the node, this is left out and noted.
+func (r runner) inOtherMode(ctx context.Context, before *Many) (other *Report, err error) {
+	mode := map[string]string{exclusive: shared, shared: exclusive}[before.Mode]
+	if err := r.setMode(ctx, mode); err != nil {
+		before.Notes = append(before.Notes, fmt.Sprintf("ib-sriov with the RDMA subsystem in %s mode was not measured: %v", mode, err))
+		return nil, ctx.Err()
+	}
+	defer func() { err = errors.Join(err, r.setMode(context.WithoutCancel(ctx), before.Mode)) }()
+	fmt.Fprintf(r.out, "ib-sriov with the RDMA subsystem in %s mode\n", mode)
+	vfs, err := r.freeVFs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Many.Held = 0
+	other = &Report{Node: r.Node, Pods: r.Pods, Many: &Many{Mode: mode, Bound: r.Many.Bound}}
+	if err := r.measureAll(ctx, other.Many, vfs, []Case{{Networks: []string{"ib-sriov"}, AtOnce: 1, Rounds: r.Pods}}); err != nil {
+		return nil, err
+	}
+	other.Samples, err = r.bare(ctx)
+	return other, err
+}
+
+// setMode tries for a while: the kernel may still be at work on namespaces that have just gone.
+func (r runner) setMode(ctx context.Context, mode string) error {
+	script := fmt.Sprintf("for i in $(seq 20); do rdma system set netns %s && exit; sleep 0.5; done; exit 1", mode)
+	if _, err := r.lab.Node(ctx, r.Node, script); err != nil {
+		return fmt.Errorf("changing it: %w", err)
+	}
+	return nil
 }
 
 // parseMode reads "netns exclusive copy-on-fork on".
@@ -129,10 +168,8 @@ func (r runner) freeVFs(ctx context.Context) ([]string, error) {
 }
 
 // plan chooses the cases that the free VFs allow, and says what is left out.
-func plan(vfs, pods, rounds int, mode string) (cases []Case, notes []string) {
+func plan(vfs, pods, rounds int) (cases []Case, notes []string) {
 	const vf, child = "ib-sriov", "ipoib"
-	other := map[string]string{"exclusive": "shared", "shared": "exclusive"}[mode]
-	notes = append(notes, fmt.Sprintf("ib-sriov with the RDMA subsystem in %s mode was not measured: this node's is in %s mode, and the mode cannot be changed while pods run.", other, mode))
 	for _, networks := range [][]string{{child}, {vf}, {vf, child}, {vf, vf, child, child}} {
 		if need := count(networks, vf); need > vfs {
 			notes = append(notes, fmt.Sprintf("%s was not measured: it needs %d free VFs, and the node has %d.", strings.Join(networks, " + "), need, vfs))
@@ -163,10 +200,10 @@ func count(list []string, what string) (n int) {
 }
 
 // measure runs one case, a batch of pods after another.
-func (r runner) measure(ctx context.Context, program string, number int, c *Case) error {
+func (r runner) measure(ctx context.Context, program, name string, c *Case) error {
 	rounds := max(podsPerBatch/c.AtOnce, 1) // of a batch
 	for done := 0; done < c.Rounds; done += rounds {
-		pods := r.benchPods(fmt.Sprintf("%d-%d", number, done), c, min(rounds, c.Rounds-done)*c.AtOnce, r.Many.Bound)
+		pods := r.benchPods(fmt.Sprintf("%s-%d", name, done), c, min(rounds, c.Rounds-done)*c.AtOnce, r.Many.Bound)
 		calls, agent, err := r.batch(ctx, program, pods, c.AtOnce)
 		if err != nil {
 			return err

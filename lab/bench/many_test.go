@@ -24,6 +24,8 @@ import (
 type manyLab struct {
 	fakeLab
 	vfs     int
+	busy    bool // network namespaces are there
+	modes   []string
 	timings []string
 	batches []string // what attachbench was called with, and how many pods
 }
@@ -48,6 +50,12 @@ func (l *manyLab) Shell(ctx context.Context, script string) (string, error) {
 func (l *manyLab) Node(_ context.Context, _, script string) (string, error) {
 	err := l.note(script)
 	switch {
+	case strings.Contains(script, "rdma system set netns"):
+		if l.busy {
+			return "", errors.New("device or resource busy")
+		}
+		l.modes = append(l.modes, strings.Fields(script)[len(strings.Fields("for i in $(seq 20); do rdma system set netns"))])
+		return "", err
 	case script == "rdma system":
 		return "netns exclusive copy-on-fork on\n", err
 	case strings.Contains(script, "virtfn"):
@@ -141,12 +149,29 @@ func TestMany(t *testing.T) {
 		t.Error(diff)
 	}
 	want = []string{"100 pods: -at-once 10 -hold 'sleep 10; grep VmRSS /proc/4711/status'", "2 pods: -at-once 1", "2 pods: -at-once 1", "2 pods: -at-once 1",
-		"2 pods: -at-once 1", "30 pods: -at-once 10", "80 pods: -at-once 40", "40 pods: -at-once 40", "30 pods: -at-once 10"}
+		"2 pods: -at-once 1", "30 pods: -at-once 10", "80 pods: -at-once 40", "40 pods: -at-once 40", "30 pods: -at-once 10", "2 pods: -at-once 1"}
 	if diff := cmp.Diff(want, l.batches); diff != "" {
 		t.Error(diff)
 	}
+	if diff := cmp.Diff([]string{"shared", "exclusive"}, l.modes); diff != "" {
+		t.Errorf("modes: %s", diff)
+	}
+	if other := r.InOtherMode; len(other.Many.Cases) != 1 || other.Many.Cases[0].title(other.Many.Mode) != "ib-sriov (RDMA shared), one pod at a time" || len(other.Many.Cases[0].Agent.Add) != 2 || len(other.Samples) == 0 {
+		t.Errorf("in the other mode: %+v", other)
+	}
 	if diff := cmp.Diff(&Memory{Idle: 40 << 20, Held: 50 << 20, Attachments: 100}, r.Many.Memory); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A node with pods keeps its mode, and the report says that the other was not measured.
+func TestManyWithPodsOnTheNode(t *testing.T) {
+	r, err := runMany(t, &manyLab{vfs: 12, busy: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(r.Many.Notes, "\n"); r.InOtherMode != nil || !strings.Contains(all, "in shared mode was not measured: changing it: device or resource busy") {
+		t.Errorf("notes %q, in the other mode %+v", all, r.InOtherMode)
 	}
 }
 
@@ -218,7 +243,7 @@ func TestPlanByFreeVFs(t *testing.T) {
 		2:  {"ipoib 1", "ib-sriov 1", "ib-sriov+ipoib 1", "ib-sriov+ib-sriov+ipoib+ipoib 1", "ipoib 10", "ipoib 40", "ib-sriov 2"},
 		12: {"ipoib 1", "ib-sriov 1", "ib-sriov+ipoib 1", "ib-sriov+ib-sriov+ipoib+ipoib 1", "ipoib 10", "ipoib 40", "ib-sriov 10"},
 	} {
-		cases, notes := plan(vfs, 5, 3, "shared")
+		cases, notes := plan(vfs, 5, 3)
 		var got []string
 		for _, c := range cases {
 			got = append(got, fmt.Sprintf("%s %d", strings.Join(c.Networks, "+"), c.AtOnce))
@@ -227,7 +252,7 @@ func TestPlanByFreeVFs(t *testing.T) {
 			t.Errorf("%d VFs: %s", vfs, diff)
 		}
 		all := strings.Join(notes, "\n")
-		if !strings.Contains(all, "in exclusive mode was not measured") || strings.Contains(all, "10 pods at once was not measured") != (vfs < 10) {
+		if strings.Contains(all, "10 pods at once was not measured") != (vfs < 10) {
 			t.Errorf("%d VFs: notes %s", vfs, all)
 		}
 	}
@@ -290,7 +315,9 @@ func manyReport() Report {
 	}
 	samples := append(testSamples(), sample("ib-sriov", 0, "ADD", "coordinator", "veth pair made", 5), sample("ib-sriov", 1, "ADD", "coordinator", "veth pair made", 5),
 		sample("ipoib", 0, "ADD", "link", "IPoIB child made", 4), sample("ipoib", 0, "ADD", "coordinator", "veth pair made", 6), sample("ipoib", 0, "DEL", "link", "IPoIB child deleted", 2))
-	return Report{Node: "10-20-1-10", Samples: samples, Many: &Many{Mode: "exclusive", Notes: []string{"ib-sriov with 10 pods at once was not measured: the node has 2 free VFs."},
+	other := &Report{Node: "10-20-1-10", Samples: samples, Many: &Many{Mode: "shared", Cases: []Case{{Networks: []string{"ib-sriov"}, AtOnce: 1, Rounds: 1,
+		Runtime: []Call{call("ADD", 0, 20, 20, ""), call("DEL", 0, 8, 8, "")}, Agent: Calls{Add: []Timing{timing("ADD", 17)}, Del: []Timing{timing("DEL", 6)}}}}}}
+	return Report{Node: "10-20-1-10", Samples: samples, InOtherMode: other, Many: &Many{Mode: "exclusive", Notes: []string{"ib-sriov with 10 pods at once was not measured: the node has 2 free VFs."},
 		Memory: &Memory{Idle: 40 << 20, Held: 50 << 20, Attachments: 100},
 		Cases: []Case{
 			{Networks: []string{"ib-sriov", "ipoib"}, AtOnce: 1, Rounds: 2,

@@ -26,6 +26,12 @@ func (r Report) writeMany(out io.Writer) {
 	if r.Many.Memory != nil {
 		r.Many.Memory.write(out)
 	}
+	if r.InOtherMode != nil {
+		fmt.Fprintf(out, "\nThe same node with its RDMA subsystem in %s mode, and floors measured in it\n", r.InOtherMode.Many.Mode)
+		for _, c := range r.InOtherMode.Many.Cases {
+			r.InOtherMode.writeCase(out, c)
+		}
+	}
 }
 
 // explanation says what stands in the columns.
@@ -41,7 +47,7 @@ last done: from the moment at which a round's calls began until the last one end
 func (c Case) title(mode string) string {
 	names := strings.Join(c.Networks, " + ")
 	if count(c.Networks, "ib-sriov") > 0 {
-		names += map[string]string{"exclusive": " (RDMA isolated)", "shared": " (RDMA shared)"}[mode]
+		names += map[string]string{exclusive: " (RDMA isolated)", shared: " (RDMA shared)"}[mode]
 	}
 	if c.AtOnce == 1 {
 		return names + ", one pod at a time"

@@ -18,6 +18,8 @@ type Report struct {
 	Calls   map[string]Calls // by network; nil when they were not measured
 	Many    *Many            // the same
 	Samples []Sample
+	// InOtherMode is what was measured with the node's RDMA subsystem in the other mode; nil when it could not be changed.
+	InOtherMode *Report
 }
 
 // row is one line of a table of phases.

@@ -95,7 +95,10 @@ func (r runner) withoutKubelet(ctx context.Context, report *Report) (err error) 
 			return err
 		}
 	}
-	report.Samples, err = r.bare(ctx)
+	if report.Samples, err = r.bare(ctx); err != nil || report.Many == nil {
+		return err
+	}
+	report.InOtherMode, err = r.inOtherMode(ctx, report.Many)
 	return err
 }
 
