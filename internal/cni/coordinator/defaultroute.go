@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
@@ -29,12 +28,14 @@ func (p *Plugin) SetDefaultRoutes(ctx context.Context, pod host.NS, ifname strin
 	if !ok {
 		return fmt.Errorf("interface %s in the pod: %w", ifname, host.ErrNotFound)
 	}
+	own, err := p.Kernel.Routes(pod, tableOf(this))
+	if err != nil {
+		return fmt.Errorf("list the pod's routes of table %d: %w", tableOf(this), err)
+	}
 	var all plan
 	for _, gateway := range gateways {
 		all.carryDefault(f, this, gateway)
-		if err := p.replaceOwnDefault(f, this, gateway); err != nil {
-			return err
-		}
+		all.replaceOwnDefault(own, gateway)
 	}
 	if err := p.applyPod(ctx, f, all); err != nil {
 		return p.explain(err, this, gateways)
@@ -56,25 +57,15 @@ func (p *plan) carryDefault(f facts, this nic, gateway netip.Addr) {
 	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
 }
 
-// replaceOwnDefault is for the table of a later interface's own, whose default route goes by the pool's gateway.
-func (p *Plugin) replaceOwnDefault(f facts, this nic, gateway netip.Addr) error {
-	table := tableOf(this)
-	routes, err := p.Kernel.Routes(f.pod, table)
-	if err != nil {
-		return fmt.Errorf("list the pod's routes of table %d: %w", table, err)
+// replaceOwnDefault is for a later interface's own table, given as its routes: its default route goes by the pool's gateway.
+func (p *plan) replaceOwnDefault(own []host.Route, gateway netip.Addr) {
+	for _, r := range own {
+		if r.Dst == everything(gateway.Is6()) && r.Gateway != gateway {
+			p.podDrop = append(p.podDrop, r)
+			r.Gateway = gateway
+			p.podReplace = append(p.podReplace, r)
+		}
 	}
-	i := slices.IndexFunc(routes, func(r host.Route) bool { return r.Dst == everything(gateway.Is6()) && r.Index == this.Index })
-	if i < 0 || routes[i].Gateway == gateway {
-		return nil
-	}
-	if err := p.Kernel.DeleteRoute(f.pod, routes[i]); err != nil {
-		return fmt.Errorf("take the default route off table %d: %w", table, err)
-	}
-	err = p.Kernel.AddRoute(f.pod, host.Route{Dst: everything(gateway.Is6()), Gateway: gateway, Index: this.Index, Table: table})
-	if err != nil {
-		return p.explain(fmt.Errorf("add the pod's default route of table %d: %w", table, err), this, []netip.Addr{gateway})
-	}
-	return nil
 }
 
 // explain adds what people get wrong most to the kernel's "network is unreachable".
