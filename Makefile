@@ -92,4 +92,4 @@ bench-ipam: setup ## what an address costs: agents, pool sizes, and the design o
 fuzz: ## every fuzz target for a while (FUZZTIME=30s)
 	@for dir in . lab; do (cd $$dir; for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz' || true); do \
-			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${FUZZTIME:-30s} $$p; done; done); done
+			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${FUZZTIME:-30s} -fuzzminimizetime 10x $$p; done; done); done
