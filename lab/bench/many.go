@@ -93,7 +93,10 @@ func (r runner) measureAll(ctx context.Context, m *Many, vfs []string, cases []C
 	}
 	return r.withProgram(ctx, r.Many.Program, func(path string) (err error) {
 		if r.Many.Held > 0 {
-			if m.Memory, err = r.memory(ctx, path); err != nil {
+			m.Memory, err = r.memory(ctx, path)
+			if errors.Is(err, errTooSmall) {
+				m.Notes = append(m.Notes, fmt.Sprintf("The agent's memory was not measured: %v.", err))
+			} else if err != nil {
 				return err
 			}
 		}
@@ -271,12 +274,20 @@ func (r runner) attach(ctx context.Context, pods []benchPod, command string) (ou
 	return out, nil
 }
 
-// memoryIdle prints the agent's process and what it has resident, after a time in which nothing is asked of it.
+// memoryIdle prints the agent's process, what the node has left, and what the agent has resident, after a time in which nothing is asked of it.
 const memoryIdle = `set -e
 pid=$(` + agentPID + `)
 sleep 10
 echo $pid
+grep MemAvailable /proc/meminfo
 grep VmRSS /proc/$pid/status`
+
+// perAttachment is what a namespace with an IPoIB child and a veth pair takes of a node: 40 of them left none of 500 MiB. A node without
+// memory only reads its programs from disk, again and again.
+const perAttachment = 16 << 20
+
+// errTooSmall: the node has too little memory.
+var errTooSmall = errors.New("the node has too little memory")
 
 // memory reads the agent's memory without and with attachments.
 func (r runner) memory(ctx context.Context, program string) (m *Memory, err error) {
@@ -286,9 +297,17 @@ func (r runner) memory(ctx context.Context, program string) (m *Memory, err erro
 	if err != nil {
 		return nil, fmt.Errorf("reading the memory of the agent on %s: %w", r.Node, err)
 	}
-	pid, idle, _ := strings.Cut(text, "\n")
+	pid, rest, _ := strings.Cut(text, "\n")
+	left, idle, _ := strings.Cut(rest, "\n")
+	available, err := parseKiB("MemAvailable", left)
+	if err != nil {
+		return nil, err
+	}
+	if need := int64(r.Many.Held) * perAttachment; available < need {
+		return nil, fmt.Errorf("%w: %d MiB are available, and %d attachments may need %d; see --memory and --held", errTooSmall, available>>20, r.Many.Held, need>>20)
+	}
 	m = &Memory{}
-	if m.Idle, err = parseResident(idle); err != nil {
+	if m.Idle, err = parseKiB("VmRSS", idle); err != nil {
 		return nil, err
 	}
 	pods := r.benchPods("held", &Case{Networks: []string{"ipoib"}, AtOnce: r.Many.Held}, r.Many.Held, false)
@@ -297,15 +316,15 @@ func (r runner) memory(ctx context.Context, program string) (m *Memory, err erro
 		return nil, err
 	}
 	m.Attachments = succeeded(out.Samples, "ADD")
-	m.Held, err = parseResident(out.Held)
+	m.Held, err = parseKiB("VmRSS", out.Held)
 	return m, err
 }
 
-// parseResident reads a line such as "VmRSS:	   51234 kB".
-func parseResident(line string) (int64, error) {
+// parseKiB reads a line such as "VmRSS:	   51234 kB", and returns bytes.
+func parseKiB(what, line string) (int64, error) {
 	var kib int64
-	if _, err := fmt.Sscanf(strings.Join(strings.Fields(line), " "), "VmRSS: %d kB", &kib); err != nil {
-		return 0, fmt.Errorf("the agent's memory: %q: %w", line, err)
+	if _, err := fmt.Sscanf(strings.Join(strings.Fields(line), " "), what+": %d kB", &kib); err != nil {
+		return 0, fmt.Errorf("looking for %s in %q: %w", what, line, err)
 	}
 	return kib << 10, nil
 }

@@ -25,6 +25,7 @@ type manyLab struct {
 	fakeLab
 	vfs     int
 	busy    bool // network namespaces are there
+	small   bool // there is memory for a few attachments
 	modes   []string
 	timings []string
 	batches []string // what attachbench was called with, and how many pods
@@ -65,7 +66,7 @@ func (l *manyLab) Node(_ context.Context, _, script string) (string, error) {
 		}
 		return strings.Join(vfs, "\n"), err
 	case strings.Contains(script, "VmRSS"):
-		return "4711\nVmRSS:\t   40960 kB\n", err
+		return fmt.Sprintf("4711\nMemAvailable:    %d kB\nVmRSS:\t   40960 kB\n", map[bool]int{true: 1 << 20, false: 4 << 20}[l.small]), err
 	case strings.Contains(script, "timings"):
 		return "[" + strings.Join(l.timings, ",") + "]", err
 	}
@@ -172,6 +173,21 @@ func TestManyWithPodsOnTheNode(t *testing.T) {
 	}
 	if all := strings.Join(r.Many.Notes, "\n"); r.InOtherMode != nil || !strings.Contains(all, "in shared mode was not measured: changing it: device or resource busy") {
 		t.Errorf("notes %q, in the other mode %+v", all, r.InOtherMode)
+	}
+}
+
+// A node that has no memory for so many attachments gets none of them, and the report says so.
+func TestManyOnASmallNode(t *testing.T) {
+	l := &manyLab{vfs: 12, small: true}
+	r, err := runMany(t, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(r.Many.Notes, "\n"); r.Many.Memory != nil || !strings.Contains(all, "1024 MiB are available, and 100 attachments may need 1600") || len(r.Many.Cases) == 0 {
+		t.Errorf("notes %q, memory %+v, %d cases", all, r.Many.Memory, len(r.Many.Cases))
+	}
+	if slices.ContainsFunc(l.batches, func(b string) bool { return strings.Contains(b, "-hold") }) {
+		t.Errorf("attached all the same: %q", l.batches)
 	}
 }
 
@@ -352,7 +368,7 @@ func TestParseWhatTheNodePrints(t *testing.T) {
 	if _, err := parseMode("command not found"); err == nil {
 		t.Error("a mode was found in an error")
 	}
-	if _, err := parseResident("cat: no such process"); err == nil {
+	if _, err := parseKiB("VmRSS", "cat: no such process"); err == nil {
 		t.Error("memory was found in an error")
 	}
 	if _, err := podList([]benchPod{{name: "a"}}, "b uid\n"); err == nil || !strings.Contains(err.Error(), "no UID of pod a") {

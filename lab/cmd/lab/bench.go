@@ -51,6 +51,8 @@ func benchCNICommand() *cobra.Command {
 	c.Flags().StringVar(&b.Node, "node", topology.Nodes()[0].Name, "the node to measure on")
 	c.Flags().BoolVar(&asIs, "as-is", false, "measure the product that runs in the lab, without bringing the present one there")
 	addOptions(c.Flags(), &o)
+	memory := c.Flags().Lookup("memory") // for a hundred attachments
+	memory.DefValue, o.MemoryMiB = "3072", 3072
 	return c
 }
 
