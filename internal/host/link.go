@@ -73,7 +73,7 @@ func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
 		answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 		return err
 	})
-	if errors.Is(err, unix.ENODEV) || err == nil && len(answers) == 0 {
+	if noSuchLink(err, name) || err == nil && len(answers) == 0 {
 		return Link{}, missing
 	}
 	if err != nil {
@@ -84,6 +84,11 @@ func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
 		return Link{}, err
 	}
 	return links[0].Link, nil
+}
+
+// noSuchLink: a kernel without alternative names (they came with Linux 5.5) finds nothing asked for, and none is longer than ALTIFNAMSIZ.
+func noSuchLink(err error, name string) bool {
+	return errors.Is(err, unix.ENODEV) || len(name) >= unix.IFNAMSIZ && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE))
 }
 
 // readLinks reads the kernel's answers.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -180,6 +181,11 @@ func testRenameLink(t *testing.T, h API, env Env) {
 	ok(t, err)
 	env.AddAltName(t, a.NS, a.Index, "alias0")
 	env.AddAltName(t, a.NS, other.Index, "alias1")
+	const long = "an-alternative-name-longer-than-names"
+	env.AddAltName(t, a.NS, other.Index, long)
+	if l, err := h.LinkByName(a.NS, long); err != nil || l.Index != other.Index {
+		t.Errorf("by an alternative name that is no name: %+v, %v", l, err)
+	}
 	if l, err := h.LinkByName(a.NS, "alias0"); err != nil || l.Index != a.Index {
 		t.Errorf("by alternative name: %+v, %v", l, err)
 	}
@@ -380,6 +386,9 @@ func testNotFound(t *testing.T, h API, env Env) {
 	ns := env.NewNS(t)
 	for what, call := range map[string]func() error{
 		"LinkByName":    func() error { _, err := h.LinkByName(ns, "eth9"); return err },
+		"alternative":   func() error { _, err := h.LinkByName(ns, "an-alternative-name-of-no-link"); return err },
+		"too long":      func() error { _, err := h.LinkByName(ns, strings.Repeat("x", 200)); return err },
+		"no name":       func() error { _, err := h.LinkByName(ns, ""); return err },
 		"LinkByIndex":   func() error { _, err := h.LinkByIndex(ns, 4711); return err },
 		"LinkByPCI":     func() error { _, err := h.LinkByPCI(ns, "0000:ff:1f.7"); return err },
 		"MoveLink":      func() error { _, err := h.MoveLink(ns, 4711, host.NodeNS, "x0"); return err },
