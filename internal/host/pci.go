@@ -250,6 +250,16 @@ func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 	}
 }
 
+// VFVerbs returns the two names of VF.Uverbs and VF.Umad alone, without asking the card: VF has the PF's driver look at all of
+// its virtual functions. ErrNotFound when it is not a virtual function.
+func (h *Host) VFVerbs(pci string) (uverbs, umad string, err error) {
+	if _, _, err := h.findVF(pci); err != nil {
+		return "", "", err
+	}
+	dir := h.sys().device(pci)
+	return firstWith("uverbs", dir, "infiniband_verbs"), firstWith("umad", dir, "infiniband_mad"), nil
+}
+
 // firstWith is the first entry of a folder that begins with prefix, "" when there is none.
 //
 // The classes of uverbs and umad devices are not tagged with a namespace, so

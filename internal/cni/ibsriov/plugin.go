@@ -32,6 +32,7 @@ const Type = "ib-sriov"
 // Kernel is what the plugin needs of the node.
 type Kernel interface {
 	VF(pci string) (host.VF, error)
+	VFVerbs(pci string) (uverbs, umad string, err error)
 	SetVFState(pf string, index int, state host.VFState) error
 	RDMAMode() (host.RDMAMode, error)
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
@@ -165,11 +166,11 @@ func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 			return fmt.Errorf("move RDMA device %s of VF %s into the pod: %w", st.RDMA, st.PCI, err)
 		}
 	}
-	vf, err := p.Kernel.VF(st.PCI)
+	uverbs, umad, err := p.Kernel.VFVerbs(st.PCI)
 	if err != nil {
-		return fmt.Errorf("read VF %s again: %w", st.PCI, err)
+		return fmt.Errorf("look at the verbs devices of VF %s again: %w", st.PCI, err)
 	}
-	for _, device := range []struct{ given, has string }{{plan.uverbs, vf.Uverbs}, {plan.umad, vf.Umad}} {
+	for _, device := range []struct{ given, has string }{{plan.uverbs, uverbs}, {plan.umad, umad}} {
 		if device.given != "" && device.has != device.given {
 			return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",
 				"the container was given /dev/infiniband/%s, and VF %s now has %s", device.given, st.PCI, device.has)

@@ -397,6 +397,7 @@ func testNotFound(t *testing.T, h API, env Env) {
 		"PF":            func() error { _, err := h.PF("0000:ff:1f.7"); return err },
 		"PF of no PCI":  func() error { _, err := h.PF("../../etc"); return err },
 		"VF":            func() error { _, err := h.VF("0000:ff:1f.7"); return err },
+		"VFVerbs":       func() error { _, _, err := h.VFVerbs("0000:ff:1f.7"); return err },
 		"SetNumVFs":     func() error { return h.SetNumVFs("0000:ff:1f.7", 1) },
 		"BindVF":        func() error { return h.BindVF("0000:ff:1f.7") },
 		"UnbindVF":      func() error { return h.UnbindVF("0000:ff:1f.7") },

@@ -212,6 +212,9 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" || now.PortGUID != vf.PortGUID {
 		t.Errorf("a virtual function in a pod, seen from the node: %+v", now)
 	}
+	if uverbs, umad, err := h.VFVerbs(vf.PCI); err != nil || uverbs != now.Uverbs || umad != now.Umad {
+		t.Errorf("its verbs devices: %s, %s, %v; want %s and %s", uverbs, umad, err, now.Uverbs, now.Umad)
+	}
 	if o, err := h.VF(other.PCI); err != nil || o.Link == nil || o.RDMA == nil || o.Uverbs == now.Uverbs {
 		t.Errorf("the other one: %+v, %v", o, err)
 	}

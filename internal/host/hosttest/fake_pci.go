@@ -170,6 +170,12 @@ func (f *Fake) VF(pci string) (host.VF, error) {
 	return f.viewVF(fn), nil
 }
 
+// VFVerbs implements API.
+func (f *Fake) VFVerbs(pci string) (uverbs, umad string, err error) {
+	vf, err := f.VF(pci)
+	return vf.Uverbs, vf.Umad, err
+}
+
 func (f *Fake) viewPF(fn *function) host.PF {
 	p := host.PF{
 		PCI: fn.pci, Vendor: fn.vendor, Device: fn.device, Driver: fn.boundDriver(), TotalVFs: fn.totalVFs, NumVFs: len(fn.vfs),
