@@ -70,7 +70,7 @@ test-vhca: ## the kernel module in virtual machines
 .PHONY: test-lab
 test-lab: ## the guide and everything else that needs the lab
 	@echo "== the guide and more, in the lab"
-	@cd lab && go test -count=1 -timeout 70m -v ./e2e
+	@cd lab && go test -count=1 -timeout 75m -v ./e2e
 
 .PHONY: test-lab-long
 test-lab-long: setup ## the same with 10 restarts of the kubelet, 12 pods over a reboot, 200 pods in waves (E2E=Waves runs one)

@@ -347,7 +347,7 @@ func others(t *testing.T, name, pci string) string {
 
 // TestSRIOVKubelet restarts the kubelet again and again while pods come and go.
 func TestSRIOVKubelet(t *testing.T) {
-	restarts := atLength(4, 10)
+	restarts := atLength(3, 10)
 	sriovSetup(t)
 	here := topology.Names()[0]
 	apply(t, sriovPolicy("e2e-low", 6, 0, 5)+sriovPod("stays", here))
