@@ -240,10 +240,7 @@ func (s sysfs) byPCI(links []rawLink, pci string) (rawLink, bool) {
 func (h *Host) linkAttributes(ns NS, index int) (map[uint16][]byte, error) {
 	attrs := map[uint16][]byte{}
 	err := h.in(ns, func() error {
-		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_ACK)
-		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-		msg.Index = int32(index)
-		req.AddData(msg)
+		req := linkRequest(unix.NLM_F_ACK, index)
 		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
 		answers, err := req.Execute(unix.NETLINK_ROUTE, 0)
 		if err != nil {

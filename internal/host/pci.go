@@ -243,10 +243,11 @@ func (h *Host) readPF(v view, pci string) (PF, error) {
 
 func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 	dir := v.sys.device(pci)
+	uverbs, umad := v.sys.verbs(pci)
 	return VF{
 		PCI: pci, PF: pf, Index: index, Vendor: hexID(dir, "vendor"), Device: hexID(dir, "device"), Driver: linkBase(dir, "driver"),
 		NodeGUID: info.node, PortGUID: info.port, State: info.state, Link: v.linkOf(pci), RDMA: v.rdmaOf(pci),
-		Uverbs: firstWith("uverbs", dir, "infiniband_verbs"), Umad: firstWith("umad", dir, "infiniband_mad"),
+		Uverbs: uverbs, Umad: umad,
 	}
 }
 
@@ -256,8 +257,14 @@ func (h *Host) VFVerbs(pci string) (uverbs, umad string, err error) {
 	if _, _, err := h.findVF(pci); err != nil {
 		return "", "", err
 	}
-	dir := h.sys().device(pci)
-	return firstWith("uverbs", dir, "infiniband_verbs"), firstWith("umad", dir, "infiniband_mad"), nil
+	uverbs, umad = h.sys().verbs(pci)
+	return uverbs, umad, nil
+}
+
+// verbs are the names of a function's devices under /dev/infiniband, "" where there is none.
+func (s sysfs) verbs(pci string) (uverbs, umad string) {
+	dir := s.device(pci)
+	return firstWith("uverbs", dir, "infiniband_verbs"), firstWith("umad", dir, "infiniband_mad")
 }
 
 // firstWith is the first entry of a folder that begins with prefix, "" when there is none.

@@ -46,18 +46,8 @@ func (h *Host) Addresses(ns NS, index int) ([]netip.Prefix, error) {
 	if _, err := h.LinkByIndex(ns, index); err != nil {
 		return nil, err
 	}
-	var found []netlink.Addr
-	err := h.onLink(ns, index, "listing the addresses", func(l netlink.Link) error {
-		return retryDump(func() (err error) {
-			found, err = netlink.AddrList(l, netlink.FAMILY_ALL)
-			return err
-		})
-	})
-	var all []netip.Prefix
-	for _, a := range found {
-		all = append(all, prefixOf(a.IPNet))
-	}
-	return all, err
+	all, err := h.AllAddresses(ns)
+	return all[index], err
 }
 
 // AllAddresses lists the addresses of every link of a namespace, by the links' indexes, in one go.
