@@ -27,22 +27,28 @@ func (s *Service) wake() {
 func (s *Service) collectLoop(ctx context.Context) {
 	tick := time.NewTicker(s.CollectEvery)
 	defer tick.Stop()
-	for {
+	for due := true; ; {
 		if err := s.Collect(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("could not finish what earlier calls left", "error", err)
+		}
+		if due { // not after every call: it reads a file or two of each pod
+			if err := s.sweepResults(s.now()); err != nil {
+				s.Log.Error("could not look after the runtime's results", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			due = true
 		case <-s.kick:
+			due = false
 		}
 	}
 }
 
 // Collect makes one pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
-// addresses back, removes what is of no record and what keeps the runtime from a DEL, and has missing network-status written. It leaves alone
-// what a call is working on.
+// addresses back, removes what is of no record, and has missing network-status written. It leaves alone what a call is working on.
 func (s *Service) Collect(ctx context.Context) error {
 	all, err := s.Ledger.Sandboxes()
 	if err != nil {
@@ -56,7 +62,7 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(), s.sweepResults(s.now()))
+	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep())
 	return errors.Join(errs...)
 }
 

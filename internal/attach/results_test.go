@@ -1,6 +1,8 @@
 package attach
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
 // TestSweepResults: what a power failure leaves of the runtime's results goes, and nothing else.
@@ -54,5 +58,30 @@ func TestSweepResults(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"a-directory", "multus-cni-network-good-eth0", "multus-cni-network-written-eth0"}, left); diff != "" {
 		t.Errorf("left: %s", diff)
+	}
+}
+
+// An agent that starts after a power failure looks after them.
+func TestSweepResultsAtStart(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	path := filepath.Join(n.service.Root, resultsDir, "multus-cni-network-empty-eth0")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- n.service.Run(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Error("the empty result is still there")
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
