@@ -368,7 +368,7 @@ func apply(t *testing.T, manifest string) {
 			return
 		}
 		if !strings.Contains(err.Error(), "failed calling webhook") {
-			t.Fatalf("%s\n%v", script, err)
+			giveUp(t, "%s\n%v", script, err)
 		}
 	}
 	shell(t, script)
@@ -378,7 +378,7 @@ func shell(t *testing.T, script string) string {
 	t.Helper()
 	out, err := term.Shell(context.WithoutCancel(t.Context()), script)
 	if err != nil {
-		t.Fatalf("%s\n%v\n%s", script, err, out)
+		giveUp(t, "%s\n%v\n%s", script, err, out)
 	}
 	return out
 }
@@ -387,7 +387,7 @@ func node(t *testing.T, name, script string) string {
 	t.Helper()
 	out, err := term.Node(context.WithoutCancel(t.Context()), name, script)
 	if err != nil {
-		t.Fatalf("on %s: %s\n%v\n%s", name, script, err, out)
+		giveUp(t, "on %s: %s\n%v\n%s", name, script, err, out)
 	}
 	return out
 }
@@ -401,13 +401,19 @@ func eventually(t *testing.T, most time.Duration, f func() string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Log(state(t))
-			t.Fatalf("still after %s: %s", most, complaint)
+			giveUp(t, "still after %s: %s", most, complaint)
 		}
 	}
 }
 
-// state is what one looks at first when a test has waited in vain. The complaint comes after it, at the end, where a cut log still has it.
+// giveUp ends a test with a complaint, after the state of things: at the end a cut log still has it.
+func giveUp(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Log(state(t))
+	t.Fatalf(format, args...)
+}
+
+// state is what one looks at first when a test has failed.
 func state(t *testing.T) string {
 	var all strings.Builder
 	for _, look := range []string{
