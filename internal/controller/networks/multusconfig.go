@@ -113,7 +113,10 @@ func applyConfiguration(n *cncfv1.NetworkAttachmentDefinition, c *v2beta1.Spider
 	u.SetKind(n.Kind)
 	u.SetNamespace(n.Namespace)
 	u.SetName(n.Name)
-	u.SetAnnotations(n.Annotations)
+	if len(n.Annotations) > 0 {
+		// An empty map is applied but not stored: each Apply would write the object anew, and each write call for the next.
+		u.SetAnnotations(n.Annotations)
+	}
 	u.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(c, v2beta1.GroupVersion.WithKind("SpiderMultusConfig"))})
 	spec := map[string]any{}
 	if n.Spec.Config != "" {

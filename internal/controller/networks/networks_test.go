@@ -3,17 +3,20 @@ package networks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -134,6 +137,45 @@ func TestNetworks(t *testing.T) {
 	t.Run("name taken", func(t *testing.T) { testNameTaken(t, c) })
 	t.Run("old owner", func(t *testing.T) { testOldOwner(t, c) })
 	t.Run("coordinator", func(t *testing.T) { testCoordinator(t, c, w) })
+	t.Run("quiet", func(t *testing.T) { testQuiet(t, c) })
+}
+
+// testQuiet: what is in place is not written again, or each write would call for the next.
+func testQuiet(t *testing.T, c client.Client) {
+	for name, spec := range map[string]string{"quiet-ipoib": ipoibSpec, "quiet-custom": `{cniType: custom, customCNI: ""}`,
+		"quiet-ib-sriov": "{cniType: ib-sriov, ibsriov: {resourceName: spidernet.io/vf, ippools: {ipv4: [v4-91]}}}"} {
+		if err := c.Create(t.Context(), smc(name, spec)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name, func() error {
+			return c.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, &cncfv1.NetworkAttachmentDefinition{})
+		})
+	}
+	time.Sleep(time.Second) // their status
+	versions := func() map[string]string {
+		out := map[string]string{}
+		for _, list := range []client.ObjectList{&cncfv1.NetworkAttachmentDefinitionList{}, &v2beta1.SpiderMultusConfigList{}, &v2beta1.SpiderCoordinatorList{}} {
+			if err := c.List(t.Context(), list); err != nil {
+				t.Fatal(err)
+			}
+			if err := meta.EachListItem(list, func(o runtime.Object) error {
+				one := o.(client.Object)
+				out[fmt.Sprintf("%T %s/%s", one, one.GetNamespace(), one.GetName())] = one.GetResourceVersion()
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return out
+	}
+	before := versions()
+	if len(before) < 6 {
+		t.Fatalf("objects: %v", before)
+	}
+	time.Sleep(2 * time.Second)
+	if diff := cmp.Diff(before, versions()); diff != "" {
+		t.Errorf("written while nothing changed: %s", diff)
+	}
 }
 
 func testRefusals(t *testing.T, c client.Client) {
