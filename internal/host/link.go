@@ -109,7 +109,7 @@ func (h *Host) readLinks(ns NS, answers [][]byte) ([]rawLink, error) {
 func readLink(ns NS, l netlink.Link) rawLink {
 	a := l.Attrs()
 	r := rawLink{master: a.MasterIndex, Link: Link{
-		NS: ns, Index: a.Index, Name: a.Name, AltNames: a.AltNames, Kind: l.Type(), LinkLayer: Ethernet,
+		NS: ns, Index: a.Index, Name: a.Name, AltNames: a.AltNames, Alias: a.Alias, Kind: l.Type(), LinkLayer: Ethernet,
 		HardwareAddr: a.HardwareAddr, MTU: a.MTU, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
 		Parent: a.ParentIndex,
 	}}
@@ -386,6 +386,11 @@ func (h *Host) SetLinkDown(ns NS, index int) error {
 // SetLinkMTU sets the MTU in octets.
 func (h *Host) SetLinkMTU(ns NS, index int, mtu int) error {
 	return h.onLink(ns, index, fmt.Sprintf("setting MTU %d", mtu), func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })
+}
+
+// SetLinkAlias gives a link a text of at most 255 octets (IFALIASZ), which it keeps over moves, renames and the end of a namespace.
+func (h *Host) SetLinkAlias(ns NS, index int, alias string) error {
+	return h.onLink(ns, index, fmt.Sprintf("setting the alias %q", alias), func(l netlink.Link) error { return netlink.LinkSetAlias(l, alias) })
 }
 
 // AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.

@@ -100,6 +100,7 @@ type Link struct {
 	Index        int
 	Name         string
 	AltNames     []string
+	Alias        string // free text that stays with the link wherever it goes; "" when none
 	Kind         string // rtnetlink's: "ipoib", "veth", …; "device" for a plain device
 	LinkLayer    LinkLayer
 	HardwareAddr net.HardwareAddr // 6 octets, or 20 on InfiniBand

@@ -75,6 +75,8 @@ type API interface {
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkDown(ns host.NS, index int) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
+	// SetLinkAlias gives a link a text, which it keeps over moves, renames and the end of a namespace.
+	SetLinkAlias(ns host.NS, index int, alias string) error
 	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key (0: the
 	// parent's). ErrExists when the name is taken.
 	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)

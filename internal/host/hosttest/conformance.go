@@ -146,13 +146,14 @@ func testMoveLink(t *testing.T, h API, env Env) {
 	a, _ := veth(t, h, env)
 	to := env.NewNS(t)
 	ok(t, h.AddAddress(a.NS, a.Index, prefix("192.0.2.1/24")))
+	ok(t, h.SetLinkAlias(a.NS, a.Index, "whose it is"))
 	_, _, err := h.AddVeth(to, "taken0", to, "taken1", 0)
 	ok(t, err)
 	_, err = h.MoveLink(a.NS, a.Index, to, "taken0")
 	is(t, "move to a name that is taken", err, host.ErrExists)
 	moved, err := h.MoveLink(a.NS, a.Index, to, "eth0")
 	ok(t, err)
-	if moved.Name != "eth0" || moved.NS != to || moved.Up {
+	if moved.Name != "eth0" || moved.NS != to || moved.Up || moved.Alias != "whose it is" {
 		t.Errorf("arrived as %+v", moved)
 	}
 	if have, err := h.Addresses(to, moved.Index); err != nil || len(have) != 0 {
@@ -394,6 +395,7 @@ func testNotFound(t *testing.T, h API, env Env) {
 		"MoveLink":      func() error { _, err := h.MoveLink(ns, 4711, host.NodeNS, "x0"); return err },
 		"SetLinkUp":     func() error { return h.SetLinkUp(ns, 4711) },
 		"SetLinkMTU":    func() error { return h.SetLinkMTU(ns, 4711, 1500) },
+		"SetLinkAlias":  func() error { return h.SetLinkAlias(ns, 4711, "x") },
 		"PF":            func() error { _, err := h.PF("0000:ff:1f.7"); return err },
 		"PF of no PCI":  func() error { _, err := h.PF("../../etc"); return err },
 		"VF":            func() error { _, err := h.VF("0000:ff:1f.7"); return err },
@@ -435,6 +437,7 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 		"SetLinkUp":            func() error { return h.SetLinkUp(ns, 2) },
 		"SetLinkDown":          func() error { return h.SetLinkDown(ns, 2) },
 		"SetLinkMTU":           func() error { return h.SetLinkMTU(ns, 2, 1500) },
+		"SetLinkAlias":         func() error { return h.SetLinkAlias(ns, 2, "x") },
 		"SetIPv6LinkLocalGUID": func() error { return h.SetIPv6LinkLocalGUID(ns, 2, GuidePFGUID) },
 		"AddVeth":              func() error { _, _, err := h.AddVeth(ns, "x0", live, "y0", 0); return err },
 		"AddVeth peer":         func() error { _, _, err := h.AddVeth(live, "x0", ns, "y0", 0); return err },

@@ -305,12 +305,16 @@ func testIPoIBChild(t *testing.T, h API, env Env) {
 	if orphan.PKey != 0x8001 {
 		t.Errorf("child with P_Key 0x8001: %+v", orphan)
 	}
+	ok(t, h.SetLinkAlias(host.NodeNS, orphan.Index, "whose it is"))
 	_, err = h.MoveLink(host.NodeNS, orphan.Index, ns, "lostchild0")
 	ok(t, err)
 	env.DeleteNS(t, ns)
 	eventually(t, "a child comes home from a dead namespace", func() bool {
 		l, err := h.LinkByName(host.NodeNS, "lostchild0")
 		if err == nil {
+			if l.Alias != "whose it is" {
+				t.Errorf("came home as %+v", l)
+			}
 			ok(t, h.DeleteLink(host.NodeNS, l.Index))
 		}
 		return err == nil

@@ -230,6 +230,14 @@ func (f *Fake) SetLinkDown(ns host.NS, index int) error {
 	return f.change(ns, index, "SetLinkDown", func(n *namespace, l *link) error { n.setUp(l, false); return nil })
 }
 
+// SetLinkAlias implements API.
+func (f *Fake) SetLinkAlias(ns host.NS, index int, alias string) error {
+	return f.change(ns, index, fmt.Sprintf("SetLinkAlias %q", alias), func(_ *namespace, l *link) error {
+		l.Alias = alias
+		return nil
+	})
+}
+
 // SetLinkMTU implements API.
 func (f *Fake) SetLinkMTU(ns host.NS, index int, mtu int) error {
 	return f.change(ns, index, fmt.Sprintf("SetLinkMTU %d", mtu), func(_ *namespace, l *link) error {
