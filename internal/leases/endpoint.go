@@ -21,8 +21,8 @@ import (
 	"spidernet.io/spiderpool/internal/ipam"
 )
 
-// endpointDelay gathers the interfaces of one pod into one write.
-const endpointDelay = 200 * time.Millisecond
+// endpointDelay gathers the interfaces of one pod into one write, and lets its ADD end.
+const endpointDelay = time.Second
 
 // endpointTries bounds the writing of one endpoint: it only shows what the leases say.
 const endpointTries = 12

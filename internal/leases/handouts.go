@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// writeDelay lets a burst of ADDs pass before the API server is told of them.
-	writeDelay = 200 * time.Millisecond
+	// writeDelay lets an ADD end, and a burst of them pass, before the API server is told. Settle does not wait for it.
+	writeDelay = time.Second
 	// writers is how many hand-outs are written at once.
 	writers = 4
 	// writeTimeout bounds one of them.
