@@ -41,6 +41,8 @@ type Case struct {
 	Rounds   int
 	Runtime  []Call // as whoever calls the shim sees it
 	Agent    Calls  // the same as the agent does
+	// Bare are the bare steps, measured in turn with the case.
+	Bare []Sample
 }
 
 // Call is one call of the shim as attachbench prints it.
@@ -59,11 +61,13 @@ type Memory struct {
 	Attachments int
 }
 
-// Limits. A batch of pods is what is made, and asked of the agent, at once: the kubelet takes 110 pods, and the agent remembers 1024 calls.
+// turn is how many rounds of the bare steps follow each round of many pods, or as many rounds of one.
+const turn = 3
+
+// Limits.
 const (
-	podsPerBatch = 80
-	attachLimit  = 15 * time.Minute
-	boundSettle  = 30 * time.Second // until the kubelet seldom looks again for what does not come
+	attachLimit = 15 * time.Minute
+	boundSettle = 30 * time.Second // until the kubelet seldom looks again for what does not come
 )
 
 // many measures all cases in the node's own mode.
@@ -91,7 +95,7 @@ func (r runner) measureAll(ctx context.Context, m *Many, vfs []string, cases []C
 	if err := r.makeNetworks(ctx, vfs, m.Mode == exclusive); err != nil {
 		return err
 	}
-	return r.withProgram(ctx, r.Many.Program, func(path string) (err error) {
+	return r.withPrograms(ctx, func(path, bare string) (err error) {
 		if r.Many.Held > 0 {
 			m.Memory, err = r.memory(ctx, path)
 			if errors.Is(err, errTooSmall) {
@@ -101,12 +105,19 @@ func (r runner) measureAll(ctx context.Context, m *Many, vfs []string, cases []C
 			}
 		}
 		for _, c := range cases {
-			if err := r.measure(ctx, path, fmt.Sprintf("%s-%d", m.Mode, len(m.Cases)), &c); err != nil {
+			if err := r.measure(ctx, path, bare, fmt.Sprintf("%s-%d", m.Mode, len(m.Cases)), &c); err != nil {
 				return fmt.Errorf("%s: %w", c.title(m.Mode), err)
 			}
 			m.Cases = append(m.Cases, c)
 		}
 		return nil
+	})
+}
+
+// withPrograms brings both programs.
+func (r runner) withPrograms(ctx context.Context, use func(attach, bare string) error) error {
+	return r.withProgram(ctx, r.Many.Program, func(attach string) error {
+		return r.withProgram(ctx, r.Program, func(bare string) error { return use(attach, bare) })
 	})
 }
 
@@ -202,12 +213,18 @@ func count(list []string, what string) (n int) {
 	return n
 }
 
-// measure runs one case, a batch of pods after another.
-func (r runner) measure(ctx context.Context, program, name string, c *Case) error {
-	rounds := max(podsPerBatch/c.AtOnce, 1) // of a batch
+// measure runs one case, some pods and some bare steps in turn, so that whatever else the machine does is the same for both.
+func (r runner) measure(ctx context.Context, attach, bare, name string, c *Case) error {
+	rounds := 1
+	if c.AtOnce == 1 {
+		rounds = turn
+	}
 	for done := 0; done < c.Rounds; done += rounds {
 		pods := r.benchPods(fmt.Sprintf("%s-%d", name, done), c, min(rounds, c.Rounds-done)*c.AtOnce, r.Many.Bound)
-		calls, agent, err := r.batch(ctx, program, pods, c.AtOnce)
+		calls, agent, err := r.batch(ctx, attach, pods, c.AtOnce)
+		if err == nil {
+			err = r.bareTurn(ctx, bare, c)
+		}
 		if err != nil {
 			return err
 		}
@@ -218,6 +235,27 @@ func (r runner) measure(ctx context.Context, program, name string, c *Case) erro
 		c.Agent.append(agent)
 	}
 	fmt.Fprintf(r.out, "%s, %d at once: %d rounds\n", strings.Join(c.Networks, " + "), c.AtOnce, c.Rounds)
+	return nil
+}
+
+// bareTurn adds some rounds of the bare steps to a case.
+func (r runner) bareTurn(ctx context.Context, program string, c *Case) error {
+	text, err := r.untilDone(ctx, fmt.Sprintf("%s -n %d -steps%s", program, turn, pauseAgent), "", bareLimit)
+	if err != nil {
+		return fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
+	}
+	samples, err := ParseSamples(text)
+	if err != nil {
+		return err
+	}
+	before := 0
+	for _, s := range c.Bare {
+		before = max(before, s.Round+1)
+	}
+	for _, s := range samples {
+		s.Round += before
+		c.Bare = append(c.Bare, s)
+	}
 	return nil
 }
 

@@ -135,22 +135,27 @@ func TestMany(t *testing.T) {
 	}
 	var got []string
 	for _, c := range r.Many.Cases {
-		got = append(got, fmt.Sprintf("%s: %d rounds, %d calls, %d ADD and %d DEL in the agent", c.title(r.Many.Mode), c.Rounds, len(c.Runtime), len(c.Agent.Add), len(c.Agent.Del)))
+		turns := map[int]bool{}
+		for _, s := range c.Bare {
+			turns[s.Round] = true
+		}
+		got = append(got, fmt.Sprintf("%s: %d rounds, %d calls, %d ADD and %d DEL in the agent, %d turns of bare steps", c.title(r.Many.Mode), c.Rounds, len(c.Runtime), len(c.Agent.Add), len(c.Agent.Del), len(turns)))
 	}
 	want := []string{
-		"ipoib, one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent",
-		"ib-sriov (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent",
-		"ib-sriov + ipoib (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent",
-		"ib-sriov + ib-sriov + ipoib + ipoib (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent",
-		"ipoib, 10 pods at once: 3 rounds, 60 calls, 30 ADD and 30 DEL in the agent",
-		"ipoib, 40 pods at once: 3 rounds, 240 calls, 120 ADD and 120 DEL in the agent",
-		"ib-sriov (RDMA isolated), 10 pods at once: 3 rounds, 60 calls, 30 ADD and 30 DEL in the agent",
+		"ipoib, one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent, 1 turns of bare steps",
+		"ib-sriov (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent, 1 turns of bare steps",
+		"ib-sriov + ipoib (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent, 1 turns of bare steps",
+		"ib-sriov + ib-sriov + ipoib + ipoib (RDMA isolated), one pod at a time: 2 rounds, 4 calls, 2 ADD and 2 DEL in the agent, 1 turns of bare steps",
+		"ipoib, 10 pods at once: 3 rounds, 60 calls, 30 ADD and 30 DEL in the agent, 3 turns of bare steps",
+		"ipoib, 40 pods at once: 3 rounds, 240 calls, 120 ADD and 120 DEL in the agent, 3 turns of bare steps",
+		"ib-sriov (RDMA isolated), 10 pods at once: 3 rounds, 60 calls, 30 ADD and 30 DEL in the agent, 3 turns of bare steps",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	want = []string{"100 pods: -at-once 10 -hold 'sleep 10; grep VmRSS /proc/4711/status'", "2 pods: -at-once 1", "2 pods: -at-once 1", "2 pods: -at-once 1",
-		"2 pods: -at-once 1", "30 pods: -at-once 10", "80 pods: -at-once 40", "40 pods: -at-once 40", "30 pods: -at-once 10", "2 pods: -at-once 1"}
+		"2 pods: -at-once 1", "10 pods: -at-once 10", "10 pods: -at-once 10", "10 pods: -at-once 10", "40 pods: -at-once 40", "40 pods: -at-once 40", "40 pods: -at-once 40",
+		"10 pods: -at-once 10", "10 pods: -at-once 10", "10 pods: -at-once 10", "2 pods: -at-once 1"}
 	if diff := cmp.Diff(want, l.batches); diff != "" {
 		t.Error(diff)
 	}
@@ -223,12 +228,12 @@ func TestManyRemovesWhatItMade(t *testing.T) {
 func TestManyInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &interruptedMany{manyLab: manyLab{vfs: 12}, cancel: cancel}
-	r := runner{Options{Node: "node", Pods: 2, ID: "id", Many: ManyOptions{Program: os.DevNull, Rounds: 3}}, l, io.Discard}
+	r := runner{Options{Node: "node", Pods: 2, ID: "id", Program: os.DevNull, Many: ManyOptions{Program: os.DevNull, Rounds: 3}}, l, io.Discard}
 	if _, err := r.many(ctx); !errors.Is(err, errFails) {
 		t.Errorf("error %v", err)
 	}
-	last := l.typed[len(l.typed)-3:]
-	for i, want := range []string{"kubectl -n default delete pod", "rm -rf /run/lab-bench-id", "kubectl -n kube-system delete network-attachment-definitions"} {
+	last := l.typed[len(l.typed)-4:]
+	for i, want := range []string{"kubectl -n default delete pod", "rm -rf /run/lab-bench-id", "rm -rf /run/lab-bench-id", "kubectl -n kube-system delete network-attachment-definitions"} {
 		if !strings.HasPrefix(last[i], want) {
 			t.Errorf("typed %q, want %q", last[i], want)
 		}
@@ -349,6 +354,19 @@ func TestManyReport(t *testing.T) {
 	var out bytes.Buffer
 	manyReport().Write(&out)
 	golden(t, "many.txt", out.Bytes())
+}
+
+// A case that was measured in turn with bare steps is held against these, not against those of the whole run.
+func TestFloorInTurn(t *testing.T) {
+	r := manyReport()
+	c := Case{Networks: []string{"ipoib"}, Bare: []Sample{sample("ipoib", 0, "ADD", "link", "IPoIB child made", 7), sample("ipoib", 1, "ADD", "link", "IPoIB child made", 7)}}
+	if got := r.floorOf(c, "ADD"); got != 7*time.Millisecond {
+		t.Errorf("floor %s, want 7 ms", got)
+	}
+	c.Bare = nil
+	if got := r.floorOf(c, "ADD"); got != 10*time.Millisecond {
+		t.Errorf("floor of the whole run %s, want 10 ms", got)
+	}
 }
 
 // What is left out of the floor of further networks are the coordinator's steps; a network without bare steps leaves no floor at all.

@@ -14,7 +14,7 @@ func (r Report) writeMany(out io.Writer) {
 	}
 	fmt.Fprintf(out, "\nPods that no kubelet runs on %s, attached by calls of the CNI shim, in milliseconds\n%s", r.Node, explanation)
 	fmt.Fprintln(out, map[bool]string{
-		false: "The pods are given to no node: gather holds a read from the API server, and their network-status is refused and tried again.",
+		false: "The pods are given to no node: gather holds a read from the API server, and nobody writes their network-status.",
 		true:  "The pods are given to the node, so that the agent knows them, as it knows real ones.",
 	}[r.Many.Bound])
 	for _, note := range r.Many.Notes {
@@ -36,9 +36,9 @@ func (r Report) writeMany(out io.Writer) {
 
 // explanation says what stands in the columns.
 const explanation = `call: from the start of the shim to its end, as a runtime sees it. agent: from the request on its socket to the answer.
-floor: the median of the bare kernel steps for the same networks, made one after another in this run (the last table): all steps of the
-first network, and of each further one all but the coordinator's, which are those of a pod's first interface. It holds neither the shim's
-start nor the ledger, the lease, or a further interface's own routing table.
+floor: the median of the bare kernel steps for the same networks, measured in turn with the calls, while the agent stands still: all steps of
+the first network, and of each further one all but the coordinator's, which are those of a pod's first interface. It holds neither the
+shim's start nor the ledger, the lease, or a further interface's own routing table.
 last done: from the moment at which a round's calls began until the last one ended, the median of the rounds; n pods are in a round. Below
 1, last/(n x floor) says that kernel steps of several pods ran beside each other; what it is above 1 is what the floor does not hold.
 `
@@ -74,7 +74,7 @@ func (r Report) writeCase(out io.Writer, c Case) {
 }
 
 func (r Report) caseRow(c Case, verb string) []string {
-	calls, agent, floor := Summarize(c.durations(verb)), Summarize(totals(c.agent(verb))), r.floor(c.Networks, verb)
+	calls, agent, floor := Summarize(c.durations(verb)), Summarize(totals(c.agent(verb))), r.floorOf(c, verb)
 	row := []string{verb, fmt.Sprint(calls.N), "", "", "", "", "", "", quotient(agent.P50, floor)}
 	if calls.N > 0 {
 		row[2], row[3], row[4] = millis(calls.P50), millis(calls.P99), millis(calls.Max)
@@ -102,6 +102,14 @@ func quotient(a, b time.Duration) string {
 		return ""
 	}
 	return fmt.Sprintf("%.2f", float64(a)/float64(b))
+}
+
+// floorOf is the floor of the steps that were measured in turn with a case.
+func (r Report) floorOf(c Case, verb string) time.Duration {
+	if len(c.Bare) > 0 {
+		r.Samples = c.Bare
+	}
+	return r.floor(c.Networks, verb)
 }
 
 // floor is what the kernel alone takes for a pod's networks; 0 when the steps of one of them were not measured.

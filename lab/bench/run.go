@@ -236,8 +236,11 @@ func (r runner) collect(ctx context.Context, pods []string, enough func(Calls) b
 // bare measures the steps of CNI calls.
 func (r runner) bare(ctx context.Context) ([]Sample, error) {
 	fmt.Fprintf(r.out, "the bare steps on %s, %d rounds\n", r.Node, r.Pods)
-	return r.program(ctx, fmt.Sprintf("-n %d", r.Pods))
+	return r.program(ctx, fmt.Sprintf("-n %d%s", r.Pods, pauseAgent))
 }
+
+// pauseAgent has the agent stand still: it looks at the node's cards when their links change.
+const pauseAgent = ` -pause $(` + agentPID + `)`
 
 // program runs hostbench on the node.
 func (r runner) program(ctx context.Context, args string) (samples []Sample, err error) {
@@ -254,7 +257,8 @@ func (r runner) program(ctx context.Context, args string) (samples []Sample, err
 
 // withProgram brings a program to the node, and removes it when it has been used.
 func (r runner) withProgram(ctx context.Context, local string, use func(path string) error) (err error) {
-	dir, name := "/run/lab-bench-"+r.ID, filepath.Base(local)
+	name := filepath.Base(local)
+	dir := "/run/lab-bench-" + r.ID + "-" + name
 	defer func() { err = errors.Join(err, r.removeProgram(ctx, dir, name)) }()
 	f, err := os.Open(local)
 	if err != nil {

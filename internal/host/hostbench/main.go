@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"spidernet.io/spiderpool/internal/host"
@@ -93,6 +94,8 @@ func (b *bench) measure(series string, round int, verb string, steps []step) err
 
 type options struct {
 	rounds           int
+	steps            bool
+	pause            int
 	pf, shim, ledger string
 	make             string // cards
 	vfs              int
@@ -101,6 +104,8 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 20, "rounds of each series")
+	flag.BoolVar(&o.steps, "steps", false, "measure the steps of attachments alone: not the shim, the disk and single reads")
+	flag.IntVar(&o.pause, "pause", 0, "process that is stopped while these steps are measured: an agent looks at the node when its links change, and would have the processor")
 	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
@@ -141,21 +146,38 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return json.NewEncoder(out).Encode(b.samples)
 }
 
-// series runs all series, one after another.
+// series measures what is asked for.
 func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 	undo, err := b.nodeRule()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	for _, one := range []func(round int) error{
-		func(round int) error { return b.shim(ctx, o.shim, round) },
-		func(round int) error { return b.disk(o.ledger, round) },
-		func(round int) error { return b.reads(t, round) },
+	if !o.steps {
+		err := b.all(ctx, o.rounds, []func(round int) error{
+			func(round int) error { return b.shim(ctx, o.shim, round) },
+			func(round int) error { return b.disk(o.ledger, round) },
+			func(round int) error { return b.reads(t, round) },
+		})
+		if err != nil {
+			return err
+		}
+	}
+	resume, err := pause(o.pause)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, resume()) }()
+	return b.all(ctx, o.rounds, []func(round int) error{
 		func(round int) error { return b.virtualFunction(t, round) },
 		func(round int) error { return b.child(t, round) },
-	} {
-		for round := range o.rounds {
+	})
+}
+
+// all runs series, one after another.
+func (b *bench) all(ctx context.Context, rounds int, series []func(round int) error) error {
+	for _, one := range series {
+		for round := range rounds {
 			if ctx.Err() != nil {
 				return errors.New("interrupted; what was used has been given back")
 			}
@@ -165,4 +187,20 @@ func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 		}
 	}
 	return nil
+}
+
+// pause stops a process until resume is called; 0 is none.
+func pause(pid int) (resume func() error, err error) {
+	if pid == 0 {
+		return func() error { return nil }, nil
+	}
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return nil, fmt.Errorf("stopping process %d for a while: %w", pid, err)
+	}
+	return func() error {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+			return fmt.Errorf("having process %d go on: %w", pid, err)
+		}
+		return nil
+	}, nil
 }

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -213,3 +216,33 @@ func TestNoFreeVF(t *testing.T) {
 }
 
 func sorted(lines []string) []string { return slices.Sorted(slices.Values(lines)) }
+
+func TestPause(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	check(t, cmd.Start())
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	state := func(want string) {
+		t.Helper()
+		var got string
+		for range 100 { // the kernel takes a moment
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+			check(t, err)
+			if got = strings.Fields(string(text))[2]; got == want {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("the process is in state %s, want %s", got, want)
+	}
+	resume, err := pause(cmd.Process.Pid)
+	check(t, err)
+	state("T")
+	check(t, resume())
+	state("S")
+	if _, err := pause(1 << 30); err == nil {
+		t.Error("paused a process that does not exist")
+	}
+	resume, err = pause(0)
+	check(t, err)
+	check(t, resume())
+}
