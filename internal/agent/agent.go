@@ -134,6 +134,7 @@ type agent struct {
 	views   *http.ServeMux
 	// cardsChanged asks for a look at the node's virtual functions.
 	cardsChanged func()
+	calls        calls
 }
 
 func (a *agent) assemble(ctx context.Context) error {
@@ -152,7 +153,7 @@ func (a *agent) assemble(ctx context.Context) error {
 			return err
 		}
 	}
-	a.view("sandboxes", func() (any, error) { return a.book.Sandboxes() })
+	a.view("sandboxes", func() (any, error) { return a.book.Sandboxes(), nil })
 	a.view("vfs", func() (any, error) { return a.book.VFs() })
 	a.view("handouts", func() (any, error) { return a.book.HandOuts() })
 	a.view("releases", func() (any, error) { return a.book.Releases() })
@@ -185,6 +186,8 @@ func (a *agent) addService(ctx context.Context) error {
 		NetworkNamespace: a.Namespace, ClusterNetwork: a.ClusterNetwork, Root: a.Root, ConfDir: a.Install.ConfDir,
 		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
+
+		DevicesMoved: func() { a.cardsChanged() },
 
 		ConflictDetection: a.Settings.EnableIPConflictDetection, GatewayDetection: a.Settings.EnableGatewayDetection,
 	})
@@ -240,6 +243,7 @@ func (a *agent) addCards(context.Context) error {
 		Allocated: func(ctx context.Context) (map[string]string, error) {
 			return a.kubelet.Holders(ctx, a.ResourcePrefix+"/")
 		},
+		Busy: a.calls.busy,
 	})
 	if err != nil {
 		return err
@@ -247,9 +251,11 @@ func (a *agent) addCards(context.Context) error {
 	return addAll(a.mgr, everywhere(devices.Run))
 }
 
-// answer answers one call of the shim, after which a VF may have gone to a pod or come back.
+// answer answers one call of the shim.
 func (a *agent) answer(ctx context.Context, req cnisock.Request) cnisock.Response {
-	defer a.cardsChanged()
+	if command := req.Env["CNI_COMMAND"]; command == "ADD" || command == "DEL" {
+		defer a.calls.begin()()
+	}
 	return a.service.Handle(ctx, req)
 }
 

@@ -14,12 +14,8 @@ import (
 
 // attachedAddresses lists the addresses that pods have from us, as the node's records say.
 func attachedAddresses(book *ledger.Ledger) ([]leases.Attached, error) {
-	sandboxes, err := book.Sandboxes()
-	if err != nil {
-		return nil, fmt.Errorf("read the ledger: %w", err)
-	}
 	var all []leases.Attached
-	for _, sb := range sandboxes {
+	for _, sb := range book.Sandboxes() {
 		for _, a := range sb.Attachments {
 			if a.Phase != ledger.Done || a.State[spiderpool.Type] == nil || len(a.Result) == 0 || sb.Pod.UID == "" {
 				continue

@@ -61,9 +61,9 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 
 // again answers a repeated ADD from the record, and clears away what an interrupted one left.
 func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
-	sb, ok, err := s.Ledger.Sandbox(c.containerID)
-	if err != nil || !ok {
-		return nil, err
+	sb, ok := s.Ledger.Sandbox(c.containerID)
+	if !ok {
+		return nil, nil
 	}
 	var res types100.Result
 	whole := false
@@ -88,17 +88,17 @@ func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
 	return nil, nil
 }
 
-// attachAll records every attachment, then makes them, beside each other as far as they allow. On failure it undoes all.
+// attachAll makes all attachments, beside each other as far as they allow. On failure it undoes all.
 func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types100.Result, error) {
-	end := c.phases.Start(cni.PhaseRecord)
-	err := s.record(c, g)
-	end()
-	if err != nil {
+	if err := s.record(c, g); err != nil {
 		return nil, fmt.Errorf("record the attachments: %w", err)
+	}
+	if slices.ContainsFunc(g.list, func(p planned) bool { return p.deviceID != "" }) {
+		defer s.DevicesMoved()
 	}
 	results := make([]*types100.Result, len(g.list))
 	order := newTurns(len(g.list))
-	err = order.run(ctx, func(i int) (err error) {
+	err := order.run(ctx, func(i int) (err error) {
 		var phases cni.Phases // of this attachment: what runs beside another's adds up
 		defer func() { c.phases.Add(phases.List()) }()
 		results[i], err = s.attach(ctx, c, g, i, order, &phases)
@@ -123,6 +123,7 @@ func (s *Service) undo(ctx context.Context, c *call, cause error) error {
 	return cause
 }
 
+// record notes every attachment: it is on disk before anything is done for the first, see cni.State.
 func (s *Service) record(c *call, g gathered) error {
 	attachments := make([]ledger.Attachment, 0, len(g.list))
 	for i := range g.list {
@@ -134,21 +135,26 @@ func (s *Service) record(c *call, g gathered) error {
 		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad, Default: i == 0, Config: p.config,
 			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource, DeviceID: p.deviceID, Phase: ledger.Adding})
 	}
-	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
-		sb.NetNS, sb.Pod, sb.StatusPending = string(c.netns), c.pod(), g.pod != nil
+	c.draft.note(func(sb *ledger.Sandbox) error {
+		sb.NetNS, sb.Pod = string(c.netns), c.pod()
 		if g.pod != nil {
+			sb.StatusPending = g.pod.Spec.NodeName != "" // else no kubelet started it, and an agent may write to its own node's pods alone
 			sb.Pod.UID = string(g.pod.UID)
 			sb.GraceSeconds = ptr.Deref(g.pod.Spec.TerminationGracePeriodSeconds, 0)
 		}
-		sb.Attachments = append(sb.Attachments, attachments...)
+		for _, a := range attachments {
+			sb.Remove(a.Network, a.IfName) // of a write that failed, and was written all the same
+			sb.Attachments = append(sb.Attachments, a)
+		}
 		return nil
 	})
+	return nil
 }
 
 // attach runs one network and records its result.
 func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns, phases *cni.Phases) (*types100.Result, error) {
 	p := &g.list[i]
-	call := s.callFor(c.containerID, c.netns, p.list.Name, p.ifname, phases)
+	call := callFor(c.draft, c.netns, p.list.Name, p.ifname, phases)
 	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
 	if i > 0 {
 		call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
@@ -162,7 +168,7 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order 
 	res, err := s.runner.Add(ctx, p.list, call)
 	if err == nil {
 		defer phases.Start(cni.PhaseRecord)()
-		err = s.recordResult(c.containerID, p, res)
+		err = recordResult(c.draft, p, res)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach network %s as %s: %w", p.title(), p.ifname, err)
@@ -170,12 +176,12 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order 
 	return res, nil
 }
 
-func (s *Service) recordResult(containerID string, p *planned, res *types100.Result) error {
+func recordResult(d *draft, p *planned, res *types100.Result) error {
 	raw, err := json.Marshal(res)
 	if err != nil {
 		return fmt.Errorf("encode the result: %w", err)
 	}
-	err = s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
+	err = d.write(func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(p.list.Name, p.ifname)
 		if a == nil {
 			return errors.New("its record has gone")
@@ -190,19 +196,15 @@ func (s *Service) recordResult(containerID string, p *planned, res *types100.Res
 }
 
 // callFor is what all of one attachment's plugins are called with.
-func (s *Service) callFor(containerID string, netns host.NS, network, ifname string, phases *cni.Phases) cni.Call {
-	return cni.Call{ContainerID: containerID, NetNS: netns, IfName: ifname, Phases: phases, State: func(plugin string) cni.State {
-		return state{ledger: s.Ledger, containerID: containerID, network: network, ifname: ifname, plugin: plugin}
+func callFor(d *draft, netns host.NS, network, ifname string, phases *cni.Phases) cni.Call {
+	return cni.Call{ContainerID: d.containerID, NetNS: netns, IfName: ifname, Phases: phases, Recorded: d.recorded, State: func(plugin string) cni.State {
+		return state{draft: d, network: network, ifname: ifname, plugin: plugin}
 	}}
 }
 
 // clearWay looks at what the other sandboxes have that this one is to get.
 func (s *Service) clearWay(ctx context.Context, c *call, g gathered) error {
-	all, err := s.Ledger.Sandboxes()
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
-	others := slices.DeleteFunc(all, func(sb ledger.Sandbox) bool { return sb.ContainerID == c.containerID })
+	others := slices.DeleteFunc(s.Ledger.Sandboxes(), func(sb ledger.Sandbox) bool { return sb.ContainerID == c.containerID })
 	if err := s.supersede(ctx, others, g.pod); err != nil {
 		return err
 	}
@@ -223,10 +225,7 @@ func (s *Service) claimDevice(ctx context.Context, other ledger.Sandbox, g gathe
 	if !s.Kernel.NSExists(host.NS(other.NetNS)) {
 		s.collectSandbox(ctx, other.ContainerID)
 	}
-	now, _, err := s.Ledger.Sandbox(other.ContainerID)
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
+	now, _ := s.Ledger.Sandbox(other.ContainerID)
 	if p := g.wanted(now); p != nil {
 		return cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again; see that pod if this stays",
 			"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID, now.ContainerID, now.Pod.Namespace, now.Pod.Name)
@@ -271,5 +270,7 @@ func (s *Service) added(c *call, g gathered, results []*types100.Result) {
 		}
 		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname, strings.Join(ips, " "), g.list[i].title()))
 	}
-	s.status.enqueue(c.containerID)
+	if g.pod.Spec.NodeName != "" {
+		s.status.enqueue(c.containerID)
+	}
 }

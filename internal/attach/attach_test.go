@@ -2,10 +2,12 @@ package attach
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
+	"spidernet.io/spiderpool/internal/ledger"
 )
 
 var errInjected = errors.New("injected")
@@ -50,6 +53,9 @@ func TestGuidePods(t *testing.T) {
 			n.checkPod(test.network, out)
 			n.mustCall("CHECK", "p")
 			n.mustCall("DEL", "p")
+			if got, want := n.moved.Load(), map[string]int32{"ib-sriov": 2}[test.network]; got != want {
+				t.Errorf("told %d times that a device moved, want %d", got, want)
+			}
 			n.collect()
 			n.same(before, "after DEL")
 			n.mustCall("DEL", "p")
@@ -221,9 +227,7 @@ func TestCrash(t *testing.T) {
 }
 
 func recorded(n *node) bool {
-	all, err := n.ledger.Sandboxes()
-	must(n.t, err)
-	return len(all) > 0
+	return len(n.ledger.Sandboxes()) > 0
 }
 
 // The pod's namespace dies just before any step of DEL, or before DEL at all.
@@ -379,6 +383,25 @@ func TestRefusals(t *testing.T) {
 			n.collect()
 			n.same(before, "after the refusal")
 		})
+	}
+}
+
+// What follows a call does not grow with the pods of the node: those that are whole are looked at now and then.
+func TestAfterACallOthersAreLeftAlone(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("other", annotations("ipoib"))
+	n.mustCall("ADD", "other")
+	n.mu.Lock()
+	delete(n.pods, "default/other") // so that asking for it is a read
+	n.mu.Unlock()
+	reads := n.liveReads
+	must(t, n.service.finishCalls(context.Background()))
+	if n.liveReads != reads {
+		t.Errorf("%d reads of a pod that no call was about", n.liveReads-reads)
+	}
+	n.collect()
+	if n.liveReads == reads {
+		t.Error("a whole pass did not look for the pod")
 	}
 }
 
@@ -698,8 +721,7 @@ func TestDirect(t *testing.T) {
 	if resp := call("CHECK", "ib-sriov", conf); resp.Error != nil {
 		t.Error(resp.Error)
 	}
-	used, err := n.ledger.DevicesInUse()
-	must(t, err)
+	used := n.ledger.DevicesInUse()
 	if _, ok := used[vf0]; !ok {
 		t.Errorf("devices in use: %v", used)
 	}
@@ -724,6 +746,63 @@ func TestDirect(t *testing.T) {
 	n.same(before, "after the namespace of a direct call died")
 }
 
+// A kernel call that fails at any step of a plugin that was called by itself costs neither an address nor a function.
+func TestFaultInDirectAdd(t *testing.T) {
+	const conf = `{"cniVersion":"1.0.0","name":"direct","type":"ib-sriov","deviceID":"` + vf0 + `","ipam":{"type":"spiderpool"}}`
+	call := func(n *node, command string) cnisock.Response {
+		req := request(command, "p", "direct", podNS)
+		req.Plugin, req.Stdin = "ib-sriov", []byte(conf)
+		return n.service.Handle(context.Background(), req)
+	}
+	whole := newNode(t, hosttest.Options{})
+	whole.pod("p", nil)
+	whole.fake.Revive()
+	if resp := call(whole, "ADD"); resp.Error != nil {
+		t.Fatal(resp.Error)
+	}
+	steps := whole.fake.Steps()
+	if steps < 4 {
+		t.Fatalf("%d steps", steps)
+	}
+	for k := 1; k <= steps; k++ {
+		n := newNode(t, hosttest.Options{})
+		n.pod("p", nil)
+		before := n.snapshot()
+		n.fake.FailAt(k, errInjected)
+		if resp := call(n, "ADD"); resp.Error == nil {
+			n.fake.Revive()
+			continue // the plugin does without this step
+		}
+		n.fake.Revive()
+		n.collect()
+		n.same(before, fmt.Sprintf("after a fault at step %d", k))
+	}
+}
+
+// Each write of the record is two synced ones on the disk: an attachment takes one before its first effect, and one with its result.
+func TestWritesOfAnAdd(t *testing.T) {
+	for _, test := range guidePods {
+		n := newNode(t, test.options)
+		n.pod("p", annotations(test.network))
+		before := commits(t, n.path)
+		n.mustCall("ADD", "p")
+		if got := commits(t, n.path) - before; got != 2 {
+			t.Errorf("%s: %d writes, want 2", test.name, got)
+		}
+	}
+}
+
+// commits is the number of the last transaction in a bbolt file, whose two meta pages begin with a header of 16 octets; see its type meta.
+func commits(t *testing.T, path string) (last uint64) {
+	t.Helper()
+	file, err := os.ReadFile(path)
+	must(t, err)
+	for page := range 2 {
+		last = max(last, binary.NativeEndian.Uint64(file[page*os.Getpagesize()+16+48:]))
+	}
+	return last
+}
+
 // A plugin on disk that delegates its addresses to us calls back while our meta plugin waits for it.
 func TestNestedAddressRequest(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
@@ -735,6 +814,9 @@ func TestNestedAddressRequest(t *testing.T) {
 	n.mustCall("ADD", "p")
 	if len(n.held) != 1 {
 		t.Errorf("held %v", n.held)
+	}
+	if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || sb.Attachments[0].Phase != ledger.Done || len(sb.Attachments[0].Direct) > 0 {
+		t.Errorf("recorded %+v, want one attachment, of the meta plugin", sb.Attachments)
 	}
 	n.mustCall("DEL", "p")
 	n.collect()
@@ -759,6 +841,9 @@ func (o *outer) delegate(command string, r *cni.Request) cnisock.Response {
 }
 
 func (o *outer) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
+	if sb, _ := o.n.ledger.Sandbox(r.ContainerID); sb.Attachment("nested", "eth0") == nil {
+		o.n.t.Error("a plugin that records nothing runs before the attachment is on disk")
+	}
 	resp := o.delegate("ADD", r)
 	if resp.Error != nil {
 		return nil, resp.Error

@@ -26,6 +26,7 @@ type call struct {
 	stdin               []byte
 	conf                metaConf
 	phases              *cni.Phases
+	draft               *draft
 	networkType         string // of the default attachment, for the metric
 }
 
@@ -134,6 +135,15 @@ func (c *call) parseArgs() error {
 // pod is the pod that the runtime names; empty when it names none.
 func (c *call) pod() ledger.Pod {
 	return ledger.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
+}
+
+// deviceID is the device that a plugin called by itself is to use, "" when it uses none.
+func (c *call) deviceID() string {
+	if c.conf.DeviceID != "" {
+		return c.conf.DeviceID
+	}
+	id, _ := c.conf.RuntimeConfig["deviceID"].(string)
+	return id
 }
 
 func (c *call) podName() string {

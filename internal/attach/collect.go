@@ -27,33 +27,27 @@ func (s *Service) wake() {
 func (s *Service) collectLoop(ctx context.Context) {
 	tick := time.NewTicker(s.CollectEvery)
 	defer tick.Stop()
-	for due := true; ; {
-		if err := s.Collect(ctx); err != nil && ctx.Err() == nil {
+	pass := s.Collect
+	for {
+		if err := pass(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("could not finish what earlier calls left", "error", err)
-		}
-		if due { // not after every call: it reads a file or two of each pod
-			if err := s.sweepResults(s.now()); err != nil {
-				s.Log.Error("could not look after the runtime's results", "error", err)
-			}
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			due = true
+			pass = s.Collect
 		case <-s.kick:
-			due = false
+			pass = s.finishCalls
 		}
 	}
 }
 
-// Collect makes one pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
-// addresses back, removes what is of no record, and has missing network-status written. It leaves alone what a call is working on.
+// Collect makes one whole pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
+// addresses back, removes what is of no record, looks after the runtime's results, and has missing network-status written. It leaves alone what
+// a call is working on.
 func (s *Service) Collect(ctx context.Context) error {
-	all, err := s.Ledger.Sandboxes()
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
+	all := s.Ledger.Sandboxes()
 	var errs []error
 	for _, sb := range all {
 		if s.leftOver(sb) {
@@ -62,8 +56,18 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	errs = append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep())
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(), s.sweepResults(s.now()))...)
+}
+
+// finishCalls is the pass after a call: what the call noted or could not finish. It asks neither node nor API server about the sandboxes that are whole.
+func (s *Service) finishCalls(ctx context.Context) error {
+	var errs []error
+	for _, sb := range s.Ledger.Sandboxes() {
+		if slices.ContainsFunc(sb.Attachments, unfinished) {
+			errs = append(errs, s.collectSandbox(ctx, sb.ContainerID))
+		}
+	}
+	return errors.Join(append(errs, s.release(ctx))...)
 }
 
 // sweep removes what plugins made for attachments of which nothing is recorded: the ledger was lost.
@@ -84,12 +88,8 @@ func (s *Service) sweep() error {
 }
 
 func (s *Service) recordedKeys() ([]cni.AttachmentKey, error) {
-	all, err := s.Ledger.Sandboxes()
-	if err != nil {
-		return nil, fmt.Errorf("read the ledger: %w", err)
-	}
 	var keys []cni.AttachmentKey
-	for _, sb := range all {
+	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
 			keys = append(keys, cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName})
 		}
@@ -111,9 +111,9 @@ func (s *Service) collectSandbox(ctx context.Context, containerID string) error 
 		return nil
 	}
 	defer unlock()
-	sb, ok, err := s.Ledger.Sandbox(containerID) // again, now that nobody changes it
-	if err != nil || !ok || !s.leftOver(sb) {
-		return err
+	sb, ok := s.Ledger.Sandbox(containerID) // again, now that nobody changes it
+	if !ok || !s.leftOver(sb) {
+		return nil
 	}
 	whole := !s.Kernel.NSExists(host.NS(sb.NetNS)) || slices.ContainsFunc(sb.Attachments, func(a ledger.Attachment) bool {
 		return unfinished(a) && len(a.Direct) == 0 // all networks of our meta plugin or none
@@ -155,12 +155,10 @@ func (s *Service) releaseOne(ctx context.Context, r ledger.Release) error {
 		return nil // a call is at work on the sandbox and wakes the collector when it ends
 	}
 	defer unlock()
-	sb, _, err := s.Ledger.Sandbox(r.Sandbox)
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
+	sb, _ := s.Ledger.Sandbox(r.Sandbox)
 	for _, a := range sb.Attachments {
-		if a.State[spiderpool.Type] == nil || r.Interface != "" && a.IfName != r.Interface {
+		none := a.State[spiderpool.Type] == nil && !unfinished(a) // one that is not finished may have some
+		if none || r.Interface != "" && a.IfName != r.Interface {
 			continue
 		}
 		if a.Phase == ledger.Done { // attached again since

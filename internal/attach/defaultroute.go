@@ -106,7 +106,7 @@ func carryDefault(res *types100.Result, gateways []netip.Addr, carries bool) {
 }
 
 func (s *Service) recordDefault(c *call, g gathered, results []*types100.Result) error {
-	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+	return c.draft.write(func(sb *ledger.Sandbox) error {
 		for i := range g.list {
 			p := &g.list[i]
 			a := sb.Attachment(p.list.Name, p.ifname)

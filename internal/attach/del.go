@@ -25,10 +25,7 @@ func (s *Service) del(ctx context.Context, c *call) error {
 	defer unlock()
 	// Once begun, DEL goes to its end: a runtime that gave up would only ask again.
 	ctx = context.WithoutCancel(ctx)
-	sb, ok, err := s.Ledger.Sandbox(c.containerID)
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
+	sb, ok := s.Ledger.Sandbox(c.containerID)
 	switch {
 	case ok:
 		c.networkType = typeOf(sb)
@@ -60,7 +57,7 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 		s.Log.Info("DEL of a sandbox without a record, and a default network that does not parse", "sandbox", c.containerID, "reason", err)
 		return nil
 	}
-	call := s.callFor(c.containerID, c.netns, p.list.Name, c.ifname, c.phases)
+	call := callFor(c.draft, c.netns, p.list.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs, call.Capabilities = c.argsText, c.binDirs, p.capabilities
 	return s.runner.Del(ctx, p.list, call, nil)
 }
@@ -76,9 +73,9 @@ func (s *Service) primaryWithin(ctx context.Context, c *call, limit time.Duratio
 
 // detachAll undoes all attachments of a sandbox in reverse; the record ends with the last. Whatever fails stays recorded.
 func (s *Service) detachAll(ctx context.Context, containerID string, phases *cni.Phases) error {
-	sb, ok, err := s.Ledger.Sandbox(containerID)
-	if err != nil || !ok {
-		return err
+	sb, ok := s.Ledger.Sandbox(containerID)
+	if !ok {
+		return nil
 	}
 	var errs []error
 	for _, a := range slices.Backward(sb.Attachments) {
@@ -89,9 +86,13 @@ func (s *Service) detachAll(ctx context.Context, containerID string, phases *cni
 
 // detach undoes one attachment and forgets it, or notes why it could not.
 func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
+	if a.DeviceID != "" {
+		defer s.DevicesMoved()
+	}
 	failure := s.runDel(ctx, sb, a, phases)
-	if failure == nil && a.State[spiderpool.Type] != nil {
-		// A plugin on disk that had its addresses from us may have gone without saying so.
+	if asked := a.State[spiderpool.Type] != nil || a.Phase != ledger.Done; failure == nil && asked && sb.Pod.UID != "" {
+		// A plugin on disk that had its addresses from us may have gone without saying so; and of an attachment that was interrupted the
+		// record may lack that it had some.
 		failure = s.releaseLater(sb.Pod.UID, sb.ContainerID, a.IfName)
 	}
 	defer phases.Start(cni.PhaseRecord)()
@@ -137,7 +138,7 @@ func (s *Service) runDel(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 
 // recordedCall is the call that an attachment was made with, from the record.
 func (s *Service) recordedCall(sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) (cni.Call, error) {
-	call := s.callFor(sb.ContainerID, host.NS(sb.NetNS), a.Network, a.IfName, phases)
+	call := callFor(s.draft(sb.ContainerID), host.NS(sb.NetNS), a.Network, a.IfName, phases)
 	call.Args, call.BinDirs, call.NAD = a.Args, a.BinDirs, a.NAD
 	call.Pod = cni.Pod{Namespace: sb.Pod.Namespace, Name: sb.Pod.Name, UID: sb.Pod.UID}
 	for _, other := range sb.Attachments {

@@ -30,6 +30,9 @@ func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 		return nil, err
 	}
 	defer unlock()
+	if c.deviceID() != "" {
+		defer s.DevicesMoved()
+	}
 	switch c.command {
 	case "ADD":
 		return s.directAdd(ctx, c)
@@ -45,7 +48,7 @@ func (s *Service) pluginNames() []string {
 }
 
 func (s *Service) directCall(c *call) cni.Call {
-	call := s.callFor(c.containerID, c.netns, c.conf.Name, c.ifname, c.phases)
+	call := callFor(c.draft, c.netns, c.conf.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs = c.argsText, c.binDirs
 	call.Pod = cni.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
 	return call
@@ -63,10 +66,7 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 		}
 		call.Pod = ipam.PodFrom(pod)
 	}
-	sb, _, err := s.Ledger.Sandbox(c.containerID)
-	if err != nil {
-		return nil, fmt.Errorf("read the ledger: %w", err)
-	}
+	sb, _ := s.Ledger.Sandbox(c.containerID)
 	a := sb.Attachment(c.conf.Name, c.ifname)
 	if a == nil || len(a.Direct) > 0 {
 		call.Pod.Known = true // its network-status is not ours, and says nothing of when the API server shows its addresses
@@ -109,7 +109,7 @@ func indexDirect(a *ledger.Attachment, plugin string) int {
 
 // recordDirect notes the call before its first effect. Inside a call of our meta plugin the attachment is there.
 func (s *Service) recordDirect(c *call, pod cni.Pod) error {
-	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+	return c.draft.write(func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(c.conf.Name, c.ifname)
 		if a != nil && len(a.Direct) == 0 {
 			return nil
@@ -120,8 +120,8 @@ func (s *Service) recordDirect(c *call, pod cni.Pod) error {
 			a = &sb.Attachments[len(sb.Attachments)-1]
 		}
 		a.Phase = ledger.Adding
-		if c.conf.DeviceID != "" {
-			a.DeviceID = c.conf.DeviceID
+		if id := c.deviceID(); id != "" {
+			a.DeviceID = id
 		}
 		a.Direct = append(a.Direct, ledger.DirectCall{Plugin: c.plugin, Conf: c.stdin})
 		return nil
@@ -129,7 +129,7 @@ func (s *Service) recordDirect(c *call, pod cni.Pod) error {
 }
 
 func (s *Service) directDone(c *call, out []byte) error {
-	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
+	return c.draft.write(func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(c.conf.Name, c.ifname)
 		if a == nil {
 			return fmt.Errorf("the record of %s has gone", describe(c.conf.Name, c.ifname))
@@ -155,6 +155,9 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 	if _, err := s.runner.Direct(ctx, c.plugin, "DEL", c.stdin, s.directCall(c)); err != nil {
 		return err
 	}
+	if err := s.releaseInterrupted(c); err != nil {
+		return err
+	}
 	return s.Ledger.UpdateSandbox(c.containerID, func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(c.conf.Name, c.ifname)
 		if a == nil {
@@ -171,10 +174,23 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 	})
 }
 
+// releaseInterrupted gives back what a call has that ended after its addresses were given and before that was written.
+func (s *Service) releaseInterrupted(c *call) error {
+	sb, _ := s.Ledger.Sandbox(c.containerID)
+	a := sb.Attachment(c.conf.Name, c.ifname)
+	if a == nil || a.State[spiderpool.Type] != nil || sb.Pod.UID == "" {
+		return nil
+	}
+	if i := indexDirect(a, c.plugin); i < 0 || a.Direct[i].Done {
+		return nil
+	}
+	return s.releaseLater(sb.Pod.UID, c.containerID, c.ifname)
+}
+
 // releaseUnrecorded gives back what an address request without a record may hold: the ledger was lost, or the addresses
 // are of a time before it.
 func (s *Service) releaseUnrecorded(c *call) error {
-	ok, err := state{ledger: s.Ledger, containerID: c.containerID, network: c.conf.Name, ifname: c.ifname, plugin: c.plugin}.Load(&struct{}{})
+	ok, err := state{draft: c.draft, network: c.conf.Name, ifname: c.ifname, plugin: c.plugin}.Load(&struct{}{})
 	if err != nil || ok || c.args["K8S_POD_UID"] == "" {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,6 +74,8 @@ type node struct {
 
 	settled     map[string]bool // by pod UID
 	settleFails bool
+
+	moved atomic.Int32 // devices, as DevicesMoved was told
 }
 
 func newNode(t testing.TB, o hosttest.Options) *node {
@@ -94,7 +97,8 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 	n.network("kube-system", "ipoib", confIPoIB, "")
 	confDir := t.TempDir()
 	n.options = Options{Kernel: n.fake, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n, Log: slog.New(slog.DiscardHandler), ConfDir: confDir,
-		Root: t.TempDir(), // so that no plugin of this machine is ever found, and run
+		Root:         t.TempDir(), // so that no plugin of this machine is ever found, and run
+		DevicesMoved: func() { n.moved.Add(1) },
 		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake}, ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake},
 			coordinator.Type: &coordinator.Plugin{Kernel: n.fake, Cluster: n}}}
 	n.start()
@@ -106,6 +110,7 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 	n.fake.AddNS(podNS)
 	n.fake.Revive()
 	n.events, n.statuses = nil, map[string]string{}
+	n.moved.Store(0)
 	return n
 }
 
@@ -152,7 +157,8 @@ func (n *node) network(namespace, name, config, res string) {
 func (n *node) pod(name string, annotations map[string]string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pods["default/"+name] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name), Annotations: annotations}}
+	n.pods["default/"+name] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name), Annotations: annotations},
+		Spec: corev1.PodSpec{NodeName: "node"}}
 }
 
 // request is a call of our meta plugin as a runtime makes it.
@@ -185,8 +191,7 @@ type snapshot struct {
 
 func (n *node) snapshot() snapshot {
 	n.t.Helper()
-	sandboxes, err := n.ledger.Sandboxes()
-	must(n.t, err)
+	sandboxes := n.ledger.Sandboxes()
 	releases, err := n.ledger.Releases()
 	must(n.t, err)
 	n.mu.Lock()

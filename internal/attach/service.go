@@ -103,6 +103,8 @@ type Options struct {
 	GlobalNamespaces   []string
 	// ConflictDetection and GatewayDetection ask an interface's network about its addresses and their gateways before they are used.
 	ConflictDetection, GatewayDetection bool
+	// DevicesMoved is told when a device has gone to a pod or come back; nil when nobody wants to know.
+	DevicesMoved func()
 	// Metrics takes the histogram of phases; nil leaves it out.
 	Metrics prometheus.Registerer
 	// CollectEvery is the time between two passes of the collector; 0 is a minute.
@@ -132,6 +134,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.ConfDir == "" {
 		o.ConfDir = o.Root + "/etc/cni/net.d"
+	}
+	if o.DevicesMoved == nil {
+		o.DevicesMoved = func() {}
 	}
 	if o.CollectEvery == 0 {
 		o.CollectEvery = time.Minute
@@ -172,6 +177,7 @@ func (s *Service) Handle(ctx context.Context, req cnisock.Request) cnisock.Respo
 	if err != nil {
 		return refuse(req.Stdin, err)
 	}
+	c.draft = s.draft(c.containerID)
 	began := time.Now()
 	out, err := s.dispatch(ctx, c)
 	s.finish(c, began, err)

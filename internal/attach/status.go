@@ -68,9 +68,9 @@ func (q *statusQueue) next(ctx context.Context) bool {
 // writeStatus writes the network-status of one sandbox's pod, once.
 func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 	began := time.Now()
-	sb, ok, err := s.Ledger.Sandbox(containerID)
-	if err != nil || !ok || !sb.StatusPending {
-		return err
+	sb, ok := s.Ledger.Sandbox(containerID)
+	if !ok || !sb.StatusPending {
+		return nil
 	}
 	attached, err := s.attached(sb)
 	if err != nil || attached == nil {
@@ -134,7 +134,7 @@ func (s *Service) deviceInfo(sb ledger.Sandbox, a ledger.Attachment) (*cncfv1.De
 			continue
 		}
 		var err error
-		st := state{ledger: s.Ledger, containerID: sb.ContainerID, network: a.Network, ifname: a.IfName, plugin: plugin}
+		st := state{draft: s.draft(sb.ContainerID), network: a.Network, ifname: a.IfName, plugin: plugin}
 		if pci.PfPciAddress, pci.RdmaDevice, err = r.Device(st); err != nil {
 			return nil, err
 		}

@@ -18,10 +18,7 @@ func (s *Service) check(ctx context.Context, c *call) error {
 		return err
 	}
 	defer unlock()
-	sb, ok, err := s.Ledger.Sandbox(c.containerID)
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
+	sb, ok := s.Ledger.Sandbox(c.containerID)
 	if !ok {
 		return cni.Errorf(cni.CodeUnknownContainer, "the runtime makes a new sandbox", "sandbox %s is not known to this node's agent", c.containerID)
 	}
@@ -75,11 +72,7 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	all, err := s.Ledger.Sandboxes()
-	if err != nil {
-		return fmt.Errorf("read the ledger: %w", err)
-	}
-	for _, sb := range all {
+	for _, sb := range s.Ledger.Sandboxes() {
 		a := sb.DefaultAttachment()
 		if a == nil || slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
 			continue

@@ -29,6 +29,13 @@ type Beside interface {
 	RunsBeside()
 }
 
+// Recorder is a plugin that saves what it has to undo before its first effect, and with it the attachment. Every other one is run when the
+// attachment is on disk.
+type Recorder interface {
+	Plugin
+	RecordsFirst()
+}
+
 // DefaultRouter is a plugin that can make an interface of a pod carry the pod's default routes, one for each gateway, in place of the others'.
 type DefaultRouter interface {
 	SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error
@@ -94,11 +101,14 @@ func (t Turn) wait(ctx context.Context, phases *Phases) error {
 	return t(ctx)
 }
 
-// State is a plugin's durable memory of one attachment. Save is on disk when it returns.
+// State is a plugin's durable memory of one attachment.
 type State interface {
 	// Load reads what was saved last; false when nothing was.
 	Load(into any) (bool, error)
+	// Save is on disk when it returns.
 	Save(v any) error
+	// Note is on disk with the next Save of the sandbox, or else when the attachment is made: for what an interrupted Add can be undone without.
+	Note(v any) error
 }
 
 // IPAM is the address management of one call.

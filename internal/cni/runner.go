@@ -57,8 +57,10 @@ type Call struct {
 	// Turn returns when the networks before this one in the pod are attached; nil for the first. See Beside.
 	Turn Turn
 	// State gives each plugin of ours its durable memory of this attachment.
-	State  func(plugin string) State
-	Phases *Phases
+	State func(plugin string) State
+	// Recorded has the attachment on disk when it returns; see Recorder. Nil: it is there.
+	Recorded func() error
+	Phases   *Phases
 }
 
 // Parse reads a configuration or a configuration list.

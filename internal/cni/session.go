@@ -83,6 +83,11 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 			return nil, err
 		}
 	}
+	if _, records := p.(Recorder); !records {
+		if err := s.recorded(); err != nil {
+			return nil, err
+		}
+	}
 	if ours {
 		return s.inProcess(ctx, path, p, stdin, environ)
 	}
@@ -92,6 +97,18 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 		return nil, nil // it never ran with this configuration, and never will: asked again and again, it would keep the record for good
 	}
 	return out, err
+}
+
+// recorded has the attachment on disk when it returns.
+func (s *session) recorded() error {
+	if s.call.Recorded == nil {
+		return nil
+	}
+	defer s.call.Phases.Start(PhaseRecord)()
+	if err := s.call.Recorded(); err != nil {
+		return fmt.Errorf("record the attachment: %w", err)
+	}
+	return nil
 }
 
 func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []byte, environ []string) ([]byte, error) {

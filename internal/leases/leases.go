@@ -60,7 +60,7 @@ type Options struct {
 	Promise Promise
 	PerPool int
 	// Sandboxes returns the container IDs of the pod's sandboxes that this node knows; nil leaves what depends on it undone.
-	Sandboxes func(podUID string) ([]string, error)
+	Sandboxes func(podUID string) []string
 	// Attached returns the addresses that pods of this node have by the node's own records; nil when there are none to compare
 	// with. A lease that is missing then, because somebody deleted it while this process was not there, is made again.
 	Attached func() ([]Attached, error)

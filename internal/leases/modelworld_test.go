@@ -373,7 +373,7 @@ func (m *machine) has(pod, id string) bool {
 }
 
 // sandboxesOf is what the records of the node say.
-func (m *machine) sandboxesOf(uid string) ([]string, error) {
+func (m *machine) sandboxesOf(uid string) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var ids []string
@@ -382,7 +382,7 @@ func (m *machine) sandboxesOf(uid string) ([]string, error) {
 			ids = append(ids, id)
 		}
 	}
-	return ids, nil
+	return ids
 }
 
 func (m *machine) isUp() bool {

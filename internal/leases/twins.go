@@ -33,10 +33,7 @@ func (a *Allocator) endTwinsOf(ctx context.Context, uid string) error {
 		return err
 	}
 	defer unlock()
-	known, err := a.Sandboxes(uid)
-	if err != nil {
-		return fmt.Errorf("find the sandboxes of the pod: %w", err)
-	}
+	known := a.Sandboxes(uid)
 	all := a.index.ofPod(uid)
 	for _, h := range all {
 		current := slices.ContainsFunc(all, func(o held) bool {

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"sync"
 
 	bolt "go.etcd.io/bbolt"
@@ -62,6 +63,9 @@ func (l *Ledger) write(batch []*commit) {
 			return nil
 		})
 		if failed < 0 {
+			if err != nil {
+				err = errors.Join(err, l.sandboxes.load(l.db))
+			}
 			for _, c := range batch {
 				c.done <- err
 			}

@@ -67,7 +67,8 @@ type Ledger struct {
 	db *bolt.DB
 	id string
 
-	commits commits
+	commits   commits
+	sandboxes sandboxes
 }
 
 // Open opens or makes the ledger at path. An unreadable file is set aside, never deleted, and reported as Damage beside a
@@ -93,10 +94,14 @@ func Open(path string) (*Ledger, *Damage, error) {
 		return nil, nil, fmt.Errorf("open the ledger %s: %w", path, err)
 	}
 	if damage == nil {
-		if damage, err = l.quarantine(); err != nil {
-			db.Close()
-			return nil, nil, fmt.Errorf("open the ledger %s: %w", path, err)
-		}
+		damage, err = l.quarantine()
+	}
+	if err == nil {
+		err = l.sandboxes.load(db)
+	}
+	if err != nil {
+		db.Close()
+		return nil, nil, fmt.Errorf("open the ledger %s: %w", path, err)
 	}
 	return l, damage, nil
 }
@@ -255,7 +260,7 @@ func encode(v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode a ledger record: %w", err)
 	}
-	return json.Marshal(envelope{Version: version, Data: data})
+	return fmt.Appendf(nil, `{"v":%d,"data":%s}`, version, data), nil // as json.Marshal would, which reads the data once more
 }
 
 func decode(value []byte, into any) error {

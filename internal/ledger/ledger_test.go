@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	bolt "go.etcd.io/bbolt"
 	"pgregory.net/rapid"
 
@@ -48,18 +50,14 @@ func TestSandboxSurvivesReopening(t *testing.T) {
 	}
 	l.Close()
 	l = open(t, path)
-	s, ok, err := l.Sandbox("c1")
-	if err != nil || !ok {
-		t.Fatalf("Sandbox = %v, %v", ok, err)
+	s, ok := l.Sandbox("c1")
+	if !ok {
+		t.Fatal("the sandbox is not there")
 	}
 	if diff := cmp.Diff(&want, s.Attachment("ib-sriov", "eth0")); diff != "" {
 		t.Error(diff)
 	}
-	used, err := l.DevicesInUse()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string]Pod{"0000:86:00.1": pod}, used); diff != "" {
+	if diff := cmp.Diff(map[string]Pod{"0000:86:00.1": pod}, l.DevicesInUse()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -74,7 +72,7 @@ func TestUpdateThatFailsChangesNothing(t *testing.T) {
 	if !errors.Is(err, boom) {
 		t.Fatalf("err = %v", err)
 	}
-	if _, ok, _ := l.Sandbox("c"); ok {
+	if _, ok := l.Sandbox("c"); ok {
 		t.Error("a failed update was written")
 	}
 }
@@ -90,8 +88,8 @@ func TestSandboxWithoutAttachmentsIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if all, err := l.Sandboxes(); err != nil || len(all) != 0 {
-		t.Errorf("Sandboxes = %v, %v", all, err)
+	if all := l.Sandboxes(); len(all) != 0 {
+		t.Errorf("Sandboxes = %v", all)
 	}
 }
 
@@ -212,8 +210,8 @@ func TestDamagedRecord(t *testing.T) {
 	if damage == nil || !cmp.Equal(damage.Records, []string{"sandboxes/bad"}) || damage.File != "" {
 		t.Errorf("damage = %+v", damage)
 	}
-	if all, err := l.Sandboxes(); err != nil || len(all) != 1 {
-		t.Errorf("Sandboxes = %v, %v", all, err)
+	if all := l.Sandboxes(); len(all) != 1 {
+		t.Errorf("Sandboxes = %v", all)
 	}
 	raw("good", `{"v":99,"data":{}}`)
 	l.Close()
@@ -273,11 +271,16 @@ func TestModel(t *testing.T) {
 				}
 			}
 		}
+		before := l.Sandboxes()
+		l.Close()
+		if l, _, err = Open(path); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, l.Sandboxes(), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("on disk is another thing than what was read (-read +disk): %s", diff)
+		}
 		for id, nets := range model {
-			s, _, err := l.Sandbox(id)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, _ := l.Sandbox(id)
 			for net, want := range nets {
 				if got := s.Attachment(net, "eth0") != nil; got != want {
 					t.Fatalf("%s/%s: got %v, want %v", id, net, got, want)
@@ -335,8 +338,8 @@ func TestSharedTransactions(t *testing.T) {
 				}
 				return nil
 			})
-			if _, ok, err := l.Sandbox(id); err != nil || ok == (i%10 == 0) {
-				t.Errorf("%s: there %t, %v", id, ok, err)
+			if _, ok := l.Sandbox(id); ok == (i%10 == 0) {
+				t.Errorf("%s: there %t", id, ok)
 			}
 		})
 	}
@@ -368,6 +371,66 @@ func BenchmarkPutHandOut(b *testing.B) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// What a reader, or the writer afterwards, does to a record is its own business.
+func TestReadersShareNothing(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l"))
+	var written *Sandbox
+	change := func(s *Sandbox) error {
+		written = s
+		s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0", BinDirs: []string{"/a"}, State: map[string]json.RawMessage{"p": json.RawMessage("1")},
+			Direct: []DirectCall{{Plugin: "p"}}})
+		return nil
+	}
+	if err := l.UpdateSandbox("c", change); err != nil {
+		t.Fatal(err)
+	}
+	text := func() string {
+		s, _ := l.Sandbox("c")
+		out, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	want := text()
+	one, _ := l.Sandbox("c")
+	for _, s := range append(l.Sandboxes(), one, *written) {
+		a := &s.Attachments[0]
+		a.IfName, a.BinDirs[0], a.Direct[0].Plugin, a.State["q"] = "x", "/x", "x", json.RawMessage("2")
+	}
+	if diff := cmp.Diff(want, text()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func BenchmarkUpdateSandbox(b *testing.B) {
+	for _, others := range []int{0, 100} {
+		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
+			l, _, err := Open(filepath.Join(b.TempDir(), "l"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			config := json.RawMessage(`{"text":"` + strings.Repeat("x", 1000) + `"}`)
+			write := func(id string) {
+				err := l.UpdateSandbox(id, func(s *Sandbox) error {
+					s.Attachments = []Attachment{{Network: "n", IfName: "eth0", Config: config, Result: config, State: map[string]json.RawMessage{"p": config}}}
+					return nil
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range others {
+				write(fmt.Sprint("other-", i))
+			}
+			for b.Loop() {
+				write("c")
+			}
 		})
 	}
 }

@@ -9,27 +9,22 @@ import (
 )
 
 // Sandbox returns one sandbox; ok is false when it is not known.
-func (l *Ledger) Sandbox(containerID string) (s Sandbox, ok bool, err error) {
-	ok, err = get(l.db, bucketSandboxes, containerID, &s)
-	return s, ok, err
+func (l *Ledger) Sandbox(containerID string) (s Sandbox, ok bool) {
+	return l.sandboxes.get(containerID)
 }
 
 // Sandboxes returns all of them, in order of container ID.
-func (l *Ledger) Sandboxes() ([]Sandbox, error) { return list[Sandbox](l.db, bucketSandboxes) }
+func (l *Ledger) Sandboxes() []Sandbox { return l.sandboxes.list() }
 
 // SandboxesOf returns the container IDs of a pod's sandboxes.
-func (l *Ledger) SandboxesOf(podUID string) ([]string, error) {
-	all, err := l.Sandboxes()
-	if err != nil {
-		return nil, err
-	}
+func (l *Ledger) SandboxesOf(podUID string) []string {
 	var ids []string
-	for _, s := range all {
+	for _, s := range l.Sandboxes() {
 		if s.Pod.UID == podUID {
 			ids = append(ids, s.ContainerID)
 		}
 	}
-	return ids, nil
+	return ids
 }
 
 // UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one with the container ID
@@ -41,7 +36,7 @@ func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) erro
 	}
 	return l.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketSandboxes)
-		s := Sandbox{ContainerID: containerID, Created: time.Now().UTC()}
+		s := Sandbox{ContainerID: containerID, Created: time.Now().UTC().Round(0)}
 		if v := b.Get([]byte(containerID)); v != nil {
 			if err := decode(v, &s); err != nil {
 				return err
@@ -50,6 +45,7 @@ func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) erro
 		if err := fn(&s); err != nil {
 			return err
 		}
+		tx.OnCommit(func() { l.sandboxes.set(s) })
 		if len(s.Attachments) == 0 {
 			return b.Delete([]byte(containerID))
 		}
@@ -58,20 +54,16 @@ func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) erro
 }
 
 // DevicesInUse maps the PCI address of every device that an attachment holds, in whatever phase, to its pod.
-func (l *Ledger) DevicesInUse() (map[string]Pod, error) {
-	all, err := l.Sandboxes()
-	if err != nil {
-		return nil, err
-	}
+func (l *Ledger) DevicesInUse() map[string]Pod {
 	used := map[string]Pod{}
-	for _, s := range all {
+	for _, s := range l.Sandboxes() {
 		for _, a := range s.Attachments {
 			if a.DeviceID != "" {
 				used[strings.ToLower(a.DeviceID)] = s.Pod
 			}
 		}
 	}
-	return used, nil
+	return used
 }
 
 // PutVF records the identity of a VF; it replaces what was recorded for the PCI address.

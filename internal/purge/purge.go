@@ -149,11 +149,7 @@ func (o Options) records(ctx context.Context) ([]step, error) {
 	if damage != nil {
 		return nil, fmt.Errorf("%w: %s. Which virtual functions are ours cannot be told: remove them by hand (`echo 0 > /sys/bus/pci/devices/PF/sriov_numvfs`), then repeat", ErrRefused, damage)
 	}
-	sandboxes, err := book.Sandboxes()
-	if err != nil {
-		return nil, fmt.Errorf("read the records: %w", err)
-	}
-	if live := o.live(sandboxes); len(live) > 0 {
+	if live := o.live(book.Sandboxes()); len(live) > 0 {
 		return nil, fmt.Errorf("%w: these pods have networks of ours: %s; delete or drain them, while the agent runs", ErrRefused, strings.Join(live, ", "))
 	}
 	return o.planVFs(ctx, book)

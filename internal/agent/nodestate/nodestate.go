@@ -57,7 +57,7 @@ type Kernel interface {
 type Ledger interface {
 	VFs() ([]ledger.VF, error)
 	PutVF(ledger.VF) error
-	DevicesInUse() (map[string]ledger.Pod, error)
+	DevicesInUse() map[string]ledger.Pod
 	// Verbs returns the verbs device ("uverbs3") and the management device that a container was given last with a VF; "" when none
 	// is known.
 	Verbs(pci string) (verbs, umad string, err error)
@@ -83,6 +83,9 @@ type Options struct {
 	// Allocated lists the VFs, by PCI address, that pods have been promised, with "namespace/name" of the pod: from a pod's admission
 	// on, before anything is attached. While it fails, no VF is taken from under anybody. Nil: nothing is promised.
 	Allocated func(context.Context) (map[string]string, error)
+	// Busy tells whether pods are being attached or detached, or were a moment ago: they come in waves. A look reads every function of every card
+	// and would take from their time: it waits for the end, though not for long. Nil: never.
+	Busy func() bool
 	// Interval is the time between looks at the node when nothing calls for one: 30 seconds.
 	Interval time.Duration
 }
@@ -92,6 +95,12 @@ const triggerDelay = 200 * time.Millisecond
 
 // linkPause is the least time between two looks that link changes call for: a look reads every function of every card.
 const linkPause = time.Second
+
+// Bounds of the wait for pods that are being attached.
+const (
+	busyPause    = 300 * time.Millisecond
+	busyPatience = 5 * time.Second
+)
 
 // SetupWithManager adds the reconciler of this node's object. The function that it returns asks for a look at the node soon; call it when
 // a pod has got or given back a VF. It never blocks.
@@ -145,6 +154,7 @@ type reconciler struct {
 	triedMode string        // the RDMA mode that was last tried to be set
 	wait      time.Duration // the last one of next that was shorter than Interval
 	ports     string        // the cards' ports at the last look
+	busySince time.Time     // when a look began to wait for pods; zero when none does
 }
 
 // followLinks asks for a look whenever the netdevs of cards change: the one of an InfiniBand card loses its carrier with the port.
@@ -166,6 +176,9 @@ func (r *reconciler) followLinks(ctx context.Context, pause time.Duration, look 
 
 // Reconcile makes the node what the object says, as far as can be done now.
 func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	if r.waits(time.Now()) {
+		return reconcile.Result{RequeueAfter: busyPause}, nil
+	}
 	state := &v1.SriovNetworkNodeState{}
 	if err := r.client.Get(ctx, req.NamespacedName, state); err != nil {
 		// Without an object nothing is wanted and nothing unwanted: VFs and what is advertised stay as they are.
@@ -184,6 +197,18 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: r.next(out)}, nil
+}
+
+// waits tells whether a look that is due had better wait.
+func (r *reconciler) waits(now time.Time) bool {
+	if r.Busy == nil || !r.Busy() || !r.busySince.IsZero() && now.Sub(r.busySince) >= busyPatience {
+		r.busySince = time.Time{}
+		return false
+	}
+	if r.busySince.IsZero() {
+		r.busySince = now
+	}
+	return true
 }
 
 // staleWait is the time for the cache to learn of the write that made ours refused.

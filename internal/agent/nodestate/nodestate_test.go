@@ -661,6 +661,26 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// A look waits for pods that are being attached, but a node on which that never ends is looked at as well.
+func TestLooksWaitForPods(t *testing.T) {
+	busy := false
+	r := &reconciler{Options: Options{Busy: func() bool { return busy }}}
+	now := time.Now()
+	steps := []struct {
+		after       time.Duration
+		busy, waits bool
+	}{
+		{0, false, false}, {1, true, true}, {busyPatience - 1, true, true}, {busyPatience, false, false}, // their end
+		{busyPatience, true, true}, {2*busyPatience - 1, true, true}, {2 * busyPatience, true, false}, // no end
+		{2*busyPatience + 1, true, true}, {3 * busyPatience, true, true}, {3*busyPatience + 1, true, false},
+	}
+	for _, s := range steps {
+		if busy = s.busy; r.waits(now.Add(s.after)) != s.waits {
+			t.Errorf("after %s, busy %t: waits %t", s.after, s.busy, !s.waits)
+		}
+	}
+}
+
 func TestNoObject(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	must(t, r.client.Delete(context.Background(), r.state()))

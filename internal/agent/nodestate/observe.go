@@ -93,8 +93,7 @@ func (r *reconciler) givenVerbs(pfs []host.PF) (map[string]int, error) {
 // holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
 func (r *reconciler) holders(ctx context.Context) (map[string]string, error) {
 	held := map[string]string{}
-	attached, err := r.Ledger.DevicesInUse()
-	for pci, pod := range attached {
+	for pci, pod := range r.Ledger.DevicesInUse() {
 		held[strings.ToLower(pci)] = pod.Namespace + "/" + pod.Name
 	}
 	learn := func(more map[string]string) {
@@ -104,7 +103,8 @@ func (r *reconciler) holders(ctx context.Context) (map[string]string, error) {
 			}
 		}
 	}
-	if r.Allocated != nil && err == nil {
+	var err error
+	if r.Allocated != nil {
 		var promised map[string]string
 		promised, err = r.Allocated(ctx)
 		learn(promised)

@@ -42,7 +42,7 @@ type onlyVFs struct {
 
 func (l onlyVFs) VFs() ([]ledger.VF, error)                  { return l.vfs() }
 func (onlyVFs) Verbs(string) (verbs, umad string, err error) { return "", "", nil }
-func (onlyVFs) DevicesInUse() (map[string]ledger.Pod, error) { return nil, nil }
+func (onlyVFs) DevicesInUse() map[string]ledger.Pod          { return nil }
 
 // noFront advertises nothing.
 type noFront struct{}

@@ -163,7 +163,11 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	if f.mode != modeOverlay {
 		st.Addresses = this.addrs
 	}
-	if err := r.State.Save(st); err != nil {
+	save := r.State.Save
+	if r.IfName == firstNIC { // all that is made for it goes with the pair, which is found by its name
+		save = r.State.Note
+	}
+	if err := save(st); err != nil {
 		return fmt.Errorf("record the coordinator's work: %w", err)
 	}
 	return nil

@@ -47,6 +47,9 @@ func (m *memory) Save(v any) (err error) {
 	return err
 }
 
+// Note implements cni.State.
+func (m *memory) Note(v any) error { return m.Save(v) }
+
 // cluster is a SpiderCoordinator.
 type cluster struct {
 	spec   v2beta1.CoordinatorSpec

@@ -66,6 +66,9 @@ const (
 // RunsBeside implements cni.Beside.
 func (p *Plugin) RunsBeside() {}
 
+// RecordsFirst implements cni.Recorder.
+func (p *Plugin) RecordsFirst() {}
+
 // Add implements cni.Plugin.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	req, err := parse(r)

@@ -34,6 +34,9 @@ func (m *memory) Save(v any) (err error) {
 	return err
 }
 
+// Note implements cni.State.
+func (m *memory) Note(v any) error { return m.Save(v) }
+
 func guideNode(t *testing.T) *hosttest.Fake {
 	t.Helper()
 	f := hosttest.GuideNode()

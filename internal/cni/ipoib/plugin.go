@@ -3,9 +3,8 @@
 //
 // The child is made in the node's namespace under a name that follows from the
 // container ID, so that it is found again whatever happens in between, and then
-// moved. After that it is known by its hardware address, whose queue pair number
-// no other interface has: when a pod's namespace dies, the kernel returns the
-// child to the node under any name.
+// moved. After that it is known by its alias, which names its attachment: when a
+// pod's namespace dies, the kernel returns the child to the node under any name.
 package ipoib
 
 import (
@@ -40,6 +39,7 @@ type Kernel interface {
 	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
+	SetLinkAlias(ns host.NS, index int, alias string) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
 	SetLinkUp(ns host.NS, index int) error
 	DeleteLink(ns host.NS, index int) error
@@ -60,18 +60,23 @@ type conf struct {
 	} `json:"ipam"`
 }
 
-// state is what Del needs. It is recorded before the child is made, and again with the child's address before it moves.
+// state is what Del needs. It is recorded before the child is made.
 type state struct {
 	Master   string  `json:"master"`
 	TempName string  `json:"tempName"`
 	NetNS    host.NS `json:"netns"`
 	IfName   string  `json:"ifname"`
-	// HardwareAddr is the child's, "" until it is made.
+	// Alias is the child's; records of earlier agents have none.
+	Alias string `json:"alias,omitempty"`
+	// HardwareAddr is the child's, for one whose alias somebody has changed. It is noted when the child is made.
 	HardwareAddr string `json:"hardwareAddr,omitempty"`
 }
 
 // RunsBeside implements cni.Beside.
 func (p *Plugin) RunsBeside() {}
+
+// RecordsFirst implements cni.Recorder.
+func (p *Plugin) RecordsFirst() {}
 
 // Add implements cni.Plugin.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
@@ -143,19 +148,23 @@ func (p *Plugin) candidates() string {
 
 // child makes the link and brings it into the pod, up to but without its addresses.
 func (p *Plugin) child(r *cni.Request, c conf, master host.Link) (host.Link, error) {
-	defer r.Phases.Start(cni.PhaseLink)()
-	st := state{Master: master.Name, TempName: tempName(r.ContainerID, r.IfName), NetNS: r.NetNS, IfName: r.IfName}
+	key := cni.AttachmentKey{ContainerID: r.ContainerID, IfName: r.IfName}
+	st := state{Master: master.Name, TempName: tempName(key), NetNS: r.NetNS, IfName: r.IfName, Alias: alias(key)}
 	if err := p.record(r, st); err != nil {
 		return host.Link{}, err
 	}
+	defer r.Phases.Start(cni.PhaseLink)()
 	// The kernel sets the bit of full membership itself and refuses the key 0.
 	link, err := p.Kernel.AddIPoIBChild(master.Index, st.TempName, uint16(ib.PKey(master.PKey).Key()))
 	if err != nil {
 		return host.Link{}, fmt.Errorf("make an IPoIB child of %s: %w", master.Name, err)
 	}
+	if err := p.Kernel.SetLinkAlias(host.NodeNS, link.Index, st.Alias); err != nil {
+		return host.Link{}, fmt.Errorf("mark the IPoIB child of %s: %w", master.Name, err)
+	}
 	st.HardwareAddr = link.HardwareAddr.String()
-	if err := p.record(r, st); err != nil {
-		return host.Link{}, err
+	if err := r.State.Note(st); err != nil {
+		return host.Link{}, fmt.Errorf("record the IPoIB child: %w", err)
 	}
 	if link, err = p.Kernel.MoveLink(host.NodeNS, link.Index, r.NetNS, r.IfName); err != nil {
 		return host.Link{}, fmt.Errorf("move the IPoIB child of %s into the pod as %s: %w", master.Name, r.IfName, err)
@@ -181,13 +190,24 @@ func (p *Plugin) record(r *cni.Request, st state) error {
 }
 
 // tempName is unique to the attachment and fits in the 15 characters of an interface name.
-func tempName(containerID, ifname string) string {
-	sum := sha256.Sum256([]byte(containerID + "/" + ifname))
+func tempName(k cni.AttachmentKey) string {
+	sum := sha256.Sum256([]byte(k.ContainerID + "/" + k.IfName))
 	return fmt.Sprintf("ibc%x", sum[:6])
 }
 
 // firstName matches what tempName makes.
 var firstName = regexp.MustCompile(`^ibc[0-9a-f]{12}$`)
+
+// aliasPrefix begins the alias of every child of ours.
+const aliasPrefix = "spiderpool:"
+
+// alias names the attachment on the child itself. Container IDs have 64 characters, an alias may have 255.
+func alias(k cni.AttachmentKey) string { return aliasPrefix + k.ContainerID + "/" + k.IfName }
+
+// ours tells a link that looks like a child of ours.
+func ours(l host.Link) bool {
+	return l.Kind == kind && (firstName.MatchString(l.Name) || strings.HasPrefix(l.Alias, aliasPrefix))
+}
 
 // identifier is a GUID that no other child of the port has: all children share the port's GUID and with it the link-local
 // address that the kernel would form. It is random by the container ID, marked as locally administered.
@@ -247,7 +267,7 @@ func (p *Plugin) takeBack(ctx context.Context, st state) error {
 	}
 	for deadline := time.Now().Add(comeHome); ; {
 		found, err := p.remove(host.NodeNS, st)
-		if err != nil || found || !dying || st.HardwareAddr == "" || time.Now().After(deadline) {
+		if err != nil || found || !dying || time.Now().After(deadline) {
 			return errors.Join(podErr, err)
 		}
 		select {
@@ -275,25 +295,27 @@ func (p *Plugin) remove(ns host.NS, st state) (found bool, err error) {
 	return found, nil
 }
 
-// is recognises the child: by its first name, and by its hardware address once that is recorded. Its queue pair number is given again
-// when it is gone, perhaps to the child of an attachment under way, which still has a first name of its own.
+// is recognises the child: by its first name, by its alias, and by its hardware address when it has neither. Its queue pair number is given
+// again when it is gone, perhaps to the child of an attachment under way.
 func (st state) is(l host.Link) bool {
-	if l.Kind != kind {
+	switch {
+	case l.Kind != kind:
+		return false
+	case l.Name == st.TempName || st.Alias != "" && l.Alias == st.Alias:
+		return true
+	case ours(l):
 		return false
 	}
-	if l.NS == host.NodeNS && firstName.MatchString(l.Name) {
-		return l.Name == st.TempName
-	}
-	return l.Name == st.TempName || st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
+	return st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
 }
 
-// Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod; those under other names may be anybody's.
+// Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod, and an alias of ours from before it goes there.
 func (p *Plugin) Sweep(recorded func() ([]cni.AttachmentKey, error)) (removed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
 		return nil, fmt.Errorf("look for stray IPoIB children: %w", err)
 	}
-	links = slices.DeleteFunc(links, func(l host.Link) bool { return l.Kind != kind || !firstName.MatchString(l.Name) })
+	links = slices.DeleteFunc(links, func(l host.Link) bool { return !ours(l) })
 	if len(links) == 0 {
 		return nil, nil
 	}
@@ -303,11 +325,11 @@ func (p *Plugin) Sweep(recorded func() ([]cni.AttachmentKey, error)) (removed []
 	}
 	owned := map[string]bool{}
 	for _, k := range keys {
-		owned[tempName(k.ContainerID, k.IfName)] = true
+		owned[tempName(k)], owned[alias(k)] = true, true
 	}
 	var errs []error
 	for _, l := range links {
-		if owned[l.Name] {
+		if owned[l.Name] || owned[l.Alias] {
 			continue
 		}
 		if err := p.Kernel.DeleteLink(host.NodeNS, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {

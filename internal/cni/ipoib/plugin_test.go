@@ -30,6 +30,9 @@ func (m *memory) Save(v any) (err error) {
 	return err
 }
 
+// Note implements cni.State.
+func (m *memory) Note(v any) error { return m.Save(v) }
+
 func call(id, conf string, ns host.NS) *cni.Request {
 	return &cni.Request{ContainerID: id, NetNS: ns, IfName: "eth0", Network: "net", CNIVersion: "1.0.0", Conf: []byte(conf), State: &memory{}}
 }
@@ -123,7 +126,7 @@ func TestDelSparesOthers(t *testing.T) {
 	if _, err := f.LinkByName(host.NodeNS, "eth0"); err != nil {
 		t.Errorf("deleted somebody else's link: %v", err)
 	}
-	if len(tempName(strings.Repeat("c", 64), "eth0")) > 15 {
+	if len(tempName(cni.AttachmentKey{ContainerID: strings.Repeat("c", 64), IfName: "eth0"})) > 15 {
 		t.Error("the temporary name is too long for the kernel")
 	}
 }
@@ -140,7 +143,7 @@ func TestDelSparesTheNextOwnerOfAnAddress(t *testing.T) {
 	must(t, p.Del(context.Background(), r))
 	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
 	must(t, err)
-	other, err := f.AddIPoIBChild(master.Index, tempName("d", "eth0"), master.PKey)
+	other, err := f.AddIPoIBChild(master.Index, tempName(cni.AttachmentKey{ContainerID: "d", IfName: "eth0"}), master.PKey)
 	must(t, err)
 	var st state
 	_, err = r.State.Load(&st)

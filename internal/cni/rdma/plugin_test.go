@@ -66,6 +66,9 @@ func (m *memory) Save(v any) (err error) {
 	return err
 }
 
+// Note implements cni.State.
+func (m *memory) Note(v any) error { return m.Save(v) }
+
 func call(conf string) *cni.Request {
 	return &cni.Request{ContainerID: "c", NetNS: pod, IfName: "eth0", Network: "net", Conf: []byte(conf), State: &memory{},
 		Prev: &types100.Result{Interfaces: []*types100.Interface{{Name: "eth0", Mac: "02:00:00:00:00:01", Sandbox: string(pod)}}}}

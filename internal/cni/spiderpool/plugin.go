@@ -73,7 +73,8 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 		return nil, cni.Errorf(cni.CodeInvalidEnv, "the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local without Kubernetes",
 			"ipam spiderpool gives addresses to pods, and CNI_ARGS names none")
 	}
-	if err := r.State.Save(state{PodUID: r.Pod.UID}); err != nil {
+	// A hand-out is recorded by itself, for the pod and its sandbox: nothing is lost when this is not written any more.
+	if err := r.State.Note(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
 	}
 	got, err := p.allocate(ctx, r, p.request(r, c))

@@ -29,6 +29,9 @@ func (m *memory) Save(v any) (err error) {
 	return err
 }
 
+// Note implements cni.State.
+func (m *memory) Note(v any) error { return m.Save(v) }
+
 // addresses answers every request alike and remembers it.
 type addresses struct {
 	asked ipam.Request
