@@ -198,11 +198,12 @@ func TestDetection(t *testing.T) {
 	}
 	detection("true")
 	t.Cleanup(func() {
-		node(t, there, "ip addr del 172.97.0.10/16 dev ibs5f0 2>/dev/null; ip addr del 172.97.0.1/16 dev ibs5f0 2>/dev/null; true")
+		node(t, there, "sysctl -qw net.ipv4.conf.all.arp_ignore=0; ip addr del 172.97.0.10/16 dev ibs5f0 2>/dev/null; ip addr del 172.97.0.1/16 dev ibs5f0 2>/dev/null; true")
 		shell(t, "kubectl -n e2e delete pod detect --ignore-not-found --timeout=300s; kubectl -n kube-system delete --ignore-not-found spidermultusconfig e2e-detect; kubectl delete --ignore-not-found spiderippool e2e-97")
 		detection("false")
 	})
-	node(t, there, "ip addr add 172.97.0.10/16 dev ibs5f0")
+	// Else each of its cards answers for the address, and which one is first is chance.
+	node(t, there, "sysctl -qw net.ipv4.conf.all.arp_ignore=1; ip addr add 172.97.0.10/16 dev ibs5f0")
 	hw := strings.TrimSpace(node(t, there, "cat /sys/class/net/ibs5f0/address"))
 	apply(t, detectionNetwork+detectionPod(here))
 	told := func(reason, want string) {
