@@ -735,6 +735,16 @@ func TestDirect(t *testing.T) {
 		n.same(before, "after DEL")
 	}
 
+	// The device as a capability argument.
+	inArgs := strings.Replace(conf, `"deviceID":"`+vf0+`"`, `"runtimeConfig":{"deviceID":"`+vf0+`"}`, 1)
+	if resp := call("ADD", "ib-sriov", inArgs); resp.Error != nil || n.ledger.DevicesInUse()[vf0].Name != "p" {
+		t.Errorf("ADD with the device in runtimeConfig: %+v, devices in use %v", resp.Error, n.ledger.DevicesInUse())
+	}
+	if resp := call("DEL", "ib-sriov", inArgs); resp.Error != nil {
+		t.Error(resp.Error)
+	}
+	n.collect()
+
 	// Address management alone, with the configuration of the plugin that uses it.
 	macvlan := `{"cniVersion":"0.4.0","name":"m","type":"macvlan","master":"eno1","ipam":{"type":"spiderpool"}}`
 	resp := call("ADD", "spiderpool", macvlan)

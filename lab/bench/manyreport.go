@@ -36,9 +36,9 @@ func (r Report) writeMany(out io.Writer) {
 
 // explanation says what stands in the columns.
 const explanation = `call: from the start of the shim to its end, as a runtime sees it. agent: from the request on its socket to the answer.
-floor: the median of the bare kernel steps for the same networks, measured in turn with the calls, while the agent stands still: all steps of
-the first network, and of each further one all but the coordinator's, which are those of a pod's first interface. It holds neither the
-shim's start nor the ledger, the lease, or a further interface's own routing table.
+floor: the median of the bare kernel steps for the same networks, measured in turn with the calls, in place of the agent, which stands still: all
+steps of the first network, and of each further one all but the coordinator's, which are those of a pod's first interface. It holds
+neither the shim's start nor the ledger, the lease, or a further interface's own routing table.
 last done: from the moment at which a round's calls began until the last one ended, the median of the rounds; n pods are in a round. Below
 1, last/(n x floor) says that kernel steps of several pods ran beside each other; what it is above 1 is what the floor does not hold.
 `

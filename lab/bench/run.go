@@ -236,11 +236,11 @@ func (r runner) collect(ctx context.Context, pods []string, enough func(Calls) b
 // bare measures the steps of CNI calls.
 func (r runner) bare(ctx context.Context) ([]Sample, error) {
 	fmt.Fprintf(r.out, "the bare steps on %s, %d rounds\n", r.Node, r.Pods)
-	return r.program(ctx, fmt.Sprintf("-n %d%s", r.Pods, pauseAgent))
+	return r.program(ctx, fmt.Sprintf("-n %d%s", r.Pods, inAgentsPlace))
 }
 
-// pauseAgent has the agent stand still: it looks at the node's cards when their links change.
-const pauseAgent = ` -pause $(` + agentPID + `)`
+// inAgentsPlace has the steps measured with the agent's share of the processor, and the agent stand still.
+const inAgentsPlace = ` -instead $(` + agentPID + `)`
 
 // program runs hostbench on the node.
 func (r runner) program(ctx context.Context, args string) (samples []Sample, err error) {

@@ -20,7 +20,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 
 	"spidernet.io/spiderpool/internal/host"
@@ -95,7 +94,7 @@ func (b *bench) measure(series string, round int, verb string, steps []step) err
 type options struct {
 	rounds           int
 	steps            bool
-	pause            int
+	instead          int
 	pf, shim, ledger string
 	make             string // cards
 	vfs              int
@@ -105,7 +104,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 20, "rounds of each series")
 	flag.BoolVar(&o.steps, "steps", false, "measure the steps of attachments alone: not the shim, the disk and single reads")
-	flag.IntVar(&o.pause, "pause", 0, "process that is stopped while these steps are measured: an agent looks at the node when its links change, and would have the processor")
+	flag.IntVar(&o.instead, "instead", 0, "process in whose place these steps are measured: with its share of the processor, and while it stands still")
 	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
@@ -163,11 +162,11 @@ func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 			return err
 		}
 	}
-	resume, err := pause(o.pause)
+	back, err := takePlace(o.instead)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, resume()) }()
+	defer func() { err = errors.Join(err, back()) }()
 	return b.all(ctx, o.rounds, []func(round int) error{
 		func(round int) error { return b.virtualFunction(t, round) },
 		func(round int) error { return b.child(t, round) },
@@ -187,20 +186,4 @@ func (b *bench) all(ctx context.Context, rounds int, series []func(round int) er
 		}
 	}
 	return nil
-}
-
-// pause stops a process until resume is called; 0 is none.
-func pause(pid int) (resume func() error, err error) {
-	if pid == 0 {
-		return func() error { return nil }, nil
-	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		return nil, fmt.Errorf("stopping process %d for a while: %w", pid, err)
-	}
-	return func() error {
-		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
-			return fmt.Errorf("having process %d go on: %w", pid, err)
-		}
-		return nil
-	}, nil
 }

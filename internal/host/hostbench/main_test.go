@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -217,7 +218,14 @@ func TestNoFreeVF(t *testing.T) {
 
 func sorted(lines []string) []string { return slices.Sorted(slices.Values(lines)) }
 
-func TestPause(t *testing.T) {
+func TestTakePlace(t *testing.T) {
+	defer func(old string) { cgroups = old }(cgroups)
+	cgroups = t.TempDir()
+	own, err := groupOf(os.Getpid())
+	check(t, err)
+	procs := filepath.Join(own, "cgroup.procs")
+	check(t, os.MkdirAll(own, 0o755))
+	check(t, os.WriteFile(procs, nil, 0o600))
 	cmd := exec.Command("sleep", "60")
 	check(t, cmd.Start())
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
@@ -234,15 +242,26 @@ func TestPause(t *testing.T) {
 		}
 		t.Fatalf("the process is in state %s, want %s", got, want)
 	}
-	resume, err := pause(cmd.Process.Pid)
+	back, err := takePlace(cmd.Process.Pid)
 	check(t, err)
 	state("T")
-	check(t, resume())
-	state("S")
-	if _, err := pause(1 << 30); err == nil {
-		t.Error("paused a process that does not exist")
+	joined := func(when string) {
+		t.Helper()
+		text, err := os.ReadFile(procs)
+		check(t, err)
+		if string(text) != fmt.Sprint(os.Getpid()) {
+			t.Errorf("%s: wrote %q, want this process", when, text)
+		}
+		check(t, os.WriteFile(procs, nil, 0o600))
 	}
-	resume, err = pause(0)
+	joined("joining")
+	check(t, back())
+	state("S")
+	joined("coming back")
+	if _, err := takePlace(1 << 30); err == nil {
+		t.Error("took the place of a process that does not exist")
+	}
+	back, err = takePlace(0)
 	check(t, err)
-	check(t, resume())
+	check(t, back())
 }
