@@ -123,7 +123,7 @@ func (s *Service) undo(ctx context.Context, c *call, cause error) error {
 	return cause
 }
 
-// record notes every attachment: it is on disk before anything is done for the first, see cni.State.
+// record notes every attachment: it is on disk before anything is done for the first, see cni.Recorder.
 func (s *Service) record(c *call, g gathered) error {
 	attachments := make([]ledger.Attachment, 0, len(g.list))
 	for i := range g.list {
