@@ -270,7 +270,5 @@ func (s *Service) added(c *call, g gathered, results []*types100.Result) {
 		}
 		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname, strings.Join(ips, " "), g.list[i].title()))
 	}
-	if g.pod.Spec.NodeName != "" {
-		s.status.enqueue(c.containerID)
-	}
+	s.status.enqueue(c.containerID)
 }

@@ -87,14 +87,14 @@ func (s *Service) sweep() error {
 	return errors.Join(errs...)
 }
 
-func (s *Service) recordedKeys() ([]cni.AttachmentKey, error) {
+func (s *Service) recordedKeys() []cni.AttachmentKey {
 	var keys []cni.AttachmentKey
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
 			keys = append(keys, cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName})
 		}
 	}
-	return keys, nil
+	return keys
 }
 
 // leftOver: no working pod can have it.
@@ -103,6 +103,11 @@ func (s *Service) leftOver(sb ledger.Sandbox) bool {
 }
 
 func unfinished(a ledger.Attachment) bool { return a.Phase != ledger.Done }
+
+// mayHaveAddresses: the plugin of the addresses was asked for some, or was perhaps, since the record of one that was interrupted may lack that.
+func mayHaveAddresses(a ledger.Attachment) bool {
+	return a.State[spiderpool.Type] != nil || unfinished(a)
+}
 
 // collectSandbox finishes one sandbox unless a call is at work on it.
 func (s *Service) collectSandbox(ctx context.Context, containerID string) error {
@@ -157,8 +162,7 @@ func (s *Service) releaseOne(ctx context.Context, r ledger.Release) error {
 	defer unlock()
 	sb, _ := s.Ledger.Sandbox(r.Sandbox)
 	for _, a := range sb.Attachments {
-		none := a.State[spiderpool.Type] == nil && !unfinished(a) // one that is not finished may have some
-		if none || r.Interface != "" && a.IfName != r.Interface {
+		if !mayHaveAddresses(a) || r.Interface != "" && a.IfName != r.Interface {
 			continue
 		}
 		if a.Phase == ledger.Done { // attached again since

@@ -11,7 +11,6 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"spidernet.io/spiderpool/internal/cni"
-	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 )
@@ -90,9 +89,8 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 		defer s.DevicesMoved()
 	}
 	failure := s.runDel(ctx, sb, a, phases)
-	if asked := a.State[spiderpool.Type] != nil || a.Phase != ledger.Done; failure == nil && asked && sb.Pod.UID != "" {
-		// A plugin on disk that had its addresses from us may have gone without saying so; and of an attachment that was interrupted the
-		// record may lack that it had some.
+	if failure == nil && mayHaveAddresses(a) && sb.Pod.UID != "" {
+		// A plugin on disk that had its addresses from us may have gone without saying so.
 		failure = s.releaseLater(sb.Pod.UID, sb.ContainerID, a.IfName)
 	}
 	defer phases.Start(cni.PhaseRecord)()

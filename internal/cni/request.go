@@ -48,7 +48,7 @@ type AttachmentKey struct{ ContainerID, IfName string }
 type Sweeper interface {
 	// Sweep removes what it made for attachments that are not recorded, and returns what that was. It asks for the records when it has looked at
 	// the node: an attachment is recorded before anything is made for it.
-	Sweep(recorded func() ([]AttachmentKey, error)) (removed []string, err error)
+	Sweep(recorded func() []AttachmentKey) (removed []string, err error)
 }
 
 // DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the

@@ -310,7 +310,7 @@ func (st state) is(l host.Link) bool {
 }
 
 // Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod, and an alias of ours from before it goes there.
-func (p *Plugin) Sweep(recorded func() ([]cni.AttachmentKey, error)) (removed []string, err error) {
+func (p *Plugin) Sweep(recorded func() []cni.AttachmentKey) (removed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
 		return nil, fmt.Errorf("look for stray IPoIB children: %w", err)
@@ -319,12 +319,8 @@ func (p *Plugin) Sweep(recorded func() ([]cni.AttachmentKey, error)) (removed []
 	if len(links) == 0 {
 		return nil, nil
 	}
-	keys, err := recorded()
-	if err != nil {
-		return nil, err
-	}
 	owned := map[string]bool{}
-	for _, k := range keys {
+	for _, k := range recorded() {
 		owned[tempName(k)], owned[alias(k)] = true, true
 	}
 	var errs []error
