@@ -240,11 +240,7 @@ func (r runner) measure(ctx context.Context, attach, bare, name string, c *Case)
 
 // bareTurn adds some rounds of the bare steps to a case.
 func (r runner) bareTurn(ctx context.Context, program string, c *Case) error {
-	text, err := r.untilDone(ctx, fmt.Sprintf("%s -n %d -steps%s", program, turn, inAgentsPlace), "", bareLimit)
-	if err != nil {
-		return fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
-	}
-	samples, err := ParseSamples(text)
+	samples, err := r.steps(ctx, program, fmt.Sprintf("-n %d -steps%s", turn, inAgentsPlace))
 	if err != nil {
 		return err
 	}

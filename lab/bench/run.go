@@ -242,17 +242,22 @@ func (r runner) bare(ctx context.Context) ([]Sample, error) {
 // inAgentsPlace has the steps measured with the agent's share of the processor, and the agent stand still.
 const inAgentsPlace = ` -instead $(` + agentPID + `)`
 
-// program runs hostbench on the node.
+// program brings hostbench to the node and runs it.
 func (r runner) program(ctx context.Context, args string) (samples []Sample, err error) {
-	err = r.withProgram(ctx, r.Program, func(path string) error {
-		text, err := r.untilDone(ctx, path+" "+args, "", bareLimit)
-		if err != nil {
-			return fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
-		}
-		samples, err = ParseSamples(text)
+	err = r.withProgram(ctx, r.Program, func(path string) (err error) {
+		samples, err = r.steps(ctx, path, args)
 		return err
 	})
 	return samples, err
+}
+
+// steps runs hostbench, which is on the node.
+func (r runner) steps(ctx context.Context, path, args string) ([]Sample, error) {
+	text, err := r.untilDone(ctx, path+" "+args, "", bareLimit)
+	if err != nil {
+		return nil, fmt.Errorf("measuring the bare steps on %s: %w", r.Node, err)
+	}
+	return ParseSamples(text)
 }
 
 // withProgram brings a program to the node, and removes it when it has been used.
