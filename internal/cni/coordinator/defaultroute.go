@@ -15,10 +15,7 @@ import (
 func (p *Plugin) SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error {
 	f := facts{set: settings{tunePodRoutes: true}, pod: pod, ifname: ifname}
 	var err error
-	if f.podEnd, err = p.find(pod, podVeth); err != nil {
-		return err
-	}
-	if f.nics, err = p.nics(pod); err != nil {
+	if f.nics, f.podEnd, err = p.inPod(pod); err != nil {
 		return err
 	}
 	if f.podRoutes, err = p.Kernel.Routes(pod, 0); err != nil {

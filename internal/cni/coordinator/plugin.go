@@ -57,24 +57,24 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if r.Prev == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "the coordinator is first in the chain")
 	}
-	if bare, err := p.bare(r); err != nil || bare {
+	f := facts{pod: r.NetNS, ifname: r.IfName, interfaces: r.Interfaces, gateways: gateways(r.Prev)}
+	var err error
+	if f.nics, f.podEnd, err = p.inPod(r.NetNS); err != nil {
+		return nil, err
+	}
+	if bare(r, f.nics) {
+		return r.Prev, nil
+	}
+	if f.set, err = p.readSettings(ctx, r); err != nil {
+		return nil, err
+	}
+	if f.mode, err = resolveMode(f.set.mode, r.IfName, f.podEnd != nil); err != nil || f.mode == modeDisabled {
 		return r.Prev, err
 	}
-	set, err := p.readSettings(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	podEnd, err := p.find(r.NetNS, podVeth)
-	if err != nil {
-		return nil, err
-	}
-	mode, err := resolveMode(set.mode, r.IfName, podEnd != nil)
-	if err != nil || mode == modeDisabled {
-		return r.Prev, err
-	}
-	f := facts{set: set, mode: mode, pod: r.NetNS, ifname: r.IfName, interfaces: r.Interfaces, gateways: gateways(r.Prev)}
-	if err := p.gather(&f); err != nil {
-		return nil, err
+	if f.mode != modeOverlay {
+		if f.nodeAddrs, err = p.nodeAddresses(); err != nil {
+			return nil, err
+		}
 	}
 	if err := p.checkTuning(f); err != nil {
 		return nil, err
@@ -103,13 +103,9 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 
 // bare tells a further interface without an address, such as one for RDMA alone: there is nothing to route. A pod's first
 // interface is another matter, its node reaches the pod by it.
-func (p *Plugin) bare(r *cni.Request) (bool, error) {
-	if r.IfName == firstNIC || len(r.Prev.IPs) > 0 {
-		return false, nil
-	}
-	nics, err := p.nics(r.NetNS)
+func bare(r *cni.Request, nics []nic) bool {
 	n, ok := named(nics, r.IfName)
-	return ok && len(n.addrs) == 0, err
+	return r.IfName != firstNIC && len(r.Prev.IPs) == 0 && ok && len(n.addrs) == 0
 }
 
 // find is a link or nil.
@@ -173,16 +169,6 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	return nil
 }
 
-// gather reads the interfaces of pod and node.
-func (p *Plugin) gather(f *facts) error {
-	var err error
-	if f.nics, err = p.nics(f.pod); err != nil || f.mode == modeOverlay {
-		return err
-	}
-	f.nodeAddrs, err = p.nodeAddresses()
-	return err
-}
-
 // gatherRoutes reads the routes, after the pair: a pair of an earlier attempt has taken its routes along.
 func (p *Plugin) gatherRoutes(f *facts) error {
 	var err error
@@ -198,23 +184,27 @@ func (p *Plugin) gatherRoutes(f *facts) error {
 	return nil
 }
 
-// nics are the pod's interfaces with their addresses as the kernel has them, self-configured ones too.
-func (p *Plugin) nics(ns host.NS) ([]nic, error) {
+// inPod are the pod's interfaces with their addresses as the kernel has them, self-configured ones too, and its end of the pair, nil
+// when it has none.
+func (p *Plugin) inPod(ns host.NS) (nics []nic, podEnd *host.Link, err error) {
 	links, err := p.Kernel.Links(ns)
 	if err != nil {
-		return nil, fmt.Errorf("list the pod's links: %w", err)
+		return nil, nil, fmt.Errorf("list the pod's links: %w", err)
 	}
 	addresses, err := p.global(ns)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []nic
 	for _, l := range links {
-		if l.Name != "lo" && l.Name != podVeth {
-			out = append(out, nic{l, addresses[l.Index]})
+		switch l.Name {
+		case "lo":
+		case podVeth:
+			podEnd = &l
+		default:
+			nics = append(nics, nic{l, addresses[l.Index]})
 		}
 	}
-	return out, nil
+	return nics, podEnd, nil
 }
 
 // global are the addresses of a namespace that others reach, by the indexes of their links.
@@ -268,36 +258,43 @@ func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
 }
 
 // pair makes the pair for the first interface, anew when a broken attempt left one, and finds it for later ones.
-func (p *Plugin) pair(r *cni.Request, f *facts) error {
-	if f.mode == modeOverlay {
-		return nil
-	}
+func (p *Plugin) pair(r *cni.Request, f *facts) (err error) {
 	name := hostVeth(r.ContainerID)
-	nodeEnd, err := p.find(host.NodeNS, name)
-	if err != nil {
-		return err
-	}
-	if f.mode == modeUnderlay {
-		if nodeEnd == nil {
-			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the pod has %s, but its other end %s is not on the node", podVeth, name)
+	switch f.mode {
+	case modeUnderlay:
+		f.nodeEnd, err = p.find(host.NodeNS, name)
+		if err == nil && f.nodeEnd == nil {
+			err = cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the pod has %s, but its other end %s is not on the node", podVeth, name)
 		}
-		podEnd, err := p.Kernel.LinkByName(f.pod, podVeth)
-		if err != nil {
-			return fmt.Errorf("look for %s in the pod: %w", podVeth, err)
-		}
-		f.podEnd, f.nodeEnd = &podEnd, nodeEnd
-		return nil
-	}
-	if nodeEnd != nil {
-		if err := p.Kernel.DeleteLink(host.NodeNS, nodeEnd.Index); err != nil {
-			return fmt.Errorf("delete %s of an earlier attempt: %w", name, err)
+	case modeFirst:
+		err = p.makePair(f, name)
+		if errors.Is(err, host.ErrExists) {
+			if err = p.deletePair(name); err == nil {
+				err = p.makePair(f, name)
+			}
 		}
 	}
+	return err
+}
+
+func (p *Plugin) makePair(f *facts, name string) error {
 	a, b, err := p.Kernel.AddVeth(host.NodeNS, name, f.pod, podVeth, f.set.vethMTU)
 	if err != nil {
 		return fmt.Errorf("join pod and node by %s and %s: %w", podVeth, name, err)
 	}
 	f.nodeEnd, f.podEnd = &a, &b
+	return nil
+}
+
+// deletePair deletes the pair with this end on the node, if there is one.
+func (p *Plugin) deletePair(name string) error {
+	nodeEnd, err := p.find(host.NodeNS, name)
+	if err != nil || nodeEnd == nil {
+		return err
+	}
+	if err := p.Kernel.DeleteLink(host.NodeNS, nodeEnd.Index); err != nil {
+		return fmt.Errorf("delete %s: %w", name, err)
+	}
 	return nil
 }
 
@@ -400,18 +397,12 @@ func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
 	if err != nil {
 		return fmt.Errorf("read the coordinator's record: %w", err)
 	}
-	nodeEnd, err := p.find(host.NodeNS, hostVeth(r.ContainerID))
-	if err != nil || nodeEnd == nil {
-		return err
-	}
 	if r.IfName == firstNIC {
-		if err := p.Kernel.DeleteLink(host.NodeNS, nodeEnd.Index); err != nil {
-			return fmt.Errorf("delete %s: %w", nodeEnd.Name, err)
-		}
-		return nil
+		return p.deletePair(hostVeth(r.ContainerID))
 	}
-	if !ok {
-		return nil
+	nodeEnd, err := p.find(host.NodeNS, hostVeth(r.ContainerID))
+	if err != nil || nodeEnd == nil || !ok {
+		return err
 	}
 	var errs []error
 	for _, a := range st.Addresses {
