@@ -64,6 +64,10 @@ type Memory struct {
 // turn is how many rounds of the bare steps follow each round of many pods, or as many rounds of one.
 const turn = 3
 
+// quiet is the time before each round of calls: pods of one round are not to pay for the agent's work after the last one, and after
+// the bare steps, which let it stand still. It waits a second or two before it looks at the cards, and the look takes a second here.
+const quiet = 4 * time.Second
+
 // Limits.
 const (
 	attachLimit = 15 * time.Minute
@@ -263,7 +267,7 @@ func (c *Calls) append(more Calls) {
 // batch makes pods, has them attached and detached, and removes them.
 func (r runner) batch(ctx context.Context, program string, pods []benchPod, atOnce int) (calls []Call, agent Calls, err error) {
 	defer func() { err = errors.Join(err, r.removePods(ctx)) }()
-	out, err := r.attach(ctx, pods, fmt.Sprintf("%s -at-once %d", program, atOnce))
+	out, err := r.attach(ctx, pods, fmt.Sprintf("%s -at-once %d -quiet %s", program, atOnce, quiet))
 	if err != nil {
 		return nil, agent, err
 	}

@@ -20,6 +20,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"spidernet.io/spiderpool/internal/host/nodebench"
 )
@@ -32,12 +33,14 @@ type output struct {
 
 type options struct {
 	atOnce           int
+	quiet            time.Duration
 	hold, shim, conf string
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.atOnce, "at-once", 1, "pods whose calls begin at the same moment; the list of pods is taken in such rounds")
+	flag.DurationVar(&o.quiet, "quiet", 0, "how long nothing is asked of the agent before each round, so that it has done what the last one left it to do")
 	flag.StringVar(&o.hold, "hold", "", "attach all pods, then run this shell command, and detach them only after it")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.conf, "conf", "/etc/cni/net.d/00-multus.conf", "the configuration that the runtime would pass to it")
@@ -63,7 +66,7 @@ func run(ctx context.Context, o options, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{shim: o.shim, conf: conf, newNS: newNamespace}
+	b := &bench{quiet: o.quiet, shim: o.shim, conf: conf, newNS: newNamespace}
 	return b.print(nodebench.UntilEOF(ctx, lines), o, pods, out)
 }
 

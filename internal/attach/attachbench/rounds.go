@@ -40,6 +40,7 @@ type sandbox struct {
 
 // bench collects samples.
 type bench struct {
+	quiet   time.Duration // before each round
 	shim    string
 	conf    []byte
 	newNS   func(name string) (path string, remove func() error, err error)
@@ -52,6 +53,10 @@ var errInterrupted = errors.New("interrupted; what was attached has been detache
 func (b *bench) rounds(ctx context.Context, pods []pod, atOnce int) error {
 	round := 0
 	for some := range slices.Chunk(pods, atOnce) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(b.quiet):
+		}
 		if ctx.Err() != nil {
 			return errInterrupted
 		}
