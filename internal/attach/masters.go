@@ -12,7 +12,7 @@ import (
 // masters finds the addresses of the physical function to which a virtual one belongs. Its network interface is the node's,
 // wherever the virtual function's is by now.
 func (s *Service) masters(deviceID string) ([]netip.Addr, error) {
-	vf, err := s.Kernel.VF(strings.ToLower(deviceID))
+	vf, err := s.Kernel.VFDevices(strings.ToLower(deviceID))
 	if errors.Is(err, host.ErrNotFound) {
 		return nil, fmt.Errorf("deviceID %s is not a virtual function of this node", deviceID)
 	}

@@ -67,7 +67,7 @@ type Addresses interface {
 // Kernel is what this package itself asks of the node.
 type Kernel interface {
 	NSExists(ns host.NS) bool
-	VF(pci string) (host.VF, error)
+	VFDevices(pci string) (host.VFDevices, error)
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
 	spiderpool.Solicitor

@@ -99,8 +99,8 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 		return info, nil
 	}
 	info.RDMA = map[string]string{}
-	if vf.RDMA != nil {
-		info.RDMA["rdma_dev"] = vf.RDMA.Name
+	if vf.RDMA != "" {
+		info.RDMA["rdma_dev"] = vf.RDMA
 	}
 	if info.RDMA["uverbs"], err = s.node(pci, vf.Uverbs, "a verbs device (uverbsN): `modprobe ib_uverbs`"); err != nil {
 		return vfInfo{}, err
@@ -117,7 +117,7 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 }
 
 // note keeps which devices go with the VF.
-func (s *server) note(d sriov.Device, vf host.VF) error {
+func (s *server) note(d sriov.Device, vf host.VFDevices) error {
 	if s.plugin.opts.Note == nil {
 		return nil
 	}
@@ -136,14 +136,14 @@ func (s *server) note(d sriov.Device, vf host.VF) error {
 
 // home waits, bounded, until a VF is in the node's namespace: the pod before may still be giving it back, and the numbers of
 // its device nodes change when it comes home.
-func (s *server) home(ctx context.Context, d sriov.Device) (host.VF, error) {
+func (s *server) home(ctx context.Context, d sriov.Device) (host.VFDevices, error) {
 	pci := d.PCI
 	for deadline := time.Now().Add(returnWait); ; {
-		vf, err := s.plugin.kernel.VF(pci)
+		vf, err := s.plugin.kernel.VFDevices(pci)
 		if err != nil {
 			return vf, fmt.Errorf("read VF %s: %w", pci, err)
 		}
-		if vf.Link != nil && (vf.RDMA != nil || !d.RDMA) {
+		if vf.Link != nil && (vf.RDMA != "" || !d.RDMA) {
 			return vf, nil
 		}
 		if time.Now().After(deadline) {

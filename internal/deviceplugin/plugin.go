@@ -27,7 +27,7 @@ import (
 // Kernel is what the package asks of the node.
 type Kernel interface {
 	// VF returns host.ErrNotFound when the address is no virtual function.
-	VF(pci string) (host.VF, error)
+	VFDevices(pci string) (host.VFDevices, error)
 }
 
 // Options place the plugin on a node. Empty fields take the value in their comment.

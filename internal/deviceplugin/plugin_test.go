@@ -402,8 +402,8 @@ func TestAllocateRefuses(t *testing.T) {
 // withoutVerbs is a node where VF 2 has lost its verbs device.
 type withoutVerbs struct{ *hosttest.Fake }
 
-func (w *withoutVerbs) VF(pci string) (host.VF, error) {
-	vf, err := w.Fake.VF(pci)
+func (w *withoutVerbs) VFDevices(pci string) (host.VFDevices, error) {
+	vf, err := w.Fake.VFDevices(pci)
 	if vf.Index == 2 {
 		vf.Uverbs = ""
 	}

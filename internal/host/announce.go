@@ -15,13 +15,13 @@ import (
 // section 3) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6), once.
 // The link must be up. Hardware addresses of 20 octets are those of RFC 4391.
 func (h *Host) Announce(ns NS, index int, ip netip.Addr) error {
-	l, err := h.LinkByIndex(ns, index)
-	if err == nil {
-		if ip.Is4() {
-			err = h.announceARP(l, ip)
-		} else {
-			err = h.announceND(l, ip)
-		}
+	l, broadcast, err := h.linkWithBroadcast(ns, index)
+	switch {
+	case err != nil:
+	case ip.Is4():
+		err = h.announceARP(l, broadcast, ip)
+	default:
+		err = h.announceND(l, ip)
 	}
 	if err != nil {
 		return fmt.Errorf("announcing %s on link %d in %s: %w", ip, index, ns.where(), kernelError(err))
@@ -29,30 +29,35 @@ func (h *Host) Announce(ns NS, index int, ip netip.Addr) error {
 	return nil
 }
 
-func (h *Host) announceARP(l Link, ip netip.Addr) error {
-	broadcast, err := h.broadcastAddress(l)
-	if err != nil {
+func (h *Host) announceARP(l Link, broadcast net.HardwareAddr, ip netip.Addr) error {
+	if err := checkBroadcast(l, broadcast); err != nil {
 		return err
 	}
 	fd, err := h.socket(l.NS, unix.AF_PACKET, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return fmt.Errorf("packet socket: %w", err)
 	}
-	defer unix.Close(fd)
+	// The kernel waits for an RCU grace period when a packet socket is closed (packet_release), which is tens of milliseconds on some
+	// machines. No pod need wait with it.
+	defer func() { go unix.Close(fd) }()
 	return sendLinkLayer(fd, l.Index, unix.ETH_P_ARP, broadcast, arpAnnouncement(l, ip))
 }
 
-// broadcastAddress is the link-layer address of all on the link; that of an IPoIB link holds its P_Key.
-func (h *Host) broadcastAddress(l Link) (net.HardwareAddr, error) {
-	attrs, err := h.linkAttributes(l.NS, l.Index)
+// linkWithBroadcast finds a link and the link-layer address of all on it; that of an IPoIB link holds its P_Key.
+func (h *Host) linkWithBroadcast(ns NS, index int) (Link, net.HardwareAddr, error) {
+	l, answer, err := h.askLink(ns, index, "")
 	if err != nil {
-		return nil, err
+		return Link{}, nil, err
 	}
-	broadcast := attrs[unix.IFLA_BROADCAST]
+	broadcast, err := linkAttribute(answer, unix.IFLA_BROADCAST)
+	return l.Link, broadcast, err
+}
+
+func checkBroadcast(l Link, broadcast net.HardwareAddr) error {
 	if len(broadcast) != len(l.HardwareAddr) || len(broadcast) == 0 {
-		return nil, fmt.Errorf("link %s has no broadcast address: %w", l.Name, ErrUnsupported)
+		return fmt.Errorf("link %s has no broadcast address: %w", l.Name, ErrUnsupported)
 	}
-	return broadcast, nil
+	return nil
 }
 
 // socket opens a socket in a namespace, where it stays whatever thread uses it. The caller closes it.

@@ -52,13 +52,19 @@ func linkRequest(flags, index int) *nl.NetlinkRequest {
 // oneLink asks for a single link, by its index or else by its name, which may be an alternative one; ErrNotFound. With hundreds
 // of links on a node, a list of all for each question would be most of the work of an attachment.
 func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
+	l, _, err := h.askLink(ns, index, name)
+	return l.Link, err
+}
+
+// askLink is oneLink with the kernel's answer.
+func (h *Host) askLink(ns NS, index int, name string) (rawLink, []byte, error) {
 	what := name
 	if name == "" {
 		what = fmt.Sprintf("with index %d", index)
 	}
 	missing := fmt.Errorf("link %s in %s: %w", what, ns.where(), ErrNotFound)
 	if index <= 0 && name == "" {
-		return Link{}, missing
+		return rawLink{}, nil, missing
 	}
 	req := linkRequest(unix.NLM_F_ACK, index)
 	switch {
@@ -74,16 +80,16 @@ func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
 		return err
 	})
 	if noSuchLink(err, name) || err == nil && len(answers) == 0 {
-		return Link{}, missing
+		return rawLink{}, nil, missing
 	}
 	if err != nil {
-		return Link{}, fmt.Errorf("looking for link %s in %s: %w", what, ns.where(), kernelError(err))
+		return rawLink{}, nil, fmt.Errorf("looking for link %s in %s: %w", what, ns.where(), kernelError(err))
 	}
 	links, err := h.readLinks(ns, answers)
 	if err != nil {
-		return Link{}, err
+		return rawLink{}, nil, err
 	}
-	return links[0].Link, nil
+	return links[0], answers[0], nil
 }
 
 // noSuchLink: a kernel without alternative names (they came with Linux 5.5) finds nothing asked for, and none is longer than ALTIFNAMSIZ.
@@ -203,7 +209,7 @@ func (h *Host) LinkByIndex(ns NS, index int) (Link, error) {
 
 // LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.
 func (h *Host) LinkByPCI(ns NS, pci string) (Link, error) {
-	links, err := h.rawLinks(ns)
+	links, err := h.linksBelow(ns, pci)
 	if err != nil {
 		return Link{}, err
 	}
@@ -211,6 +217,30 @@ func (h *Host) LinkByPCI(ns NS, pci string) (Link, error) {
 		return l.Link, nil
 	}
 	return Link{}, fmt.Errorf("link of PCI function %s in %s: %w", pci, ns.where(), ErrNotFound)
+}
+
+// linksBelow are links among which that of the function is if it is in the namespace. Sysfs names those of the node's own, which may have
+// hundreds; a pod has few.
+func (h *Host) linksBelow(ns NS, pci string) ([]rawLink, error) {
+	if ns != NodeNS || checkPCI(pci) != nil {
+		return h.rawLinks(ns)
+	}
+	names, err := entries(h.sys().device(pci), "net")
+	if err != nil {
+		return nil, fmt.Errorf("listing the links of PCI function %s: %w", pci, err)
+	}
+	var links []rawLink
+	for _, name := range names {
+		l, _, err := h.askLink(ns, 0, name)
+		if errors.Is(err, ErrNotFound) {
+			return h.rawLinks(ns) // it was renamed just now, or left
+		}
+		if err != nil {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	return links, nil
 }
 
 // representor matches phys_port_name of a VF's or sub-function's representor, whose parent device is the PF (switchdev mode).
@@ -236,28 +266,15 @@ func (s sysfs) byPCI(links []rawLink, pci string) (rawLink, bool) {
 	return rawLink{}, false
 }
 
-// linkAttributes returns the attributes of RTM_GETLINK for one link, with those of its VFs, by type.
-func (h *Host) linkAttributes(ns NS, index int) (map[uint16][]byte, error) {
-	attrs := map[uint16][]byte{}
-	err := h.in(ns, func() error {
-		req := linkRequest(unix.NLM_F_ACK, index)
-		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
-		answers, err := req.Execute(unix.NETLINK_ROUTE, 0)
-		if err != nil {
-			return kernelError(err)
-		}
-		for _, m := range answers {
-			err := eachAttribute(m[min(len(m), unix.SizeofIfInfomsg):], func(kind uint16, value []byte) error {
-				attrs[kind] = value
-				return nil
-			})
-			if err != nil {
-				return err
-			}
+// linkAttribute is one attribute of the kernel's answer about a link, nil when it is not there.
+func linkAttribute(answer []byte, want uint16) (value []byte, err error) {
+	err = eachAttribute(answer[min(len(answer), unix.SizeofIfInfomsg):], func(kind uint16, v []byte) error {
+		if kind == want {
+			value = v
 		}
 		return nil
 	})
-	return attrs, err
+	return value, err
 }
 
 // eachAttribute visits a sequence of netlink attributes, without the flags of their types. The library's own reader

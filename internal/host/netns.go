@@ -68,17 +68,17 @@ func (h *Host) in(ns NS, do func() error) error {
 	if ns == NodeNS && !h.away {
 		return do() // every thread that other goroutines can run on is there
 	}
-	f, err := h.open(ns)
+	fd, err := h.openFD(ns)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	var fault any
 	done := make(chan error)
 	go func() {
 		defer close(done)
 		defer func() { fault = recover() }() // the thread is still locked then, and ends with this goroutine
-		done <- onThread(f, do)
+		done <- onThread(fd, ns, do)
 	}()
 	err = <-done
 	<-done
@@ -88,22 +88,47 @@ func (h *Host) in(ns NS, do func() error) error {
 	return err
 }
 
+// openFD is open without a look at what it opened: setns(2) refuses what is not a network namespace.
+func (h *Host) openFD(ns NS) (fd int, err error) {
+	if ns == NodeNS {
+		fd, err = unix.FcntlInt(h.node.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			err = fmt.Errorf("duplicating the node's network namespace: %w", err)
+		}
+		return fd, err
+	}
+	err = again(func() (err error) {
+		fd, err = unix.Open(string(ns), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return -1, fmt.Errorf("%s does not exist: %w", ns, ErrNSGone)
+	case err != nil:
+		return -1, &fs.PathError{Op: "open", Path: string(ns), Err: err}
+	}
+	return fd, nil
+}
+
 // onThread enters the namespace, runs do, and leaves. When it cannot leave,
 // the thread stays locked to the ending goroutine, so that the runtime ends it.
-func onThread(ns *os.File, do func() error) error {
+func onThread(fd int, ns NS, do func() error) error {
 	runtime.LockOSThread()
-	origin, err := os.Open("/proc/thread-self/ns/net")
+	origin, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening the thread's network namespace: %w", err)
 	}
-	defer origin.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+	defer unix.Close(origin)
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
-		return fmt.Errorf("entering %s: %w", ns.Name(), err)
+		if errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("%s is not a network namespace any more: %w", ns, ErrNSGone)
+		}
+		return fmt.Errorf("entering %s: %w", ns.where(), err)
 	}
 	err = do()
-	if unix.Setns(int(origin.Fd()), unix.CLONE_NEWNET) == nil {
+	if unix.Setns(origin, unix.CLONE_NEWNET) == nil {
 		runtime.UnlockOSThread()
 	}
 	return err

@@ -73,23 +73,14 @@ func TestCarriesDefault(t *testing.T) {
 	}
 }
 
-func TestPortTexts(t *testing.T) {
-	if got := stateName("4: ACTIVE"); got != "ACTIVE" {
-		t.Errorf("state %q", got)
-	}
-	if got := physStateName("5: LinkUp"); got != "LINK_UP" {
-		t.Errorf("physical state %q", got)
-	}
-	if got := hexNumber("0x1a"); got != 26 {
-		t.Errorf("number %d", got)
-	}
+func TestPortGUID(t *testing.T) {
 	if g, err := guidOfGID("fe80:0000:0000:0000:e8eb:d303:0093:ae10"); err != nil || g.String() != "e8:eb:d3:03:00:93:ae:10" {
 		t.Errorf("GUID %s, %v", g, err)
 	}
 }
 
 func FuzzSysfsTexts(f *testing.F) {
-	for _, s := range []string{"0x020700", "virtfn11", "4: ACTIVE", "5: LinkUp", "0x1a", "fe80:0000:0000:0000:e8eb:d303:0093:ae10", "10.0.0.1", "0000:86:00.1"} {
+	for _, s := range []string{"0x020700", "virtfn11", "fe80:0000:0000:0000:e8eb:d303:0093:ae10", "10.0.0.1", "0000:86:00.1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -99,12 +90,6 @@ func FuzzSysfsTexts(f *testing.F) {
 		if network, infiniband := isNetworkClass(s); infiniband && !network {
 			t.Errorf("isNetworkClass(%q): InfiniBand but no network", s)
 		}
-		if n := hexNumber(s); n < 0 {
-			t.Errorf("hexNumber(%q) = %d", s, n)
-		}
-		if strings.Contains(stateName(s), "\x00") && !strings.Contains(s, "\x00") {
-			t.Errorf("stateName(%q) = %q", s, stateName(s))
-		}
 		if pci := lastPCI(s); pci != "" && !strings.Contains(s, pci) {
 			t.Errorf("lastPCI(%q) = %q", s, pci)
 		}
@@ -112,7 +97,6 @@ func FuzzSysfsTexts(f *testing.F) {
 			t.Errorf("checkPCI takes %q, which is no single path element", s)
 		}
 		_, _ = guidOfGID(s)
-		_ = physStateName(s)
 	})
 }
 

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"spidernet.io/spiderpool/internal/ib"
 )
 
@@ -20,13 +22,29 @@ type sysfs string
 // device is the folder of a PCI function.
 func (s sysfs) device(pci string) string { return filepath.Join(string(s), "bus/pci/devices", pci) }
 
-// read returns a file's text without the final newline.
+// read returns an attribute's text without the final newline: of sysfs or below /proc/sys, which hold at most a page and give it in
+// one go (sysfs_kf_seq_show, proc_dostring). os.ReadFile would ask for the file's size, its end and whether it can
+// be waited for besides, and a look at a node's cards reads hundreds.
 func read(path ...string) (string, error) {
-	text, err := os.ReadFile(filepath.Join(path...))
+	name := filepath.Join(path...)
+	var fd, n int
+	err := again(func() (err error) {
+		fd, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
-		return "", kernelError(err)
+		return "", kernelError(&fs.PathError{Op: "open", Path: name, Err: err})
 	}
-	return strings.TrimSpace(string(text)), nil
+	defer unix.Close(fd)
+	text := make([]byte, unix.Getpagesize())
+	err = again(func() (err error) {
+		n, err = unix.Read(fd, text)
+		return err
+	})
+	if err != nil {
+		return "", kernelError(&fs.PathError{Op: "read", Path: name, Err: err})
+	}
+	return strings.TrimSpace(string(text[:n])), nil
 }
 
 // write writes a sysfs attribute in one go.
@@ -251,14 +269,22 @@ func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 	}
 }
 
-// VFVerbs returns the two names of VF.Uverbs and VF.Umad alone, without asking the card: VF has the PF's driver look at all of
-// its virtual functions. ErrNotFound when it is not a virtual function.
-func (h *Host) VFVerbs(pci string) (uverbs, umad string, err error) {
-	if _, _, err := h.findVF(pci); err != nil {
-		return "", "", err
+// VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. VF costs far more: the PF's driver asks the
+// card about all of its virtual functions.
+func (h *Host) VFDevices(pci string) (VFDevices, error) {
+	pf, index, err := h.findVF(pci)
+	if err != nil {
+		return VFDevices{}, err
 	}
-	uverbs, umad = h.sys().verbs(pci)
-	return uverbs, umad, nil
+	dir := h.sys().device(pci)
+	d := VFDevices{PF: pf, Index: index, Driver: linkBase(dir, "driver"), RDMA: firstWith("", dir, "infiniband")}
+	d.Uverbs, d.Umad = h.sys().verbs(pci)
+	link, err := h.LinkByPCI(NodeNS, pci)
+	if errors.Is(err, ErrNotFound) {
+		return d, nil
+	}
+	d.Link = &link
+	return d, err
 }
 
 // verbs are the names of a function's devices under /dev/infiniband, "" where there is none.
@@ -355,20 +381,17 @@ func (h *Host) findVF(pci string) (pf string, index int, err error) {
 	if err := checkPCI(pci); err != nil {
 		return "", 0, err
 	}
-	pf = linkBase(h.sys().device(pci), "physfn")
-	if pf == "" {
+	if pf = linkBase(h.sys().device(pci), "physfn"); pf == "" {
 		return "", 0, fmt.Errorf("%s is not a virtual function (no physfn in sysfs): %w", pci, ErrNotFound)
 	}
-	addresses, err := h.sys().vfAddresses(pf)
-	if err != nil {
-		return "", 0, err
-	}
-	for i, a := range addresses {
-		if a == pci {
-			return pf, i, nil
+	for ; ; index++ {
+		switch linkBase(h.sys().device(pf), fmt.Sprintf("virtfn%d", index)) {
+		case pci:
+			return pf, index, nil
+		case "":
+			return "", 0, fmt.Errorf("%s is not among the virtual functions of %s: %w", pci, pf, ErrNotFound)
 		}
 	}
-	return "", 0, fmt.Errorf("%s is not among the virtual functions of %s: %w", pci, pf, ErrNotFound)
 }
 
 // vfInfo is what a PF's driver reports of a VF.

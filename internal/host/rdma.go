@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"spidernet.io/spiderpool/internal/ib"
@@ -47,7 +48,7 @@ func (h *Host) SetRDMAMode(m RDMAMode) error {
 
 // RDMADevices lists the devices visible in a namespace, in order of index; none when the node has no RDMA subsystem.
 //
-// Index and name come from RDMA netlink, whose socket must be opened in the
+// Index, name and what changes of the port come from RDMA netlink, whose socket must be opened in the
 // namespace; the rest comes from a sysfs of the namespace, since netlink tells neither
 // the PCI function nor the port's GUID.
 func (h *Host) RDMADevices(ns NS) ([]RDMADevice, error) {
@@ -80,13 +81,15 @@ func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, err
 				continue
 			}
 			d, err := sys.readRDMA(l.Attrs.Name)
+			if err == nil {
+				err = h.addPort(ns, int(l.Attrs.Index), &d)
+			}
 			if errors.Is(err, ErrNotFound) {
 				continue // it left since the list was made
 			}
 			if err != nil {
 				return err
 			}
-			d.NS, d.Index = ns, int(l.Attrs.Index)
 			devices = append(devices, d)
 		}
 		return nil
@@ -118,7 +121,7 @@ func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 // rdma is the folder of an RDMA device.
 func (s sysfs) rdma(name string) string { return filepath.Join(string(s), "class/infiniband", name) }
 
-// readRDMA reads a device and its first port (sysfs-class-infiniband in the kernel's ABI documents).
+// readRDMA reads what stays of a device and its first port (sysfs-class-infiniband in the kernel's ABI documents).
 func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 	dir := s.rdma(name)
 	guid, err := read(dir, "node_guid")
@@ -129,13 +132,63 @@ func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 	if d.NodeGUID, err = ib.ParseGUID(guid); err != nil {
 		return d, fmt.Errorf("node GUID of RDMA device %s: %w", name, err)
 	}
-	port := func(attribute string) string { text, _ := read(dir, "ports/1", attribute); return text }
-	d.LinkLayer = LinkLayer(strings.ToLower(port("link_layer")))
-	d.State, d.PhysState = stateName(port("state")), physStateName(port("phys_state"))
-	d.LID, d.SMLID = hexNumber(port("lid")), hexNumber(port("sm_lid"))
-	d.PortGUID, _ = guidOfGID(port("gids/0"))
+	layer, _ := read(dir, "ports/1/link_layer")
+	gid, _ := read(dir, "ports/1/gids/0")
+	d.LinkLayer = LinkLayer(strings.ToLower(layer))
+	d.PortGUID, _ = guidOfGID(gid)
 	return d, nil
 }
+
+// rdmaPortGet is RDMA_NLDEV_CMD_PORT_GET (linux/rdma/rdma_netlink.h).
+const rdmaPortGet = 5
+
+// addPort asks for the first port's states and LIDs. In sysfs each of them is a file of its own, for which the driver
+// asks its card anew.
+func (h *Host) addPort(ns NS, index int, d *RDMADevice) error {
+	d.NS, d.Index = ns, index
+	req := nl.NewNetlinkRequest(nl.RDMA_NL_NLDEV<<nl.RDMA_NL_GET_CLIENT_SHIFT|rdmaPortGet, unix.NLM_F_ACK)
+	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_DEV_INDEX, nl.Uint32Attr(uint32(index))))
+	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_PORT_INDEX, nl.Uint32Attr(1)))
+	var answers [][]byte
+	err := h.in(ns, func() (err error) {
+		answers, err = req.Execute(unix.NETLINK_RDMA, 0)
+		return err
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return nil // it has no port, or left just now
+	}
+	if err != nil {
+		return fmt.Errorf("asking for the port of RDMA device %s: %w", d.Name, kernelError(err))
+	}
+	for _, m := range answers {
+		if err := eachAttribute(m, d.takePort); err != nil {
+			return fmt.Errorf("reading what the kernel says of the port of RDMA device %s: %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+// takePort reads one attribute of a port. The subnet's, the LIDs, are there on InfiniBand alone.
+func (d *RDMADevice) takePort(kind uint16, value []byte) error {
+	switch {
+	case kind == nl.RDMA_NLDEV_ATTR_LID && len(value) >= 4:
+		d.LID = int(nl.NativeEndian().Uint32(value))
+	case kind == nl.RDMA_NLDEV_ATTR_SM_LID && len(value) >= 4:
+		d.SMLID = int(nl.NativeEndian().Uint32(value))
+	case kind == nl.RDMA_NLDEV_ATTR_PORT_STATE && len(value) >= 1:
+		d.State = portStates[value[0]]
+	case kind == nl.RDMA_NLDEV_ATTR_PORT_PHYS_STATE && len(value) >= 1:
+		d.PhysState = physStates[value[0]]
+	}
+	return nil
+}
+
+// portStates are the names of enum ib_port_state, and physStates those that rdma(8) has for enum ib_port_phys_state (rdma/ib_verbs.h).
+var (
+	portStates = map[byte]string{0: "NOP", 1: "DOWN", 2: "INIT", 3: "ARMED", 4: "ACTIVE", 5: "ACTIVE_DEFER"}
+	physStates = map[byte]string{1: "SLEEP", 2: "POLLING", 3: "DISABLED", 4: "PORT_CONFIGURATION_TRAINING",
+		5: "LINK_UP", 6: "LINK_ERROR_RECOVER", 7: "PHY_TEST"}
+)
 
 // pciOf is the PCI function that a class device such as class/infiniband/mlx5_1 lies below, "" when none is
 // (software devices). Its link is read, not followed: below a mount that is attached nowhere, the path of a
@@ -156,30 +209,6 @@ func lastPCI(path string) string {
 		}
 	}
 	return ""
-}
-
-// stateName reads "4: ACTIVE" as "ACTIVE".
-func stateName(text string) string {
-	_, name, _ := strings.Cut(text, ": ")
-	return name
-}
-
-// physStateNames are rdma(8)'s names for sysfs's.
-var physStateNames = map[string]string{
-	"Sleep": "SLEEP", "Polling": "POLLING", "Disabled": "DISABLED", "PortConfigurationTraining": "PORT_CONFIGURATION_TRAINING",
-	"LinkUp": "LINK_UP", "LinkErrorRecovery": "LINK_ERROR_RECOVER", "Phy Test": "PHY_TEST",
-}
-
-// physStateName reads "5: LinkUp" as "LINK_UP".
-func physStateName(text string) string { return physStateNames[stateName(text)] }
-
-// hexNumber reads "0x1a", 0 when it is none.
-func hexNumber(text string) int {
-	n, err := strconv.ParseUint(strings.TrimPrefix(text, "0x"), 16, 32)
-	if err != nil {
-		return 0
-	}
-	return int(n)
 }
 
 // guidOfGID is the lower half of a GID such as "fe80:0000:0000:0000:e8eb:d303:0093:ae10".

@@ -223,7 +223,10 @@ func (h *Host) questionARP(l Link, target, source netip.Addr) (*question, error)
 	if !source.IsValid() {
 		source = netip.IPv4Unspecified()
 	}
-	broadcast, err := h.broadcastAddress(l)
+	_, broadcast, err := h.linkWithBroadcast(l.NS, l.Index)
+	if err == nil {
+		err = checkBroadcast(l, broadcast)
+	}
 	if err != nil {
 		return nil, err
 	}

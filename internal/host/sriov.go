@@ -133,16 +133,38 @@ func (h *Host) setVF(pf string, index int, what string, set func(netlink.Link) e
 	return nil
 }
 
+// VFState tells the link state of a VF as the PF's driver reports it; "" when it does not.
+func (h *Host) VFState(pf string, index int) (VFState, error) {
+	l, err := h.pfNetdev(pf, index)
+	if err != nil {
+		return "", err
+	}
+	infos, err := h.vfInfos(&Link{Index: l.Index, Name: l.Name})
+	return infos[index].state, err
+}
+
+// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h), for VFs since Linux 5.17: drivers ask the card for each VF's.
+const rtextFilterSkipStats = 1 << 3
+
 // vfInfos asks a PF's netdev what it reports of its VFs, by index. Without a netdev there is nothing to ask.
 func (h *Host) vfInfos(pf *Link) (map[int]vfInfo, error) {
 	if pf == nil {
 		return nil, nil
 	}
-	attrs, err := h.linkAttributes(NodeNS, pf.Index)
+	var list []byte
+	err := h.in(NodeNS, func() error {
+		req := linkRequest(unix.NLM_F_ACK, pf.Index)
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF|rtextFilterSkipStats)))
+		answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		if err == nil && len(answers) > 0 {
+			list, err = linkAttribute(answers[0], unix.IFLA_VFINFO_LIST)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("asking %s about its virtual functions: %w", pf.Name, err)
+		return nil, fmt.Errorf("asking %s about its virtual functions: %w", pf.Name, kernelError(err))
 	}
-	infos, err := parseVFInfoList(attrs[unix.IFLA_VFINFO_LIST])
+	infos, err := parseVFInfoList(list)
 	if err != nil {
 		return nil, fmt.Errorf("reading what %s reports of its virtual functions: %w", pf.Name, err)
 	}

@@ -94,6 +94,17 @@ type VF struct {
 	Uverbs, Umad string
 }
 
+// VFDevices is what the kernel has made of a virtual function, by what the node's own namespace shows, without a question to its card.
+type VFDevices struct {
+	PF     string // PCI address
+	Index  int    // 0-based, as in virtfnN
+	Driver string // "" when unbound
+	Link   *Link  // nil when its netdev is not in the node's namespace
+	RDMA   string // name of its RDMA device; "" when that is not in the node's namespace
+	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever the RDMA device is.
+	Uverbs, Umad string
+}
+
 // Link is a network interface.
 type Link struct {
 	NS           NS

@@ -1,6 +1,7 @@
 package nodestate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,22 +152,12 @@ func (r *reconciler) apply(ctx context.Context, state *v1.SriovNetworkNodeState,
 
 // onLink runs a call on the netdev of a change's function.
 func (r *reconciler) onLink(c sriov.Change, do func(index int) error) error {
-	link := (*host.Link)(nil)
-	if c.VF == "" {
-		pf, err := r.Kernel.PF(c.PF)
-		if err != nil {
-			return err
-		}
-		link = pf.Link
-	} else {
-		vf, err := r.Kernel.VF(c.VF)
-		if err != nil {
-			return err
-		}
-		link = vf.Link
-	}
-	if link == nil {
+	link, err := r.Kernel.LinkByPCI(host.NodeNS, cmp.Or(c.VF, c.PF))
+	if errors.Is(err, host.ErrNotFound) {
 		return fmt.Errorf("its netdev is not in the node's namespace any more: %w", host.ErrNotFound)
+	}
+	if err != nil {
+		return err
 	}
 	return do(link.Index)
 }

@@ -37,13 +37,12 @@ import (
 // Kernel is what the package asks of the node.
 type Kernel interface {
 	PFs() ([]host.PF, error)
-	PF(pci string) (host.PF, error)
-	VF(pci string) (host.VF, error)
 	SetNumVFs(pf string, n int) error
 	SetVFGUID(pf string, index int, guid ib.GUID) error
 	SetVFState(pf string, index int, state host.VFState) error
 	BindVF(pci string) error
 	UnbindVF(pci string) error
+	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
 	VerbsNumbers() ([]int, error)

@@ -9,7 +9,9 @@ import (
 // observed is what the node shows of the VF before anything is changed.
 type observed struct {
 	mode host.RDMAMode
-	vf   host.VF
+	vf   host.VFDevices
+	// state is the VF's link state, when that is to be set.
+	state host.VFState
 	// given is the name of the verbs device that the device plugin put into the container, such as "uverbs3".
 	given string
 	// givenUmad is the same of the management device; "" when none was given.
@@ -48,22 +50,20 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
-	if err := atHome(o, isolate); err != nil {
+	if err := atHome(req.pci, o.vf, isolate); err != nil {
 		return plan{}, err
 	}
-	if err := checkGUID(req, o.vf); err != nil {
+	if err := checkGUID(req, *o.vf.Link); err != nil {
 		return plan{}, err
 	}
-	p := plan{state: state{PCI: o.vf.PCI, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
+	p := plan{state: state{PCI: req.pci, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
 		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}, uverbs: o.given, umad: o.givenUmad}
-	if req.linkState != "" && req.linkState != o.vf.State {
-		p.setState, p.state.VFState = req.linkState, o.vf.State
+	if req.linkState != "" && req.linkState != o.state {
+		p.setState, p.state.VFState = req.linkState, o.state
 	}
-	if o.vf.RDMA != nil {
-		p.state.Device = o.vf.RDMA.Name
-	}
+	p.state.Device = o.vf.RDMA
 	if isolate {
-		p.state.RDMA = o.vf.RDMA.Name
+		p.state.RDMA = o.vf.RDMA
 	}
 	return p, nil
 }
@@ -83,41 +83,40 @@ func isolation(req request, o observed) (bool, error) {
 }
 
 // atHome: what is to be moved must be in the node's namespace.
-func atHome(o observed, isolate bool) error {
-	vf := o.vf
+func atHome(pci string, vf host.VFDevices, isolate bool) error {
 	switch {
 	case vf.Driver == "":
-		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "VF %s has no driver", vf.PCI)
+		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "VF %s has no driver", pci)
 	case vf.Driver == "vfio-pci":
-		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "VF %s is bound to vfio-pci and has no network interface", vf.PCI)
+		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "VF %s is bound to vfio-pci and has no network interface", pci)
 	case vf.Link == nil:
 		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
-			"the network interface of VF %s is not in the node's namespace; another pod may still have it", vf.PCI)
-	case isolate && vf.RDMA == nil:
+			"the network interface of VF %s is not in the node's namespace; another pod may still have it", pci)
+	case isolate && vf.RDMA == "":
 		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
-			"the RDMA device of VF %s is not in the node's namespace; another pod may still have it", vf.PCI)
+			"the RDMA device of VF %s is not in the node's namespace; another pod may still have it", pci)
 	}
 	return nil
 }
 
 // checkGUID: a VF has its GUID for good, from the agent, before it is bound. Another one would need the driver unbound and
 // bound again, in the middle of a pod's start, and is refused.
-func checkGUID(req request, vf host.VF) error {
-	if vf.Link.LinkLayer != host.InfiniBand {
-		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "VF %s is %s, not InfiniBand", vf.PCI, vf.Link.LinkLayer)
+func checkGUID(req request, link host.Link) error {
+	if link.LinkLayer != host.InfiniBand {
+		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "VF %s is %s, not InfiniBand", req.pci, link.LinkLayer)
 	}
-	guid, err := ib.LinkAddrGUID(vf.Link.HardwareAddr)
+	guid, err := ib.LinkAddrGUID(link.HardwareAddr)
 	if err != nil {
-		return cni.Errorf(cni.CodeFailed, "", "VF %s: %w", vf.PCI, err)
+		return cni.Errorf(cni.CodeFailed, "", "VF %s: %w", req.pci, err)
 	}
 	if !guid.Valid() {
 		return cni.Errorf(cni.CodeFailed, "the agent gives every VF its GUID when it makes the VF: see the conditions of this node's SriovNetworkNodeState "+
 			"(kubectl get sriovnetworknodestates -A) and whether a policy selects its card",
-			"VF %s has no GUID (%s)", vf.PCI, guid)
+			"VF %s has no GUID (%s)", req.pci, guid)
 	}
 	if !req.guid.IsZero() && req.guid != guid {
 		return cni.Errorf(cni.CodeInvalidConfig, "remove the GUID from the pod's annotation; the GUIDs of a node's VFs are in its SriovNetworkNodeState",
-			"GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", req.guid, vf.PCI, guid)
+			"GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", req.guid, req.pci, guid)
 	}
 	return nil
 }

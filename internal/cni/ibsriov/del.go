@@ -90,7 +90,7 @@ func (p *Plugin) waitHome(ctx context.Context, st state) (host.Link, error) {
 		if err == nil || !errors.Is(err, host.ErrNotFound) {
 			return link, err
 		}
-		vf, err := p.Kernel.VF(st.PCI)
+		vf, err := p.Kernel.VFDevices(st.PCI)
 		if errors.Is(err, host.ErrNotFound) || err == nil && vf.Driver == "" {
 			return host.Link{}, nil
 		}

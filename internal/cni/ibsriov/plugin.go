@@ -31,8 +31,8 @@ const Type = "ib-sriov"
 
 // Kernel is what the plugin needs of the node.
 type Kernel interface {
-	VF(pci string) (host.VF, error)
-	VFVerbs(pci string) (uverbs, umad string, err error)
+	VFDevices(pci string) (host.VFDevices, error)
+	VFState(pf string, index int) (host.VFState, error)
 	SetVFState(pf string, index int, state host.VFState) error
 	RDMAMode() (host.RDMAMode, error)
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
@@ -94,33 +94,38 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 
 func (p *Plugin) gatherAndDecide(r *cni.Request, req request) (plan, error) {
 	defer r.Phases.Start(cni.PhaseGather)()
-	o, err := p.observe(r, req.pci)
+	o, err := p.observe(r, req)
 	if err != nil {
 		return plan{}, err
 	}
 	return decide(r, req, o)
 }
 
-func (p *Plugin) observe(r *cni.Request, pci string) (observed, error) {
+func (p *Plugin) observe(r *cni.Request, req request) (observed, error) {
 	mode, err := p.Kernel.RDMAMode()
 	if err != nil {
 		return observed{}, fmt.Errorf("read the mode of the RDMA subsystem: %w", err)
 	}
-	vf, err := p.Kernel.VF(pci)
+	vf, err := p.Kernel.VFDevices(req.pci)
 	if errors.Is(err, host.ErrNotFound) {
 		return observed{}, cni.Errorf(cni.CodeInvalidConfig, "see which VFs exist in this node's SriovNetworkNodeState",
-			"deviceID %s is not a virtual function of this node", pci)
+			"deviceID %s is not a virtual function of this node", req.pci)
 	}
 	if err != nil {
-		return observed{}, fmt.Errorf("read VF %s: %w", pci, err)
+		return observed{}, fmt.Errorf("read VF %s: %w", req.pci, err)
 	}
 	o := observed{mode: mode, vf: vf, given: vf.Uverbs}
+	if req.linkState != "" {
+		if o.state, err = p.Kernel.VFState(vf.PF, vf.Index); err != nil {
+			return observed{}, fmt.Errorf("read the link state of VF %s: %w", req.pci, err)
+		}
+	}
 	if p.Given == nil || r.Pod.UID == "" { // without a pod the kubelet gave nothing
 		return o, nil
 	}
-	verbs, umad, err := p.Given(pci)
+	verbs, umad, err := p.Given(req.pci)
 	if err != nil {
-		return observed{}, fmt.Errorf("look up the devices that came with VF %s: %w", pci, err)
+		return observed{}, fmt.Errorf("look up the devices that came with VF %s: %w", req.pci, err)
 	}
 	if verbs != "" {
 		o.given, o.givenUmad = verbs, umad
@@ -169,11 +174,11 @@ func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 			return fmt.Errorf("move RDMA device %s of VF %s into the pod: %w", st.RDMA, st.PCI, err)
 		}
 	}
-	uverbs, umad, err := p.Kernel.VFVerbs(st.PCI)
+	now, err := p.Kernel.VFDevices(st.PCI)
 	if err != nil {
 		return fmt.Errorf("look at the verbs devices of VF %s again: %w", st.PCI, err)
 	}
-	for _, device := range []struct{ given, has string }{{plan.uverbs, uverbs}, {plan.umad, umad}} {
+	for _, device := range []struct{ given, has string }{{plan.uverbs, now.Uverbs}, {plan.umad, now.Umad}} {
 		if device.given != "" && device.has != device.given {
 			return cni.Errorf(cni.CodeFailed, "delete the pod, so that the device plugin gives it the right device",
 				"the container was given /dev/infiniband/%s, and VF %s now has %s", device.given, st.PCI, device.has)

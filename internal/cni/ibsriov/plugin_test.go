@@ -112,9 +112,9 @@ type parsed struct {
 func TestDecide(t *testing.T) {
 	guid := ib.GUIDFromUint64(0x0200000000000001)
 	addr := append(make([]byte, 12), guid[:]...)
-	home := host.VF{PCI: vf0, PF: hosttest.GuidePF, Index: 0, Driver: "mlx5_core", State: host.VFAuto, Uverbs: "uverbs1",
-		Link: &host.Link{Name: "ibs5f0v0", LinkLayer: host.InfiniBand, HardwareAddr: addr}, RDMA: &host.RDMADevice{Name: "mlx5_1"}}
-	with := func(change func(*host.VF)) host.VF {
+	home := host.VFDevices{PF: hosttest.GuidePF, Index: 0, Driver: "mlx5_core", Uverbs: "uverbs1",
+		Link: &host.Link{Name: "ibs5f0v0", LinkLayer: host.InfiniBand, HardwareAddr: addr}, RDMA: "mlx5_1"}
+	with := func(change func(*host.VFDevices)) host.VFDevices {
 		vf := home
 		change(&vf)
 		return vf
@@ -125,7 +125,7 @@ func TestDecide(t *testing.T) {
 		isolate *bool
 		link    host.VFState
 		guid    ib.GUID
-		vf      host.VF
+		vf      host.VFDevices
 		moves   string // RDMA device that goes along
 		sets    host.VFState
 		says    string
@@ -138,16 +138,16 @@ func TestDecide(t *testing.T) {
 		"link state as is":  {mode: host.RDMAShared, link: host.VFAuto, vf: home},
 		"own GUID asked":    {mode: host.RDMAShared, guid: guid, vf: home},
 		"other GUID asked":  {mode: host.RDMAShared, guid: ib.GUID{2, 7}, vf: home, says: "keeps its GUID for good"},
-		"no GUID":           {mode: host.RDMAShared, vf: with(func(v *host.VF) { l := *v.Link; l.HardwareAddr = make([]byte, 20); v.Link = &l }), says: "has no GUID"},
-		"Ethernet":          {mode: host.RDMAShared, vf: with(func(v *host.VF) { l := *v.Link; l.LinkLayer = host.Ethernet; v.Link = &l }), says: "not InfiniBand"},
-		"unbound":           {mode: host.RDMAShared, vf: with(func(v *host.VF) { v.Driver = "" }), says: "has no driver"},
-		"vfio":              {mode: host.RDMAShared, vf: with(func(v *host.VF) { v.Driver = "vfio-pci" }), says: "vfio-pci"},
-		"netdev elsewhere":  {mode: host.RDMAShared, vf: with(func(v *host.VF) { v.Link = nil }), says: "another pod"},
-		"device elsewhere":  {mode: host.RDMAExclusive, vf: with(func(v *host.VF) { v.RDMA = nil }), says: "another pod"},
-		"no device, shared": {mode: host.RDMAShared, vf: with(func(v *host.VF) { v.RDMA = nil })},
+		"no GUID":           {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { l := *v.Link; l.HardwareAddr = make([]byte, 20); v.Link = &l }), says: "has no GUID"},
+		"Ethernet":          {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { l := *v.Link; l.LinkLayer = host.Ethernet; v.Link = &l }), says: "not InfiniBand"},
+		"unbound":           {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "" }), says: "has no driver"},
+		"vfio":              {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "vfio-pci" }), says: "vfio-pci"},
+		"netdev elsewhere":  {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Link = nil }), says: "another pod"},
+		"device elsewhere":  {mode: host.RDMAExclusive, vf: with(func(v *host.VFDevices) { v.RDMA = "" }), says: "another pod"},
+		"no device, shared": {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.RDMA = "" })},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := decide(call(`{}`), request{pci: vf0, linkState: test.link, isolate: test.isolate, guid: test.guid}, observed{mode: test.mode, vf: test.vf, given: "uverbs1"})
+			got, err := decide(call(`{}`), request{pci: vf0, linkState: test.link, isolate: test.isolate, guid: test.guid}, observed{mode: test.mode, vf: test.vf, state: host.VFAuto, given: "uverbs1"})
 			if test.says != "" {
 				if err == nil || !strings.Contains(err.Error(), test.says) {
 					t.Errorf("err = %v, want %q", err, test.says)

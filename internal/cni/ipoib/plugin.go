@@ -35,7 +35,7 @@ const kind = "ipoib"
 type Kernel interface {
 	Links(ns host.NS) ([]host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)
-	VF(pci string) (host.VF, error)
+	VFDevices(pci string) (host.VFDevices, error)
 	AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error)
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
@@ -136,7 +136,7 @@ func (p *Plugin) candidates() string {
 	}
 	var names []string
 	for _, l := range links {
-		if _, err := p.Kernel.VF(l.PCI); l.Kind == kind && l.Parent == 0 && err != nil {
+		if _, err := p.Kernel.VFDevices(l.PCI); l.Kind == kind && l.Parent == 0 && err != nil {
 			names = append(names, strings.Join(append([]string{l.Name}, l.AltNames...), "="))
 		}
 	}

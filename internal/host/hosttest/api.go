@@ -24,8 +24,10 @@ type API interface {
 	PF(pci string) (host.PF, error)
 	// VF returns one by its own PCI address; ErrNotFound when it is not a virtual function.
 	VF(pci string) (host.VF, error)
-	// VFVerbs returns VF's Uverbs and Umad alone, which costs little.
-	VFVerbs(pci string) (uverbs, umad string, err error)
+	// VFDevices returns where the devices of a VF are, which costs little; ErrNotFound when it is not a virtual function.
+	VFDevices(pci string) (host.VFDevices, error)
+	// VFState tells the link state of a VF as VF has it, "" when the driver does not report it.
+	VFState(pf string, index int) (host.VFState, error)
 	// SetNumVFs makes n VFs with driver autoprobe off, so that none is bound. A change between two non-zero
 	// numbers goes through 0 and destroys all VFs; callers decide whether that is allowed.
 	SetNumVFs(pf string, n int) error

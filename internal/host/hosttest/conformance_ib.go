@@ -57,6 +57,8 @@ func testPF(t *testing.T, h API, env Env) {
 	}
 	_, err = h.VF(env.IBPF)
 	is(t, "a PF as a VF", err, host.ErrNotFound)
+	_, err = h.VFDevices(env.IBPF)
+	is(t, "the devices of a PF as those of a VF", err, host.ErrNotFound)
 }
 
 func testNumVFs(t *testing.T, h API, env Env) {
@@ -77,12 +79,15 @@ func testNumVFs(t *testing.T, h API, env Env) {
 		if got, err := h.VF(vf.PCI); err != nil || got.Index != i || got.PF != env.IBPF {
 			t.Errorf("VF(%s) = %+v, %v", vf.PCI, got, err)
 		}
+		sameDevices(t, h, vf)
 		_, err := h.PF(vf.PCI)
 		is(t, "a VF as a PF", err, host.ErrNotFound)
 	}
 	is(t, "one VF too many", h.SetNumVFs(env.IBPF, pf.TotalVFs+1), host.ErrUnsupported)
 	is(t, "the GUID of a VF that is not there", h.SetVFGUID(env.IBPF, 3, GuidePFGUID), host.ErrNotFound)
 	is(t, "the state of a VF that is not there", h.SetVFState(env.IBPF, 3, host.VFEnable), host.ErrNotFound)
+	_, err = h.VFState(env.IBPF, 3)
+	is(t, "asking for the state of a VF that is not there", err, host.ErrNotFound)
 	is(t, "a PF bound as a VF", h.BindVF(env.IBPF), host.ErrNotFound)
 	ok(t, h.SetNumVFs(env.IBPF, 0))
 	if pf, err = h.PF(env.IBPF); err != nil || pf.NumVFs != 0 || len(pf.VFs) != 0 {
@@ -104,6 +109,7 @@ func testVFGUID(t *testing.T, h API, env Env) {
 		if vf.RDMA.NodeGUID != want || vf.RDMA.PortGUID != want || vf.RDMA.PCI != vf.PCI || vf.Link.PCI != vf.PCI {
 			t.Errorf("its devices: %+v, %+v", vf.RDMA, vf.Link)
 		}
+		sameDevices(t, h, vf)
 	}
 	other := ib.VFGUID(pf.RDMA.PortGUID, 77)
 	ok(t, h.SetVFGUID(env.IBPF, 0, other))
@@ -139,6 +145,9 @@ func testVFState(t *testing.T, h API, env Env) {
 			ok(t, err)
 			return vf.State == c.state && vf.RDMA != nil && vf.RDMA.State == c.port
 		})
+		if state, err := h.VFState(env.IBPF, 0); err != nil || state != c.state {
+			t.Errorf("VFState = %q, %v; want %q", state, err, c.state)
+		}
 	}
 }
 
@@ -212,9 +221,7 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" || now.PortGUID != vf.PortGUID {
 		t.Errorf("a virtual function in a pod, seen from the node: %+v", now)
 	}
-	if uverbs, umad, err := h.VFVerbs(vf.PCI); err != nil || uverbs != now.Uverbs || umad != now.Umad {
-		t.Errorf("its verbs devices: %s, %s, %v; want %s and %s", uverbs, umad, err, now.Uverbs, now.Umad)
-	}
+	sameDevices(t, h, now)
 	if o, err := h.VF(other.PCI); err != nil || o.Link == nil || o.RDMA == nil || o.Uverbs == now.Uverbs {
 		t.Errorf("the other one: %+v, %v", o, err)
 	}
@@ -234,6 +241,26 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	}
 	if now, err = h.VF(vf.PCI); err != nil || now.Link == nil || now.RDMA == nil || now.RDMA.Name != vf.RDMA.Name {
 		t.Errorf("home again: %+v, %v", now, err)
+	}
+	sameDevices(t, h, now)
+}
+
+// sameDevices checks that VFDevices and VFState tell the same as VF.
+func sameDevices(t *testing.T, h API, vf host.VF) {
+	t.Helper()
+	d, err := h.VFDevices(vf.PCI)
+	ok(t, err)
+	if d.PF != vf.PF || d.Index != vf.Index || d.Driver != vf.Driver || d.Uverbs != vf.Uverbs || d.Umad != vf.Umad {
+		t.Errorf("devices of a virtual function: %+v; want those of %+v", d, vf)
+	}
+	if (d.Link == nil) != (vf.Link == nil) || d.Link != nil && (d.Link.Index != vf.Link.Index || d.Link.Name != vf.Link.Name || d.Link.PCI != vf.PCI) {
+		t.Errorf("netdev of a virtual function: %+v; want %+v", d.Link, vf.Link)
+	}
+	if (d.RDMA == "") != (vf.RDMA == nil) || vf.RDMA != nil && d.RDMA != vf.RDMA.Name {
+		t.Errorf("RDMA device of a virtual function: %q; want %+v", d.RDMA, vf.RDMA)
+	}
+	if state, err := h.VFState(vf.PF, vf.Index); err != nil || state != vf.State {
+		t.Errorf("link state of a virtual function: %q, %v; want %q", state, err, vf.State)
 	}
 }
 

@@ -170,10 +170,30 @@ func (f *Fake) VF(pci string) (host.VF, error) {
 	return f.viewVF(fn), nil
 }
 
-// VFVerbs implements API.
-func (f *Fake) VFVerbs(pci string) (uverbs, umad string, err error) {
+// VFDevices implements API.
+func (f *Fake) VFDevices(pci string) (host.VFDevices, error) {
 	vf, err := f.VF(pci)
-	return vf.Uverbs, vf.Umad, err
+	d := host.VFDevices{PF: vf.PF, Index: vf.Index, Driver: vf.Driver, Link: vf.Link, Uverbs: vf.Uverbs, Umad: vf.Umad}
+	if vf.RDMA != nil {
+		d.RDMA = vf.RDMA.Name
+	}
+	return d, err
+}
+
+// VFState implements API.
+func (f *Fake) VFState(pf string, index int) (host.VFState, error) {
+	p, err := f.PF(pf)
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(p.VFs, func(vf host.VF) bool { return vf.Index == index })
+	switch {
+	case i < 0:
+		return "", fmt.Errorf("%s has no virtual function %d: %w", pf, index, host.ErrNotFound)
+	case p.Link == nil:
+		return "", fmt.Errorf("the netdev of %s is not on the node: %w", pf, host.ErrNotFound)
+	}
+	return p.VFs[i].State, nil
 }
 
 func (f *Fake) viewPF(fn *function) host.PF {
