@@ -66,6 +66,7 @@ const turn = 3
 
 // quiet is the time before each round of calls: pods of one round are not to pay for the agent's work after the last one, and after
 // the bare steps, which let it stand still. It waits a second or two before it looks at the cards, and the look takes a second here.
+// The bare steps get as much, so that neither finds the machine warmer than the other.
 const quiet = 4 * time.Second
 
 // Limits.
@@ -244,7 +245,7 @@ func (r runner) measure(ctx context.Context, attach, bare, name string, c *Case)
 
 // bareTurn adds some rounds of the bare steps to a case.
 func (r runner) bareTurn(ctx context.Context, program string, c *Case) error {
-	samples, err := r.steps(ctx, program, fmt.Sprintf("-n %d -steps%s", turn, inAgentsPlace))
+	samples, err := r.steps(ctx, program, fmt.Sprintf("-n %d -steps -series %s -quiet %s%s", turn, strings.Join(c.series(), ","), quiet, inAgentsPlace))
 	if err != nil {
 		return err
 	}
@@ -257,6 +258,13 @@ func (r runner) bareTurn(ctx context.Context, program string, c *Case) error {
 		c.Bare = append(c.Bare, s)
 	}
 	return nil
+}
+
+// series are the kinds of its networks.
+func (c *Case) series() []string {
+	kinds := slices.Clone(c.Networks)
+	slices.Sort(kinds)
+	return slices.Compact(kinds)
 }
 
 func (c *Calls) append(more Calls) {

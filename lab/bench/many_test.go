@@ -153,9 +153,9 @@ func TestMany(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	want = []string{"100 pods: -at-once 10 -hold 'sleep 10; grep VmRSS /proc/4711/status'", "2 pods: -at-once 1", "2 pods: -at-once 1", "2 pods: -at-once 1",
-		"2 pods: -at-once 1", "10 pods: -at-once 10", "10 pods: -at-once 10", "10 pods: -at-once 10", "40 pods: -at-once 40", "40 pods: -at-once 40", "40 pods: -at-once 40",
-		"10 pods: -at-once 10", "10 pods: -at-once 10", "10 pods: -at-once 10", "2 pods: -at-once 1"}
+	want = []string{"100 pods: -at-once 10 -hold 'sleep 10; grep VmRSS /proc/4711/status'", "2 pods: -at-once 1 -quiet 4s", "2 pods: -at-once 1 -quiet 4s", "2 pods: -at-once 1 -quiet 4s",
+		"2 pods: -at-once 1 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "40 pods: -at-once 40 -quiet 4s", "40 pods: -at-once 40 -quiet 4s", "40 pods: -at-once 40 -quiet 4s",
+		"10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "2 pods: -at-once 1 -quiet 4s"}
 	if diff := cmp.Diff(want, l.batches); diff != "" {
 		t.Error(diff)
 	}

@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"spidernet.io/spiderpool/internal/host"
@@ -94,7 +95,9 @@ func (b *bench) measure(series string, round int, verb string, steps []step) err
 type options struct {
 	rounds           int
 	steps            bool
+	only             string // series
 	instead          int
+	quiet            time.Duration
 	pf, shim, ledger string
 	make             string // cards
 	vfs              int
@@ -104,7 +107,9 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 20, "rounds of each series")
 	flag.BoolVar(&o.steps, "steps", false, "measure the steps of attachments alone: not the shim, the disk and single reads")
+	flag.StringVar(&o.only, "series", "ib-sriov,ipoib", "whose steps, separated by commas")
 	flag.IntVar(&o.instead, "instead", 0, "process in whose place these steps are measured: with its share of the processor, and while it stands still")
+	flag.DurationVar(&o.quiet, "quiet", 0, "how long nothing is done before each round of these steps")
 	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
@@ -162,23 +167,41 @@ func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 			return err
 		}
 	}
+	known := map[string]func(target, int) error{"ib-sriov": b.virtualFunction, "ipoib": b.child}
+	var wanted []func(round int) error
+	for name := range strings.SplitSeq(o.only, ",") {
+		one, ok := known[name]
+		if !ok {
+			return fmt.Errorf("-series has %q: want ib-sriov or ipoib", name)
+		}
+		wanted = append(wanted, func(round int) error { return o.inPlace(ctx, func() error { return one(t, round) }) })
+	}
+	return b.all(ctx, o.rounds, wanted)
+}
+
+// inPlace does something after the quiet time, in place of another process.
+func (o options) inPlace(ctx context.Context, do func() error) (err error) {
+	select {
+	case <-ctx.Done():
+		return errInterrupted
+	case <-time.After(o.quiet):
+	}
 	back, err := takePlace(o.instead)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, back()) }()
-	return b.all(ctx, o.rounds, []func(round int) error{
-		func(round int) error { return b.virtualFunction(t, round) },
-		func(round int) error { return b.child(t, round) },
-	})
+	return do()
 }
+
+var errInterrupted = errors.New("interrupted; what was used has been given back")
 
 // all runs series, one after another.
 func (b *bench) all(ctx context.Context, rounds int, series []func(round int) error) error {
 	for _, one := range series {
 		for round := range rounds {
 			if ctx.Err() != nil {
-				return errors.New("interrupted; what was used has been given back")
+				return errInterrupted
 			}
 			if err := one(round); err != nil {
 				return err
