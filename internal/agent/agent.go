@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -80,6 +82,7 @@ type Options struct {
 
 // Run runs the process until ctx ends; then it returns nil. Running pods are not touched by its end.
 func Run(ctx context.Context, o Options) error {
+	raiseProcs()
 	book, damage, err := ledger.Open(o.Ledger)
 	if err != nil {
 		return fmt.Errorf("opening the node's records: %w", err)
@@ -101,6 +104,17 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	return a.run(ctx)
+}
+
+// leastProcs is how many goroutines may run at once, on however small a node. An attachment consists of system calls that sleep; when one
+// returns and all processors of the runtime are taken by the agent's other work, it waits for them: a tenth of its time where there
+// is but one.
+const leastProcs = 4
+
+func raiseProcs() {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastProcs {
+		runtime.GOMAXPROCS(leastProcs)
+	}
 }
 
 // run lets the socket answer before the manager's caches are filled: a call that needs none, such as DEL, need not wait for the API server.
