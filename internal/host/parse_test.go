@@ -100,6 +100,42 @@ func FuzzSysfsTexts(f *testing.F) {
 	})
 }
 
+// portAnswer builds what the kernel says of a port.
+func portAnswer(state, phys byte, lid, smLID uint32) []byte {
+	var b []byte
+	for kind, value := range map[int][]byte{
+		nl.RDMA_NLDEV_ATTR_DEV_NAME: nl.ZeroTerminated("mlx5_0"), nl.RDMA_NLDEV_ATTR_LID: nl.Uint32Attr(lid), nl.RDMA_NLDEV_ATTR_SM_LID: nl.Uint32Attr(smLID),
+		nl.RDMA_NLDEV_ATTR_PORT_STATE: nl.Uint8Attr(state), nl.RDMA_NLDEV_ATTR_PORT_PHYS_STATE: nl.Uint8Attr(phys),
+	} {
+		b = append(b, nl.NewRtAttr(kind, value).Serialize()...)
+	}
+	return b
+}
+
+func TestPort(t *testing.T) {
+	for want, answer := range map[RDMADevice][]byte{
+		{State: "ACTIVE", PhysState: "LINK_UP", LID: 0x1a, SMLID: 1}: portAnswer(4, 5, 0x1a, 1),
+		{State: "DOWN", PhysState: "POLLING"}:                        portAnswer(1, 2, 0, 0),
+		{}:                                                           portAnswer(77, 77, 0, 0), // what we do not know has no name
+	} {
+		var got RDMADevice
+		if err := eachAttribute(answer, got.takePort); err != nil || got != want {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+	}
+}
+
+func FuzzPort(f *testing.F) {
+	f.Add(portAnswer(4, 5, 0x1a, 1))
+	f.Add([]byte{5, 0, 9, 0, 1, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var d RDMADevice
+		if err := eachAttribute(data, d.takePort); err == nil && d.LID < 0 {
+			t.Errorf("%+v", d)
+		}
+	})
+}
+
 // vfInfoList builds IFLA_VFINFO_LIST as the kernel does for one VF.
 func vfInfoList(vf uint32, guid ib.GUID, state uint32) []byte {
 	order := nl.NativeEndian()

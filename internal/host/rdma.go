@@ -82,7 +82,8 @@ func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, err
 			}
 			d, err := sys.readRDMA(l.Attrs.Name)
 			if err == nil {
-				err = h.addPort(ns, int(l.Attrs.Index), &d)
+				d.NS, d.Index = ns, int(l.Attrs.Index)
+				err = h.addPort(&d)
 			}
 			if errors.Is(err, ErrNotFound) {
 				continue // it left since the list was made
@@ -144,13 +145,12 @@ const rdmaPortGet = 5
 
 // addPort asks for the first port's states and LIDs. In sysfs each of them is a file of its own, for which the driver
 // asks its card anew.
-func (h *Host) addPort(ns NS, index int, d *RDMADevice) error {
-	d.NS, d.Index = ns, index
+func (h *Host) addPort(d *RDMADevice) error {
 	req := nl.NewNetlinkRequest(nl.RDMA_NL_NLDEV<<nl.RDMA_NL_GET_CLIENT_SHIFT|rdmaPortGet, unix.NLM_F_ACK)
-	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_DEV_INDEX, nl.Uint32Attr(uint32(index))))
+	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_DEV_INDEX, nl.Uint32Attr(uint32(d.Index))))
 	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_PORT_INDEX, nl.Uint32Attr(1)))
 	var answers [][]byte
-	err := h.in(ns, func() (err error) {
+	err := h.in(d.NS, func() (err error) {
 		answers, err = req.Execute(unix.NETLINK_RDMA, 0)
 		return err
 	})
@@ -161,7 +161,7 @@ func (h *Host) addPort(ns NS, index int, d *RDMADevice) error {
 		return fmt.Errorf("asking for the port of RDMA device %s: %w", d.Name, kernelError(err))
 	}
 	for _, m := range answers {
-		if err := eachAttribute(m, d.takePort); err != nil {
+		if err := eachAttribute(m, d.takePort); err != nil { // there is no header before them
 			return fmt.Errorf("reading what the kernel says of the port of RDMA device %s: %w", d.Name, err)
 		}
 	}
