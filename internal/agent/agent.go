@@ -106,10 +106,10 @@ func Run(ctx context.Context, o Options) error {
 	return a.run(ctx)
 }
 
-// leastProcs is how many goroutines may run at once, on however small a node. An attachment consists of system calls that sleep; when one
-// returns and all processors of the runtime are taken by the agent's other work, it waits for them: a tenth of its time where there
-// is but one.
-const leastProcs = 4
+// leastProcs is how many goroutines may run at once on a node with one processor, too: as many as the chart's limit of one processor gives
+// on any other. An attachment consists of system calls that sleep; when one returns and the agent's other work has the runtime's only
+// processor, it waits for it, a tenth of its time.
+const leastProcs = 2
 
 func raiseProcs() {
 	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < leastProcs {

@@ -26,7 +26,7 @@ import (
 
 // Kernel is what the package asks of the node.
 type Kernel interface {
-	// VF returns host.ErrNotFound when the address is no virtual function.
+	// VFDevices returns host.ErrNotFound when the address is no virtual function.
 	VFDevices(pci string) (host.VFDevices, error)
 }
 

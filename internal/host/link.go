@@ -209,37 +209,43 @@ func (h *Host) LinkByIndex(ns NS, index int) (Link, error) {
 
 // LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.
 func (h *Host) LinkByPCI(ns NS, pci string) (Link, error) {
-	links, err := h.linksBelow(ns, pci)
+	missing := fmt.Errorf("link of PCI function %s in %s: %w", pci, ns.where(), ErrNotFound)
+	if ns == NodeNS && checkPCI(pci) == nil {
+		links, err := h.linksBelow(pci)
+		if err == nil && len(links) == 0 {
+			return Link{}, missing
+		}
+		if l, ok := h.sys().byPCI(links, pci); ok && err == nil {
+			return l.Link, nil
+		}
+		// One was renamed between two looks, or left: the list of all is one look.
+	}
+	links, err := h.rawLinks(ns)
 	if err != nil {
 		return Link{}, err
 	}
 	if l, ok := h.sys().byPCI(links, pci); ok {
 		return l.Link, nil
 	}
-	return Link{}, fmt.Errorf("link of PCI function %s in %s: %w", pci, ns.where(), ErrNotFound)
+	return Link{}, missing
 }
 
-// linksBelow are links among which that of the function is if it is in the namespace. Sysfs names those of the node's own, which may have
-// hundreds; a pod has few.
-func (h *Host) linksBelow(ns NS, pci string) ([]rawLink, error) {
-	if ns != NodeNS || checkPCI(pci) != nil {
-		return h.rawLinks(ns)
-	}
+// linksBelow are the links below a PCI function in the node's namespace, in order of index, of which sysfs knows the names. A node may have
+// hundreds of others.
+func (h *Host) linksBelow(pci string) ([]rawLink, error) {
 	names, err := entries(h.sys().device(pci), "net")
 	if err != nil {
 		return nil, fmt.Errorf("listing the links of PCI function %s: %w", pci, err)
 	}
 	var links []rawLink
 	for _, name := range names {
-		l, _, err := h.askLink(ns, 0, name)
-		if errors.Is(err, ErrNotFound) {
-			return h.rawLinks(ns) // it was renamed just now, or left
-		}
+		l, _, err := h.askLink(NodeNS, 0, name)
 		if err != nil {
 			return nil, err
 		}
 		links = append(links, l)
 	}
+	slices.SortFunc(links, func(a, b rawLink) int { return a.Index - b.Index })
 	return links, nil
 }
 

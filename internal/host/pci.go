@@ -270,21 +270,22 @@ func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 }
 
 // VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. VF costs far more: the PF's driver asks the
-// card about all of its virtual functions.
-func (h *Host) VFDevices(pci string) (VFDevices, error) {
-	pf, index, err := h.findVF(pci)
-	if err != nil {
+// card about all of its virtual functions. The netdev comes first, since it is the last to be made when an RDMA device comes home.
+func (h *Host) VFDevices(pci string) (d VFDevices, err error) {
+	if d.PF, d.Index, err = h.findVF(pci); err != nil {
+		return VFDevices{}, err
+	}
+	link, err := h.LinkByPCI(NodeNS, pci)
+	switch {
+	case err == nil:
+		d.Link = &link
+	case !errors.Is(err, ErrNotFound):
 		return VFDevices{}, err
 	}
 	dir := h.sys().device(pci)
-	d := VFDevices{PF: pf, Index: index, Driver: linkBase(dir, "driver"), RDMA: firstWith("", dir, "infiniband")}
+	d.Driver, d.RDMA = linkBase(dir, "driver"), firstWith("", dir, "infiniband")
 	d.Uverbs, d.Umad = h.sys().verbs(pci)
-	link, err := h.LinkByPCI(NodeNS, pci)
-	if errors.Is(err, ErrNotFound) {
-		return d, nil
-	}
-	d.Link = &link
-	return d, err
+	return d, nil
 }
 
 // verbs are the names of a function's devices under /dev/infiniband, "" where there is none.
@@ -384,14 +385,28 @@ func (h *Host) findVF(pci string) (pf string, index int, err error) {
 	if pf = linkBase(h.sys().device(pci), "physfn"); pf == "" {
 		return "", 0, fmt.Errorf("%s is not a virtual function (no physfn in sysfs): %w", pci, ErrNotFound)
 	}
+	// A PF may have a hundred of them, and lists them without gaps unless single ones were taken away.
 	for ; ; index++ {
 		switch linkBase(h.sys().device(pf), fmt.Sprintf("virtfn%d", index)) {
 		case pci:
 			return pf, index, nil
 		case "":
-			return "", 0, fmt.Errorf("%s is not among the virtual functions of %s: %w", pci, pf, ErrNotFound)
+			return h.findAmongAll(pf, pci)
 		}
 	}
+}
+
+func (h *Host) findAmongAll(pf, pci string) (string, int, error) {
+	addresses, err := h.sys().vfAddresses(pf)
+	if err != nil {
+		return "", 0, err
+	}
+	for i, a := range addresses {
+		if a == pci {
+			return pf, i, nil
+		}
+	}
+	return "", 0, fmt.Errorf("%s is not among the virtual functions of %s: %w", pci, pf, ErrNotFound)
 }
 
 // vfInfo is what a PF's driver reports of a VF.

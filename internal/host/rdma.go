@@ -144,7 +144,8 @@ func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 const rdmaPortGet = 5
 
 // addPort asks for the first port's states and LIDs. In sysfs each of them is a file of its own, for which the driver
-// asks its card anew.
+// asks its card anew. A card that does not answer, or a device without a port, leaves them unknown: it still is a device, which can be
+// moved, and other cards are not to suffer from it.
 func (h *Host) addPort(d *RDMADevice) error {
 	req := nl.NewNetlinkRequest(nl.RDMA_NL_NLDEV<<nl.RDMA_NL_GET_CLIENT_SHIFT|rdmaPortGet, unix.NLM_F_ACK)
 	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_DEV_INDEX, nl.Uint32Attr(uint32(d.Index))))
@@ -154,11 +155,8 @@ func (h *Host) addPort(d *RDMADevice) error {
 		answers, err = req.Execute(unix.NETLINK_RDMA, 0)
 		return err
 	})
-	if errors.Is(err, unix.EINVAL) {
-		return nil // it has no port, or left just now
-	}
-	if err != nil {
-		return fmt.Errorf("asking for the port of RDMA device %s: %w", d.Name, kernelError(err))
+	if errors.Is(err, ErrNSGone) {
+		return err
 	}
 	for _, m := range answers {
 		if err := eachAttribute(m, d.takePort); err != nil { // there is no header before them

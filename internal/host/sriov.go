@@ -143,7 +143,8 @@ func (h *Host) VFState(pf string, index int) (VFState, error) {
 	return infos[index].state, err
 }
 
-// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h), for VFs since Linux 5.17: drivers ask the card for each VF's.
+// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h): drivers ask the card for each VF's. Kernels that know it only
+// for links ignore it here.
 const rtextFilterSkipStats = 1 << 3
 
 // vfInfos asks a PF's netdev what it reports of its VFs, by index. Without a netdev there is nothing to ask.

@@ -122,6 +122,43 @@ func TestLeftoverPathIsNoNamespace(t *testing.T) {
 	}
 }
 
+// The number of a VF is in the name of its link, also where one before it was taken away; a netdev that sysfs still names and that has left
+// is none.
+func TestVFDevices(t *testing.T) {
+	h, pf := card(t, map[string]string{"sriov_numvfs": "2"}, 2)
+	vf := filepath.Join(filepath.Dir(pf), "0000:86:00.2")
+	for _, dir := range []string{"infiniband/mlx5_7", "net/gone0", "infiniband_verbs/uverbs3"} {
+		if err := os.MkdirAll(filepath.Join(vf, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := VFDevices{PF: "0000:86:00.0", Index: 1, RDMA: "mlx5_7", Uverbs: "uverbs3"}
+	for _, what := range []string{"without gaps", "without the first"} {
+		if got, err := h.VFDevices("0000:86:00.2"); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", what, got, err, want)
+		}
+		if err := os.RemoveAll(filepath.Join(pf, "virtfn0")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.VFDevices("0000:86:00.1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a function that its card does not list any more: %v", err)
+	}
+}
+
+// Without RDMA, or with a card that does not answer, a device has no port that is known; a namespace that has gone is another matter.
+func TestPortThatDoesNotAnswer(t *testing.T) {
+	h, _ := card(t, nil, 0)
+	d := RDMADevice{Index: 1 << 20, Name: "mlx5_7"}
+	if err := h.addPort(&d); err != nil || d.State != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	d.NS = NS(filepath.Join(t.TempDir(), "gone"))
+	if err := h.addPort(&d); !errors.Is(err, ErrNSGone) {
+		t.Errorf("in a namespace that has gone: %v", err)
+	}
+}
+
 // A fault on a thread of its own is the caller's, who may catch it; the thread is not used again.
 func TestFaultInNamespace(t *testing.T) {
 	h, err := New(Options{Root: t.TempDir(), NodeNS: "/proc/self/ns/net"})

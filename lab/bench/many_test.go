@@ -29,6 +29,7 @@ type manyLab struct {
 	modes   []string
 	timings []string
 	batches []string // what attachbench was called with, and how many pods
+	steps   []string // what hostbench was called with
 }
 
 var podName = regexp.MustCompile(`(?m)^  name: (\S+)\n  namespace: default$`)
@@ -77,6 +78,9 @@ func (l *manyLab) Feed(ctx context.Context, _, script string, in io.Reader) (str
 	err := l.note(script)
 	switch {
 	case strings.Contains(script, "hostbench -n"):
+		_, args, _ := strings.Cut(script, "hostbench ")
+		args, _, _ = strings.Cut(args, " -instead")
+		l.steps = append(l.steps, args)
 		return `[{"series":"shim","step":"start, socket, answer","ns":1}]`, err
 	case strings.Contains(script, "attachbench -at-once"):
 		out := l.attachbench(script, in)
@@ -158,6 +162,11 @@ func TestMany(t *testing.T) {
 		"10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "10 pods: -at-once 10 -quiet 4s", "2 pods: -at-once 1 -quiet 4s"}
 	if diff := cmp.Diff(want, l.batches); diff != "" {
 		t.Error(diff)
+	}
+	slices.Sort(l.steps)
+	want = []string{"-n 2", "-n 3 -steps -series ib-sriov -quiet 4s", "-n 3 -steps -series ib-sriov,ipoib -quiet 4s", "-n 3 -steps -series ipoib -quiet 4s"}
+	if diff := cmp.Diff(want, slices.Compact(l.steps)); diff != "" {
+		t.Errorf("bare steps: %s", diff)
 	}
 	if diff := cmp.Diff([]string{"shared", "exclusive"}, l.modes); diff != "" {
 		t.Errorf("modes: %s", diff)
