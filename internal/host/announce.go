@@ -15,13 +15,13 @@ import (
 // section 3) or an unsolicited neighbour advertisement (RFC 4861 section 7.2.6), once.
 // The link must be up. Hardware addresses of 20 octets are those of RFC 4391.
 func (h *Host) Announce(ns NS, index int, ip netip.Addr) error {
-	l, broadcast, err := h.linkWithBroadcast(ns, index)
+	l, answer, err := h.askLink(ns, index, "")
 	switch {
 	case err != nil:
 	case ip.Is4():
-		err = h.announceARP(l, broadcast, ip)
+		err = h.announceARP(l.Link, answer, ip)
 	default:
-		err = h.announceND(l, ip)
+		err = h.announceND(l.Link, ip)
 	}
 	if err != nil {
 		return fmt.Errorf("announcing %s on link %d in %s: %w", ip, index, ns.where(), kernelError(err))
@@ -29,8 +29,9 @@ func (h *Host) Announce(ns NS, index int, ip netip.Addr) error {
 	return nil
 }
 
-func (h *Host) announceARP(l Link, broadcast net.HardwareAddr, ip netip.Addr) error {
-	if err := checkBroadcast(l, broadcast); err != nil {
+func (h *Host) announceARP(l Link, answer []byte, ip netip.Addr) error {
+	broadcast, err := broadcastAddress(l, answer)
+	if err != nil {
 		return err
 	}
 	fd, err := h.socket(l.NS, unix.AF_PACKET, unix.SOCK_DGRAM, 0)
@@ -43,21 +44,13 @@ func (h *Host) announceARP(l Link, broadcast net.HardwareAddr, ip netip.Addr) er
 	return sendLinkLayer(fd, l.Index, unix.ETH_P_ARP, broadcast, arpAnnouncement(l, ip))
 }
 
-// linkWithBroadcast finds a link and the link-layer address of all on it; that of an IPoIB link holds its P_Key.
-func (h *Host) linkWithBroadcast(ns NS, index int) (Link, net.HardwareAddr, error) {
-	l, answer, err := h.askLink(ns, index, "")
-	if err != nil {
-		return Link{}, nil, err
-	}
+// broadcastAddress is the link-layer address of all on a link, by the kernel's answer about it; that of an IPoIB link holds its P_Key.
+func broadcastAddress(l Link, answer []byte) (net.HardwareAddr, error) {
 	broadcast, err := linkAttribute(answer, unix.IFLA_BROADCAST)
-	return l.Link, broadcast, err
-}
-
-func checkBroadcast(l Link, broadcast net.HardwareAddr) error {
-	if len(broadcast) != len(l.HardwareAddr) || len(broadcast) == 0 {
-		return fmt.Errorf("link %s has no broadcast address: %w", l.Name, ErrUnsupported)
+	if err == nil && (len(broadcast) != len(l.HardwareAddr) || len(broadcast) == 0) {
+		err = fmt.Errorf("link %s has no broadcast address: %w", l.Name, ErrUnsupported)
 	}
-	return nil
+	return broadcast, err
 }
 
 // socket opens a socket in a namespace, where it stays whatever thread uses it. The caller closes it.

@@ -22,13 +22,11 @@ func (ns NS) where() string {
 // left over as a plain file, as a namespace's mount point is after its
 // unmount, counts as gone.
 func openNSFile(path string) (*os.File, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist: %w", path, ErrNSGone)
-	}
+	fd, err := openPath(path)
 	if err != nil {
 		return nil, err
 	}
+	f := os.NewFile(uintptr(fd), path)
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		f.Close()
@@ -54,9 +52,9 @@ func (h *Host) open(ns NS) (*os.File, error) {
 	if ns != NodeNS {
 		return openNSFile(string(ns))
 	}
-	fd, err := unix.FcntlInt(h.node.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := h.openFD(ns)
 	if err != nil {
-		return nil, fmt.Errorf("duplicating the node's network namespace: %w", err)
+		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "node"), nil
 }
@@ -90,22 +88,32 @@ func (h *Host) in(ns NS, do func() error) error {
 
 // openFD is open without a look at what it opened: setns(2) refuses what is not a network namespace.
 func (h *Host) openFD(ns NS) (fd int, err error) {
-	if ns == NodeNS {
-		fd, err = unix.FcntlInt(h.node.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			err = fmt.Errorf("duplicating the node's network namespace: %w", err)
-		}
-		return fd, err
+	if ns != NodeNS {
+		return openPath(string(ns))
 	}
+	if fd, err = unix.FcntlInt(h.node.Fd(), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return -1, fmt.Errorf("duplicating the node's network namespace: %w", err)
+	}
+	return fd, nil
+}
+
+// openPath opens a path that should be a namespace; ErrNSGone when there is nothing.
+func openPath(path string) (int, error) {
+	fd, err := openRead(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return -1, fmt.Errorf("%s does not exist: %w", path, ErrNSGone)
+	}
+	return fd, err
+}
+
+// openRead opens a file that nobody waits for: os.Open would ask the runtime's poller whether it can.
+func openRead(path string) (fd int, err error) {
 	err = again(func() (err error) {
-		fd, err = unix.Open(string(ns), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		return err
 	})
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return -1, fmt.Errorf("%s does not exist: %w", ns, ErrNSGone)
-	case err != nil:
-		return -1, &fs.PathError{Op: "open", Path: string(ns), Err: err}
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return fd, nil
 }
@@ -114,7 +122,7 @@ func (h *Host) openFD(ns NS) (fd int, err error) {
 // the thread stays locked to the ending goroutine, so that the runtime ends it.
 func onThread(fd int, ns NS, do func() error) error {
 	runtime.LockOSThread()
-	origin, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	origin, err := openRead("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening the thread's network namespace: %w", err)

@@ -27,15 +27,12 @@ func (s sysfs) device(pci string) string { return filepath.Join(string(s), "bus/
 // be waited for besides, and a look at a node's cards reads hundreds.
 func read(path ...string) (string, error) {
 	name := filepath.Join(path...)
-	var fd, n int
-	err := again(func() (err error) {
-		fd, err = unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	})
+	fd, err := openRead(name)
 	if err != nil {
-		return "", kernelError(&fs.PathError{Op: "open", Path: name, Err: err})
+		return "", kernelError(err)
 	}
 	defer unix.Close(fd)
+	var n int
 	text := make([]byte, unix.Getpagesize())
 	err = again(func() (err error) {
 		n, err = unix.Read(fd, text)
@@ -385,18 +382,6 @@ func (h *Host) findVF(pci string) (pf string, index int, err error) {
 	if pf = linkBase(h.sys().device(pci), "physfn"); pf == "" {
 		return "", 0, fmt.Errorf("%s is not a virtual function (no physfn in sysfs): %w", pci, ErrNotFound)
 	}
-	// A PF may have a hundred of them, and lists them without gaps unless single ones were taken away.
-	for ; ; index++ {
-		switch linkBase(h.sys().device(pf), fmt.Sprintf("virtfn%d", index)) {
-		case pci:
-			return pf, index, nil
-		case "":
-			return h.findAmongAll(pf, pci)
-		}
-	}
-}
-
-func (h *Host) findAmongAll(pf, pci string) (string, int, error) {
 	addresses, err := h.sys().vfAddresses(pf)
 	if err != nil {
 		return "", 0, err

@@ -223,10 +223,11 @@ func (h *Host) questionARP(l Link, target, source netip.Addr) (*question, error)
 	if !source.IsValid() {
 		source = netip.IPv4Unspecified()
 	}
-	_, broadcast, err := h.linkWithBroadcast(l.NS, l.Index)
-	if err == nil {
-		err = checkBroadcast(l, broadcast)
+	_, answer, err := h.askLink(l.NS, l.Index, "")
+	if err != nil {
+		return nil, err
 	}
+	broadcast, err := broadcastAddress(l, answer)
 	if err != nil {
 		return nil, err
 	}

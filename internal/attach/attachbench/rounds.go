@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
 // pod is a pod as its caller names it.
@@ -53,11 +55,7 @@ var errInterrupted = errors.New("interrupted; what was attached has been detache
 func (b *bench) rounds(ctx context.Context, pods []pod, atOnce int) error {
 	round := 0
 	for some := range slices.Chunk(pods, atOnce) {
-		select {
-		case <-ctx.Done():
-		case <-time.After(b.quiet):
-		}
-		if ctx.Err() != nil {
+		if !nodebench.Rest(ctx, b.quiet) {
 			return errInterrupted
 		}
 		if err := b.round(round, some); err != nil {

@@ -181,10 +181,8 @@ func (b *bench) series(ctx context.Context, o options, t target) (err error) {
 
 // inPlace does something after the quiet time, in place of another process.
 func (o options) inPlace(ctx context.Context, do func() error) (err error) {
-	select {
-	case <-ctx.Done():
+	if !nodebench.Rest(ctx, o.quiet) {
 		return errInterrupted
-	case <-time.After(o.quiet):
 	}
 	back, err := takePlace(o.instead)
 	if err != nil {

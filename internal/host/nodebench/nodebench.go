@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,6 +29,15 @@ func UntilEOF(ctx context.Context, r io.Reader) context.Context {
 		_, _ = io.Copy(io.Discard, r) // an error is an end too
 	}()
 	return ctx
+}
+
+// Rest waits before a round, and tells whether ctx still goes on.
+func Rest(ctx context.Context, quiet time.Duration) bool {
+	select {
+	case <-ctx.Done():
+	case <-time.After(quiet):
+	}
+	return ctx.Err() == nil
 }
 
 // ownNS is the network namespace of the thread that asks.
