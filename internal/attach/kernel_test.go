@@ -22,6 +22,7 @@ import (
 	"spidernet.io/spiderpool/internal/cni/ibsriov"
 	"spidernet.io/spiderpool/internal/cni/ipoib"
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/host/hosttest"
 	"spidernet.io/spiderpool/internal/ib"
 )
 
@@ -31,7 +32,7 @@ func kernelNode(t *testing.T, kernel *host.Host, pfPCI string) *node {
 	must(t, kernel.SetNumVFs(pfPCI, 0))
 	must(t, kernel.SetNumVFs(pfPCI, 3))
 	t.Cleanup(func() { must(t, kernel.SetNumVFs(pfPCI, 0)) })
-	pf, err := kernel.PF(pfPCI)
+	pf, err := hosttest.FindPF(kernel, pfPCI)
 	must(t, err)
 	for _, vf := range pf.VFs {
 		must(t, kernel.SetVFGUID(pfPCI, vf.Index, ib.VFGUID(pf.RDMA.PortGUID, vf.Index)))

@@ -161,23 +161,17 @@ type view struct {
 	sys    sysfs
 	links  []rawLink
 	rdma   []RDMADevice
-	routes []Route // default routes, for PFs
+	routes []Route // default routes
 }
 
-// look sees the RDMA devices of the PCI functions that are wanted, and all links.
-func (h *Host) look(want func(pci string) bool) (view, error) {
+// look sees the RDMA devices, the links and the default routes.
+func (h *Host) look() (view, error) {
 	v := view{sys: h.sys()}
 	var err error
 	if v.links, err = h.rawLinks(NodeNS); err != nil {
 		return v, err
 	}
-	v.rdma, err = h.rdmaDevices(NodeNS, want)
-	return v, err
-}
-
-func (h *Host) lookWithRoutes() (view, error) {
-	v, err := h.look(func(string) bool { return true })
-	if err != nil {
+	if v.rdma, err = h.RDMADevices(NodeNS); err != nil {
 		return v, err
 	}
 	routes, err := h.Routes(NodeNS, 0)
@@ -187,7 +181,7 @@ func (h *Host) lookWithRoutes() (view, error) {
 
 // PFs lists physical network functions (PCI class 02xx, not a VF), in order of PCI address, with their VFs.
 func (h *Host) PFs() ([]PF, error) {
-	v, err := h.lookWithRoutes()
+	v, err := h.look()
 	if err != nil {
 		return nil, fmt.Errorf("looking for network functions: %w", err)
 	}
@@ -208,18 +202,6 @@ func (h *Host) PFs() ([]PF, error) {
 		pfs = append(pfs, pf)
 	}
 	return pfs, nil
-}
-
-// PF returns one; ErrNotFound when the address is not a physical network function.
-func (h *Host) PF(pci string) (PF, error) {
-	if err := h.checkPF(pci); err != nil {
-		return PF{}, err
-	}
-	v, err := h.lookWithRoutes()
-	if err != nil {
-		return PF{}, fmt.Errorf("looking at %s: %w", pci, err)
-	}
-	return h.readPF(v, pci)
 }
 
 func (h *Host) checkPF(pci string) error {
@@ -266,7 +248,7 @@ func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 	}
 }
 
-// VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. VF costs far more: the PF's driver asks the
+// VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. PFs costs far more: the PF's driver asks the
 // card about all of its virtual functions. The netdev comes first, since it is the last to be made when an RDMA device comes home.
 func (h *Host) VFDevices(pci string) (d VFDevices, err error) {
 	if d.PF, d.Index, err = h.findVF(pci); err != nil {
@@ -355,23 +337,6 @@ func (v view) rdmaOf(pci string) *RDMADevice {
 		}
 	}
 	return nil
-}
-
-// VF returns one by its own PCI address; ErrNotFound when it is not a virtual function.
-func (h *Host) VF(pci string) (VF, error) {
-	pf, index, err := h.findVF(pci)
-	if err != nil {
-		return VF{}, err
-	}
-	v, err := h.look(func(of string) bool { return of == pci })
-	if err != nil {
-		return VF{}, fmt.Errorf("looking at %s: %w", pci, err)
-	}
-	infos, err := h.vfInfos(v.linkOf(pf))
-	if err != nil {
-		return VF{}, err
-	}
-	return v.readVF(pci, pf, index, infos[index]), nil
 }
 
 // findVF gives the PF and the index of a VF.

@@ -149,7 +149,7 @@ func TestAnnouncedAddressIsHeardOverInfiniBand(t *testing.T) {
 		t.Skip("needs an InfiniBand card: run it in the lab's virtual machine with " + ibPF)
 	}
 	h, _ := machine(t)
-	pf, err := h.PF(pci)
+	pf, err := hosttest.FindPF(h, pci)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,8 @@ func (b *bench) shim(ctx context.Context, program string, round int) error {
 func (b *bench) reads(t target, round int) error {
 	return b.measure("reads", round, "", []step{
 		{"gather", "mode of the RDMA subsystem", func() error { _, err := b.kernel.RDMAMode(); return err }},
-		{"gather", "one VF", func() error { _, err := b.kernel.VF(t.vf.PCI); return err }},
+		{"gather", "devices of a VF", func() error { _, err := b.kernel.VFDevices(t.vf.PCI); return err }},
+		{"gather", "all cards and VFs", func() error { _, err := b.kernel.PFs(); return err }},
 		{"gather", "links of the node", func() error { _, err := b.kernel.Links(host.NodeNS); return err }},
 		{"gather", "RDMA devices of the node", func() error { _, err := b.kernel.RDMADevices(host.NodeNS); return err }},
 	})

@@ -47,7 +47,7 @@ type step struct {
 // kernel is what the steps need of the node.
 type kernel interface {
 	PFs() ([]host.PF, error)
-	VF(pci string) (host.VF, error)
+	VFDevices(pci string) (host.VFDevices, error)
 	Links(ns host.NS) ([]host.Link, error)
 	RDMAMode() (host.RDMAMode, error)
 	RDMADevices(ns host.NS) ([]host.RDMADevice, error)

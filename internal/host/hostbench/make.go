@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 // maker is what making VFs needs of the node.
 type maker interface {
-	PF(pci string) (host.PF, error)
+	PFs() ([]host.PF, error)
 	SetNumVFs(pf string, n int) error
 	SetVFGUID(pf string, index int, guid ib.GUID) error
 	SetVFState(pf string, index int, state host.VFState) error
@@ -28,7 +29,7 @@ const makeSeries = "make"
 // after the other. It removes them again. Steps of one kind are added up.
 func (b *bench) makeVFs(ctx context.Context, m maker, cards []string, vfs, round int) (err error) {
 	for _, card := range cards {
-		pf, err := m.PF(card)
+		pf, err := lookAt(m, card)
 		switch {
 		case err != nil:
 			return err
@@ -68,14 +69,14 @@ func (b *bench) makeVFs(ctx context.Context, m maker, cards []string, vfs, round
 var makeSteps = []string{"PF set up", "number of VFs set", "VFs found", "GUIDs set", "link states set", "drivers bound"}
 
 func makeOn(ctx context.Context, m maker, card string, vfs int, timed func(string, func() error) error) error {
-	pf, err := m.PF(card)
+	pf, err := lookAt(m, card)
 	if err != nil {
 		return err
 	}
 	steps := []func() error{
 		func() error { return m.SetLinkUp(host.NodeNS, pf.Link.Index) },
 		func() error { return m.SetNumVFs(card, vfs) },
-		func() (err error) { pf, err = m.PF(card); return err },
+		func() (err error) { pf, err = lookAt(m, card); return err },
 		func() error {
 			return forVFs(ctx, pf, func(v host.VF) error { return m.SetVFGUID(card, v.Index, ib.VFGUID(pf.RDMA.PortGUID, v.Index)) })
 		},
@@ -90,6 +91,19 @@ func makeOn(ctx context.Context, m maker, card string, vfs int, timed func(strin
 		}
 	}
 	return nil
+}
+
+// lookAt finds a card in a look at all of them, as the agent looks.
+func lookAt(m maker, card string) (host.PF, error) {
+	pfs, err := m.PFs()
+	if err != nil {
+		return host.PF{}, fmt.Errorf("listing the cards: %w", err)
+	}
+	i := slices.IndexFunc(pfs, func(p host.PF) bool { return p.PCI == card })
+	if i < 0 {
+		return host.PF{}, fmt.Errorf("no card %s among the node's %d", card, len(pfs))
+	}
+	return pfs[i], nil
 }
 
 func forVFs(ctx context.Context, pf host.PF, do func(host.VF) error) error {

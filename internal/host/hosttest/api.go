@@ -20,13 +20,9 @@ type API interface {
 
 	// PFs lists physical network functions (PCI class 02xx, not a VF), in order of PCI address, with their VFs.
 	PFs() ([]host.PF, error)
-	// PF returns one; ErrNotFound when the address is not a physical network function.
-	PF(pci string) (host.PF, error)
-	// VF returns one by its own PCI address; ErrNotFound when it is not a virtual function.
-	VF(pci string) (host.VF, error)
 	// VFDevices returns where the devices of a VF are, which costs little; ErrNotFound when it is not a virtual function.
 	VFDevices(pci string) (host.VFDevices, error)
-	// VFState tells the link state of a VF as VF has it, "" when the driver does not report it.
+	// VFState tells the link state of a VF as PFs has it, "" when the driver does not report it.
 	VFState(pf string, index int) (host.VFState, error)
 	// SetNumVFs makes n VFs with driver autoprobe off, so that none is bound. A change between two non-zero
 	// numbers goes through 0 and destroys all VFs; callers decide whether that is allowed.

@@ -68,14 +68,14 @@ func testLinkChangesOfPods(t *testing.T, h API, env Env) {
 }
 
 func testLinkChanges(t *testing.T, h API, env Env) {
-	pf, err := h.PF(env.IBPF)
+	pf, err := FindPF(h, env.IBPF)
 	ok(t, err)
 	changes, err := h.LinkChanges(t.Context())
 	ok(t, err)
 	settle(t, changes)
 	if env.SetCable != nil {
 		ok(t, h.SetLinkUp(host.NodeNS, pf.Link.Index))
-		eventually(t, "carrier", func() bool { pf, err := h.PF(env.IBPF); ok(t, err); return pf.Link.Carrier })
+		eventually(t, "carrier", func() bool { pf, err := FindPF(h, env.IBPF); ok(t, err); return pf.Link.Carrier })
 		settle(t, changes)
 		for _, plugged := range []bool{false, true} {
 			env.SetCable(t, plugged)

@@ -91,7 +91,7 @@ func childInPod(t *testing.T, h API, env Env, pf host.PF, number int) host.Link 
 }
 
 func testSolicitOverChildren(t *testing.T, h API, env Env) {
-	pf, err := h.PF(env.IBPF)
+	pf, err := FindPF(h, env.IBPF)
 	ok(t, err)
 	ok(t, h.SetLinkUp(host.NodeNS, pf.Link.Index))
 	solicitEachOther(t, h, childInPod(t, h, env, pf, 1), childInPod(t, h, env, pf, 2))

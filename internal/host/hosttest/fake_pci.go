@@ -148,7 +148,7 @@ func (f *Fake) PFs() ([]host.PF, error) {
 	return all, nil
 }
 
-// PF implements API.
+// PF is FindPF, for brevity.
 func (f *Fake) PF(pci string) (host.PF, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -159,7 +159,7 @@ func (f *Fake) PF(pci string) (host.PF, error) {
 	return f.viewPF(fn), nil
 }
 
-// VF implements API.
+// VF is FindVF, for brevity.
 func (f *Fake) VF(pci string) (host.VF, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
