@@ -154,10 +154,13 @@ func (s source) families(r Request, f Facts) ([]Family, error) {
 		return nil, err
 	}
 	if s.everyPool {
-		families = withoutUselessDefaults(families)
+		families = withoutUselessDefaults(families, r)
 	}
 	if len(families) == 0 {
 		return nil, s.nothingNamed(f)
+	}
+	if err := s.wantedElsewhere(r, families, f); err != nil {
+		return nil, err
 	}
 	all := slices.Clone(families)
 	for _, other := range s.elsewhere {
@@ -218,9 +221,9 @@ func (s source) candidates(version int64, f Facts) ([]candidate, error) {
 }
 
 // withoutUselessDefaults drops a family that no default pool can serve, as
-// long as another one can: nobody asked for it by name.
-func withoutUselessDefaults(families []Family) []Family {
-	useful := slices.DeleteFunc(slices.Clone(families), func(f Family) bool { return len(f.Pools) == 0 })
+// long as another one can: nobody asked for it by name, nor for an address of it.
+func withoutUselessDefaults(families []Family, r Request) []Family {
+	useful := slices.DeleteFunc(slices.Clone(families), func(f Family) bool { return len(f.Pools) == 0 && !r.wanted(f.Version).IsValid() })
 	if len(useful) > 0 {
 		return useful
 	}
@@ -315,7 +318,7 @@ func sift(candidates []candidate, from string, q question) Family {
 		case family.incomplete:
 			family.Dropped = append(family.Dropped, Drop{Pool: c.name, Reason: withheld})
 		default:
-			family.Pools = append(family.Pools, c.pool)
+			family.Pools = append(family.Pools, c.pool.only(q.wanted()))
 		}
 	}
 	return family

@@ -50,6 +50,9 @@ type Request struct {
 	Sandbox string
 	// Network is "namespace/name" of the NetworkAttachmentDefinition; empty when there is none.
 	Network string
+	// Wanted are the addresses that the interface is to have and no others, at most one of each family. With a prefix length that is
+	// not the address's whole length, the pool's subnet has to have the same.
+	Wanted []netip.Prefix
 	// DefaultIPv4 and DefaultIPv6 are the pool names in the CNI configuration.
 	DefaultIPv4, DefaultIPv6 []string
 	// CleanGateway leaves out the default route.

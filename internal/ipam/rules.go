@@ -24,7 +24,7 @@ type rule func(*Pool, question) string
 // rules are asked in this order, and the first reason is the one shown.
 var rules = []rule{
 	ruleReadable, ruleNotTerminating, ruleEnabled, ruleVersion, ruleNode,
-	ruleNamespace, rulePod, ruleNetwork, ruleMasterSubnet,
+	ruleNamespace, rulePod, ruleNetwork, ruleMasterSubnet, ruleWanted,
 }
 
 // reason asks all rules.

@@ -86,7 +86,7 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 // taken unless every family has a pool, and none is kept when one fails.
 func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []ipam.Family, have []ipam.Address) ([]ipam.Address, error) {
 	missing := slices.DeleteFunc(slices.Clone(families), func(f ipam.Family) bool {
-		return slices.ContainsFunc(have, func(h ipam.Address) bool { return versionOf(h.IP.Addr()) == f.Version })
+		return slices.ContainsFunc(have, func(h ipam.Address) bool { return ipam.VersionOf(h.IP.Addr()) == f.Version })
 	})
 	if err := ipam.Refuse(missing); err != nil {
 		return nil, err
@@ -165,6 +165,9 @@ func (a *Allocator) exhausted(f ipam.Family) error {
 }
 
 func (a *Allocator) exhaustedReason(p *ipam.Pool) string {
+	if p.Wanted.IsValid() {
+		return a.wantedReason(p)
+	}
 	if p.Size() == 0 {
 		return "has no addresses: spec.ips is empty, or all of it is excluded or reserved"
 	}
@@ -174,6 +177,19 @@ func (a *Allocator) exhaustedReason(p *ipam.Pool) string {
 	}
 	return fmt.Sprintf("has no free address: of its %d, %d are held ready by %s, which gives them back unless it is silent, and the others are in use; "+
 		"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "))
+}
+
+// wantedReason says who has the one address that a pod asks for.
+func (a *Allocator) wantedReason(p *ipam.Pool) string {
+	e, _ := a.index.get(v2beta1.LeaseName(p.Name, p.Wanted))
+	pod := e.pod()
+	switch {
+	case pod != nil:
+		return fmt.Sprintf("has given %s, which the pod asks for, to pod %s/%s; ask for another, or delete that pod", p.Wanted, pod.Namespace, pod.Name)
+	case e.lease != nil:
+		return fmt.Sprintf("has %s, which the pod asks for, held ready by node %s for pods that ask for none; keep addresses that are asked for in a pool of their own", p.Wanted, e.lease.Spec.Node)
+	}
+	return fmt.Sprintf("cannot give %s, which the pod asks for, just now: it was found in use, or is being taken or given back; the kubelet tries again", p.Wanted)
 }
 
 // takeFrom takes an address of the pool, from this node's stock or else by creating a lease, and returns nil when there is
@@ -343,8 +359,8 @@ func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Cho
 		if err != nil || pool == nil || !pool.Subnet.IsValid() {
 			continue
 		}
-		version := versionOf(ip)
-		if families[version] || h.pod.UID != r.Pod.UID && !keeps(choice, version, pool.Name) {
+		version := ipam.VersionOf(ip)
+		if families[version] || !r.Takes(ip) || h.pod.UID != r.Pod.UID && !keeps(choice, version, pool.Name) {
 			stale = append(stale, h)
 			continue
 		}
@@ -503,11 +519,4 @@ func (a *Allocator) giveBackStale(ctx context.Context, r ipam.Request, stale []h
 				"lease", h.name, "error", err)
 		}
 	}
-}
-
-func versionOf(ip netip.Addr) int64 {
-	if ip.Is4() {
-		return 4
-	}
-	return 6
 }

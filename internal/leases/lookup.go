@@ -54,7 +54,7 @@ func (x *index) holdings(names nameSet) []held {
 	var found []held
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		e := x.entries[name]
-		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool, version: versionOf(e.ip)})
+		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool, version: ipam.VersionOf(e.ip)})
 	}
 	return found
 }

@@ -61,7 +61,9 @@ func (noPromise) Changed() <-chan struct{} { return nil }
 
 // takeStock gives the pod an address that the node holds already. It returns nil when there is none that may serve.
 func (a *Allocator) takeStock(ctx context.Context, r ipam.Request, pool *ipam.Pool) (*held, error) {
-	a.demand.note(pool.Name)
+	if !pool.Wanted.IsValid() { // no stock can be laid in for one certain address
+		a.demand.note(pool.Name)
+	}
 	for {
 		taken, err := a.handOut(r, pool)
 		if taken == nil && err == nil {

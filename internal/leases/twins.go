@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/ipam"
 )
 
 // twinAge is how long a lease must have been known before it counts as a twin.
@@ -73,7 +74,7 @@ func (x *index) twins(age time.Duration) []string {
 		seen := map[slot]bool{}
 		for name := range names {
 			e := x.entries[name]
-			s := slot{e.pod().Interface, versionOf(e.ip)}
+			s := slot{e.pod().Interface, ipam.VersionOf(e.ip)}
 			if seen[s] && time.Since(e.since) >= age {
 				uids = append(uids, uid)
 				break

@@ -48,26 +48,27 @@ type ibSriovConf struct {
 	LinkState           string          `json:"link_state"`
 	RDMAIsolation       *bool           `json:"rdmaIsolation,omitempty"`
 	IBKubernetesEnabled bool            `json:"ibKubernetesEnabled"`
-	Capabilities        map[string]bool `json:"capabilities"`
+	Capabilities        map[string]bool `json:"capabilities,omitempty"`
 	IPAM                *ipamConf       `json:"ipam,omitempty"`
 }
 
 type ipoibConf struct {
 	Type         string          `json:"type"`
 	Master       string          `json:"master"`
-	Capabilities map[string]bool `json:"capabilities"`
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
 	IPAM         *ipamConf       `json:"ipam,omitempty"`
 }
 
 // masterConf is macvlan, ipvlan and vlan.
 type masterConf struct {
-	Type     string    `json:"type"`
-	Master   string    `json:"master"`
-	Mode     string    `json:"mode,omitempty"`
-	VlanMode string    `json:"vlanMode,omitempty"`
-	VlanID   *int32    `json:"vlanId,omitempty"`
-	MTU      int32     `json:"mtu,omitempty"`
-	IPAM     *ipamConf `json:"ipam,omitempty"`
+	Type         string          `json:"type"`
+	Master       string          `json:"master"`
+	Mode         string          `json:"mode,omitempty"`
+	VlanMode     string          `json:"vlanMode,omitempty"`
+	VlanID       *int32          `json:"vlanId,omitempty"`
+	MTU          int32           `json:"mtu,omitempty"`
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
+	IPAM         *ipamConf       `json:"ipam,omitempty"`
 }
 
 type ifacerConf struct {
@@ -78,20 +79,22 @@ type ifacerConf struct {
 }
 
 type sriovConf struct {
-	Type      string    `json:"type"`
-	Vlan      *int32    `json:"vlan,omitempty"`
-	MinTxRate *int      `json:"min_tx_rate,omitempty"`
-	MaxTxRate *int      `json:"max_tx_rate,omitempty"`
-	IPAM      *ipamConf `json:"ipam,omitempty"`
+	Type         string          `json:"type"`
+	Vlan         *int32          `json:"vlan,omitempty"`
+	MinTxRate    *int            `json:"min_tx_rate,omitempty"`
+	MaxTxRate    *int            `json:"max_tx_rate,omitempty"`
+	Capabilities map[string]bool `json:"capabilities,omitempty"`
+	IPAM         *ipamConf       `json:"ipam,omitempty"`
 }
 
 type ovsConf struct {
-	Type     string           `json:"type"`
-	Bridge   string           `json:"bridge"`
-	Vlan     *int32           `json:"vlan,omitempty"`
-	Trunk    []*v2beta1.Trunk `json:"trunk,omitempty"`
-	DeviceID string           `json:"deviceID,omitempty"`
-	IPAM     *ipamConf        `json:"ipam,omitempty"`
+	Type         string           `json:"type"`
+	Bridge       string           `json:"bridge"`
+	Vlan         *int32           `json:"vlan,omitempty"`
+	Trunk        []*v2beta1.Trunk `json:"trunk,omitempty"`
+	DeviceID     string           `json:"deviceID,omitempty"`
+	Capabilities map[string]bool  `json:"capabilities,omitempty"`
+	IPAM         *ipamConf        `json:"ipam,omitempty"`
 }
 
 type tuningConf struct {
@@ -209,25 +212,25 @@ func mainPlugins(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 		return []any{ibSriov(s)}, nil
 	case cniType == v2beta1.IPoIBCNI && s.IpoibConfig != nil:
 		c := s.IpoibConfig
-		return []any{ipoibConf{Type: v2beta1.IPoIBCNI, Master: c.Master, Capabilities: map[string]bool{"ips": true}, IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
+		return []any{ipoibConf{Type: v2beta1.IPoIBCNI, Master: c.Master, Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
 	case cniType == v2beta1.MacvlanCNI && s.MacvlanConfig != nil:
 		c := s.MacvlanConfig
-		conf := masterConf{Type: cniType, Mode: "bridge", MTU: deref(c.MTU), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, Mode: "bridge", MTU: deref(c.MTU), Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		return onMaster(conf, c.Master, c.Bond, deref(c.VlanID)), nil
 	case cniType == v2beta1.IPVlanCNI && s.IPVlanConfig != nil:
 		c := s.IPVlanConfig
-		conf := masterConf{Type: cniType, MTU: deref(c.MTU), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, MTU: deref(c.MTU), Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		return onMaster(conf, c.Master, c.Bond, deref(c.VlanID)), nil
 	case cniType == v2beta1.VlanCNI && s.VlanConfig != nil:
 		c := s.VlanConfig
-		conf := masterConf{Type: cniType, VlanMode: deref(c.VlanMode), VlanID: c.VlanID, MTU: deref(c.MTU), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, VlanMode: deref(c.VlanMode), VlanID: c.VlanID, MTU: deref(c.MTU), Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		// The vlan plugin makes the VLAN itself: ifacer makes at most the bond below it.
 		return onMaster(conf, c.Master, c.Bond, 0), nil
 	case cniType == v2beta1.SriovCNI && s.SriovConfig != nil:
 		return sriov(s), nil
 	case cniType == v2beta1.OvsCNI && s.OvsConfig != nil:
 		c := s.OvsConfig
-		return []any{ovsConf{Type: cniType, Bridge: c.BrName, Vlan: c.VlanTag, Trunk: c.Trunk, DeviceID: c.DeviceID, IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
+		return []any{ovsConf{Type: cniType, Bridge: c.BrName, Vlan: c.VlanTag, Trunk: c.Trunk, DeviceID: c.DeviceID, Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
 	}
 	return nil, fmt.Errorf("cniType %q has no stanza of its own", cniType)
 }
@@ -237,7 +240,7 @@ func ibSriov(s *v2beta1.MultusCNIConfigSpec) ibSriovConf {
 	conf := ibSriovConf{
 		Type: v2beta1.IBSriovCNI, PKey: c.Pkey, LinkState: deref(c.LinkState),
 		RDMAIsolation: c.RdmaIsolation, IBKubernetesEnabled: deref(c.IbKubernetesEnabled),
-		Capabilities: map[string]bool{"infinibandGUID": true, "ips": true},
+		Capabilities: takes(s, "infinibandGUID"),
 		IPAM:         ipam(s, c.SpiderpoolConfigPools),
 	}
 	if conf.LinkState == "" {
@@ -250,7 +253,7 @@ func sriov(s *v2beta1.MultusCNIConfigSpec) []any {
 	c := s.SriovConfig
 	plugins := []any{sriovConf{
 		Type: v2beta1.SriovCNI, Vlan: c.VlanID, MinTxRate: c.MinTxRateMbps, MaxTxRate: c.MaxTxRateMbps,
-		IPAM: ipam(s, c.SpiderpoolConfigPools),
+		Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools),
 	}}
 	if deref(c.RdmaIsolation) {
 		plugins = append(plugins, typeOnly{TypeRDMA})
@@ -272,6 +275,18 @@ func onMaster(conf masterConf, masters []string, bond *v2beta1.BondConfig, vlan 
 		conf.Master = fmt.Sprintf("%s.%d", conf.Master, vlan)
 	}
 	return []any{ifacerConf{Type: typeIfacer, Interfaces: masters, VlanID: vlan, Bond: bond}, conf}
+}
+
+// takes declares which wishes of a pod reach the main plugin: those that it knows itself, and an address if our IPAM is to give one.
+func takes(s *v2beta1.MultusCNIConfigSpec, own ...string) map[string]bool {
+	if !deref(s.DisableIPAM) {
+		own = append(own, "ips")
+	}
+	all := map[string]bool{}
+	for _, capability := range own {
+		all[capability] = true
+	}
+	return all
 }
 
 func ipam(s *v2beta1.MultusCNIConfigSpec, pools *v2beta1.SpiderpoolPools) *ipamConf {

@@ -50,8 +50,14 @@ type conf struct {
 	} `json:"ipam"`
 	DeviceID      string `json:"deviceID"`
 	RuntimeConfig struct {
-		DeviceID string `json:"deviceID"`
+		DeviceID string   `json:"deviceID"`
+		IPs      []string `json:"ips"`
 	} `json:"runtimeConfig"`
+	Args struct {
+		CNI struct {
+			IPs []string `json:"ips"`
+		} `json:"cni"`
+	} `json:"args"`
 }
 
 // state is what Del needs.
@@ -73,15 +79,30 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 		return nil, cni.Errorf(cni.CodeInvalidEnv, "the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local without Kubernetes",
 			"ipam spiderpool gives addresses to pods, and CNI_ARGS names none")
 	}
+	wanted, err := c.wanted()
+	if err != nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "mend \"ips\" in the pod's annotation", "%w", err)
+	}
 	// A hand-out is recorded by itself, for the pod and its sandbox: nothing is lost when this is not written any more.
 	if err := r.State.Note(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
 	}
-	got, err := p.allocate(ctx, r, p.request(r, c))
+	request := p.request(r, c)
+	request.Wanted = wanted
+	got, err := p.allocate(ctx, r, request)
 	if err != nil {
 		return nil, err // a refusal is for people and says everything
 	}
 	return result(got), nil
+}
+
+// wanted are the addresses that the pod asks for: the capability "ips", else the argument of that name (CNI conventions, "args" and
+// "capabilities").
+func (c conf) wanted() ([]netip.Prefix, error) {
+	if len(c.RuntimeConfig.IPs) > 0 {
+		return ipam.ParseWanted(c.RuntimeConfig.IPs)
+	}
+	return ipam.ParseWanted(c.Args.CNI.IPs)
 }
 
 func (p *Plugin) request(r *cni.Request, c conf) ipam.Request {

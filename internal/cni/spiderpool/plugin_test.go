@@ -179,3 +179,28 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+// The addresses that a pod asks for reach the request: as a capability, or as an argument. What is none is refused.
+func TestWanted(t *testing.T) {
+	for name, c := range map[string]struct {
+		conf, err string
+		want      []netip.Prefix
+	}{
+		"none":       {conf: guide},
+		"capability": {conf: `{"runtimeConfig":{"ips":["172.91.0.105/16"]},"args":{"cni":{"ips":["172.91.0.1"]}}}`, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16")}},
+		"argument":   {conf: `{"args":{"cni":{"ips":["172.91.0.105","fd00::5"]}}}`, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/32"), netip.MustParsePrefix("fd00::5/128")}},
+		"two":        {conf: `{"runtimeConfig":{"ips":["172.91.0.105","172.91.0.106"]}}`, err: "more than one of IPv4"},
+		"no address": {conf: `{"runtimeConfig":{"ips":["ib0"]}}`, err: `wanted address "ib0"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := &addresses{}
+			_, err := (&Plugin{Addresses: a}).Add(t.Context(), &cni.Request{Conf: []byte(c.conf), Pod: ipam.Pod{UID: "u"}, State: &memory{}})
+			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Fatalf("error %v, want %q", err, c.err)
+			}
+			if diff := cmp.Diff(c.want, a.asked.Wanted, cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
