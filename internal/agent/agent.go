@@ -203,6 +203,7 @@ func (a *agent) addService(ctx context.Context) error {
 
 		DevicesMoved: func() { a.cardsChanged() },
 
+		NamespaceIsolation: a.Settings.NamespaceIsolation, GlobalNamespaces: a.Settings.GlobalNamespaces,
 		ConflictDetection: a.Settings.EnableIPConflictDetection, GatewayDetection: a.Settings.EnableGatewayDetection,
 	})
 	if err != nil {

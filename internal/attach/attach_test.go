@@ -352,6 +352,11 @@ func TestRefusals(t *testing.T) {
 		"no primary network": {nil, nil, cni.CodeTryAgainLater, []string{"no cluster default network", "found nothing"}},
 		"namespace isolation": {annotations("ipoib"), func(n *node) { n.options.NamespaceIsolation = true; n.start() }, cni.CodeInvalidConfig,
 			[]string{"namespace isolation", "default/p", "kube-system/ipoib"}},
+		"namespace isolation, further network": {map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine", cncfv1.AnnotationNetworks: "kube-system/ipoib"}, func(n *node) {
+			n.network("default", "mine", confIPoIB, "")
+			n.options.NamespaceIsolation, n.options.GlobalNamespaces = true, []string{"elsewhere"}
+			n.start()
+		}, cni.CodeInvalidConfig, []string{"namespace isolation", "default/p", "kube-system/ipoib"}},
 		"meta plugin as network": {annotations("loop"), func(n *node) {
 			n.network("kube-system", "loop", `{"cniVersion":"1.0.0","name":"l","type":"multus"}`, "")
 		},
@@ -416,6 +421,17 @@ func TestVFWithoutGUID(t *testing.T) {
 	if resp.Error == nil || !strings.Contains(resp.Error.Error(), "has no GUID") || !strings.Contains(resp.Error.Error(), "SriovNetworkNodeState") {
 		t.Errorf("error %+v", resp.Error)
 	}
+}
+
+// Isolated, a pod may use networks of its own namespace and of the global ones.
+func TestNamespaceIsolationAllows(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.network("default", "mine", confIPoIB, "")
+	n.options.NamespaceIsolation, n.options.GlobalNamespaces = true, []string{"kube-system"}
+	n.start()
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine", cncfv1.AnnotationNetworks: "kube-system/ipoib"})
+	n.mustCall("ADD", "p")
+	n.mustCall("DEL", "p")
 }
 
 func TestSharedModeWithoutIsolation(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 )
 
@@ -35,6 +37,9 @@ type Settings struct {
 	// address's gateway is there.
 	EnableIPConflictDetection bool `json:"enableIPConflictDetection"`
 	EnableGatewayDetection    bool `json:"enableGatewayDetection"`
+	// NamespaceIsolation lets pods use networks of their own namespace alone, and of GlobalNamespaces.
+	NamespaceIsolation bool     `json:"namespaceIsolation"`
+	GlobalNamespaces   []string `json:"globalNamespaces"`
 	// Stock is about addresses that nodes hold before pods need them.
 	Stock Stock `json:"stock"`
 	// GC is about addresses of pods that are gone.
@@ -81,8 +86,9 @@ func Default() Settings {
 		IPAMUnixSocketPath: DefaultSocket,
 		EnableIPv4:         true, EnableIPv6: true,
 		EnableStatefulSet: true, EnableKubevirtStaticIP: true,
-		Stock: Stock{PerPool: 8, HeartbeatSeconds: 120},
-		GC:    GC{IntervalSeconds: 600},
+		GlobalNamespaces: []string{metav1.NamespaceDefault},
+		Stock:            Stock{PerPool: 8, HeartbeatSeconds: 120},
+		GC:               GC{IntervalSeconds: 600},
 	}
 }
 
@@ -119,6 +125,11 @@ func (s Settings) validate() error {
 	}
 	if !filepath.IsAbs(s.IPAMUnixSocketPath) {
 		errs = append(errs, fmt.Errorf("ipamUnixSocketPath is %q: give an absolute path, such as %s", s.IPAMUnixSocketPath, DefaultSocket))
+	}
+	for i, name := range s.GlobalNamespaces {
+		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("globalNamespaces[%d] is %q, which is no name of a namespace: %s", i, name, strings.Join(problems, "; ")))
+		}
 	}
 	if s.Stock.PerPool < 0 || s.Stock.PerPool > MaxStock {
 		errs = append(errs, fmt.Errorf("stock.perPool is %d: give 0 (no stock) to %d", s.Stock.PerPool, MaxStock))

@@ -21,6 +21,8 @@ func TestParse(t *testing.T) {
 	noStock.Stock.PerPool = 0
 	muchStock := settings.Default()
 	muchStock.Stock = settings.Stock{PerPool: 256, HeartbeatSeconds: 20}
+	isolated := settings.Default()
+	isolated.NamespaceIsolation, isolated.GlobalNamespaces = true, []string{"kube-system"}
 	tests := map[string]struct {
 		text    string
 		want    settings.Settings
@@ -36,6 +38,8 @@ func TestParse(t *testing.T) {
 		"negative stock":       {"stock: {perPool: -1}\n", settings.Settings{}, "stock.perPool is -1: give 0 (no stock) to 256"},
 		"short heartbeat":      {"stock: {heartbeatSeconds: 19}\n", settings.Settings{}, "stock.heartbeatSeconds is 19: give at least 20"},
 		"stock is a number":    {"stock: 8\n", settings.Settings{}, "stock"},
+		"isolation":            {"namespaceIsolation: true\nglobalNamespaces: [kube-system]\n", isolated, ""},
+		"no namespace's name":  {"globalNamespaces: [a, A/b]\n", settings.Settings{}, "globalNamespaces[1] is \"A/b\""},
 		"no family":            {"enableIPv4: false\nenableIPv6: false\n", settings.Settings{}, "set at least one to true"},
 		"relative socket":      {"ipamUnixSocketPath: spiderpool.sock\n", settings.Settings{}, "give an absolute path"},
 		"interval of zero":     {"gc: {intervalSeconds: 0}\n", settings.Settings{}, "gc.intervalSeconds is 0"},
@@ -66,7 +70,8 @@ func TestParse(t *testing.T) {
 func TestDefault(t *testing.T) {
 	want := settings.Settings{
 		IPAMUnixSocketPath: "/var/run/spidernet/spiderpool.sock", EnableIPv4: true, EnableIPv6: true, EnableStatefulSet: true, EnableKubevirtStaticIP: true,
-		Stock: settings.Stock{PerPool: 8, HeartbeatSeconds: 120}, GC: settings.GC{IntervalSeconds: 600},
+		GlobalNamespaces: []string{"default"},
+		Stock:            settings.Stock{PerPool: 8, HeartbeatSeconds: 120}, GC: settings.GC{IntervalSeconds: 600},
 	}
 	if diff := cmp.Diff(want, settings.Default()); diff != "" {
 		t.Error(diff)
