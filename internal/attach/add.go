@@ -25,6 +25,7 @@ const (
 	ReasonAdded    = "AddedInterface"
 	ReasonFailed   = "FailedAttach"
 	ReasonConflict = "AddressConflict"
+	ReasonBroken   = "AttachmentBroken"
 )
 
 // add attaches all networks of a sandbox or none.
@@ -51,12 +52,12 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 		return nil, s.failed(g.pod, err)
 	}
 	c.networkType = g.list[0].list.Plugins[0].Network.Type
-	results, err := s.attachAll(ctx, c, g)
+	results, out, err := s.attachAll(ctx, c, g)
 	if err != nil {
 		return nil, s.failed(g.pod, err)
 	}
 	s.added(c, g, results)
-	return cni.Encode(results[0], c.conf.CNIVersion)
+	return out, nil
 }
 
 // again answers a repeated ADD from the record, and clears away what an interrupted one left.
@@ -88,17 +89,18 @@ func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
 	return nil, nil
 }
 
-// attachAll makes all attachments, beside each other as far as they allow. On failure it undoes all.
-func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types100.Result, error) {
+// attachAll makes all attachments, beside each other as far as they allow, and encodes what the runtime is told: the first one's. On failure
+// it undoes all.
+func (s *Service) attachAll(ctx context.Context, c *call, g gathered) (results []*types100.Result, out []byte, err error) {
 	if err := s.record(c, g); err != nil {
-		return nil, fmt.Errorf("record the attachments: %w", err)
+		return nil, nil, fmt.Errorf("record the attachments: %w", err)
 	}
 	if slices.ContainsFunc(g.list, func(p planned) bool { return p.deviceID != "" }) {
 		defer s.DevicesMoved()
 	}
-	results := make([]*types100.Result, len(g.list))
+	results = make([]*types100.Result, len(g.list))
 	order := newTurns(len(g.list))
-	err := order.run(ctx, func(i int) (err error) {
+	err = order.run(ctx, func(i int) (err error) {
 		var phases cni.Phases // of this attachment: what runs beside another's adds up
 		defer func() { c.phases.Add(phases.List()) }()
 		results[i], err = s.attach(ctx, c, g, i, order, &phases)
@@ -107,13 +109,16 @@ func (s *Service) attachAll(ctx context.Context, c *call, g gathered) ([]*types1
 	if err == nil {
 		err = s.defaultRoute(ctx, c, g, results)
 	}
+	if err == nil {
+		out, err = cni.Encode(results[0], c.conf.CNIVersion) // an old version cannot say everything, such as an address of IPv6 alone
+	}
 	if err == nil && ctx.Err() != nil {
 		err = fmt.Errorf("the runtime gave up: %w", ctx.Err())
 	}
 	if err != nil {
-		return nil, s.undo(ctx, c, err)
+		return nil, nil, s.undo(ctx, c, err)
 	}
-	return results, nil
+	return results, out, nil
 }
 
 func (s *Service) undo(ctx context.Context, c *call, cause error) error {
@@ -246,8 +251,12 @@ func (g gathered) wanted(sb ledger.Sandbox) *planned {
 
 // tellConflict tells the pod's owner that an address was passed over since somebody uses it.
 func (s *Service) tellConflict(pod cni.Pod, message string) {
-	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID)}}
-	s.Events.Event(object, corev1.EventTypeWarning, ReasonConflict, message)
+	s.Events.Event(podObject(ledger.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}), corev1.EventTypeWarning, ReasonConflict, message)
+}
+
+// podObject is as much of a pod as an event needs.
+func podObject(p ledger.Pod) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: types.UID(p.UID)}}
 }
 
 // failed tells the pod's owner and passes the error on to the runtime.

@@ -990,3 +990,26 @@ func FuzzHandle(f *testing.F) {
 		n.same(before, "after DEL")
 	})
 }
+
+// A result that the runtime's version cannot tell fails the call, and nothing of it stays.
+func TestVersionThatCannotTell(t *testing.T) {
+	for name, c := range map[string]struct{ version, network, want string }{
+		"unknown":             {"9.9.9", "ib-sriov", `cniVersion "9.9.9" of the network configuration is not supported`},
+		"too old for no IPv4": {"0.2.0", "bare", "convert the result to version 0.2.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.network("kube-system", "bare", `{"cniVersion":"1.0.0","name":"bare","plugins":[{"type":"ipoib","master":"ibs5f0"}]}`, "")
+			n.pod("p", annotations(c.network))
+			before := n.snapshot()
+			req := request("ADD", "p", "sandbox-p", podNS)
+			req.Stdin = []byte(strings.Replace(string(req.Stdin), "0.3.1", c.version, 1))
+			resp := n.service.Handle(context.Background(), req)
+			if resp.Error == nil || resp.Error.Code != cni.CodeIncompatibleVersion || !strings.Contains(resp.Error.Error(), c.want) {
+				t.Errorf("answer %+v, want %q", resp.Error, c.want)
+			}
+			n.same(before, "after the refusal")
+			n.mustCall("DEL", "p")
+		})
+	}
+}

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/utils"
+	"github.com/containernetworking/cni/pkg/version"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cnisock"
@@ -89,6 +91,9 @@ func parseCall(req cnisock.Request) (*call, error) {
 	if err := json.Unmarshal(req.Stdin, &c.conf); err != nil {
 		return nil, cni.Errorf(cni.CodeDecode, "it is the JSON that the runtime passes on standard input", "the network configuration does not parse: %w", err)
 	}
+	if err := c.checkVersion(); err != nil {
+		return nil, err
+	}
 	if err := c.checkEnv(); err != nil {
 		return nil, err
 	}
@@ -99,6 +104,15 @@ func parseCall(req cnisock.Request) (*call, error) {
 		c.binDirs = append([]string{c.conf.BinDir}, c.binDirs...)
 	}
 	return c, c.parseArgs()
+}
+
+// checkVersion refuses a version in which the result cannot be told. What takes down has none.
+func (c *call) checkVersion() error {
+	known := version.All.SupportedVersions()
+	if c.command == "DEL" || c.command == "GC" || c.conf.CNIVersion == "" || slices.Contains(known, c.conf.CNIVersion) {
+		return nil
+	}
+	return cni.Errorf(cni.CodeIncompatibleVersion, "want one of "+strings.Join(known, ", "), "cniVersion %q of the network configuration is not supported", c.conf.CNIVersion)
 }
 
 func (c *call) checkEnv() error {

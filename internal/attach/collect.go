@@ -25,9 +25,14 @@ func (s *Service) wake() {
 }
 
 func (s *Service) collectLoop(ctx context.Context) {
-	tick := time.NewTicker(s.CollectEvery)
+	tick, look := time.NewTicker(s.CollectEvery), time.NewTicker(verifyEvery*s.CollectEvery)
 	defer tick.Stop()
-	pass := s.Collect
+	defer look.Stop()
+	pass := func(ctx context.Context) error {
+		err := s.Collect(ctx)
+		s.verify(ctx)
+		return err
+	}
 	for {
 		if err := pass(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("could not finish what earlier calls left", "error", err)
@@ -37,6 +42,8 @@ func (s *Service) collectLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 			pass = s.Collect
+		case <-look.C:
+			pass = func(ctx context.Context) error { s.verify(ctx); return nil }
 		case <-s.kick:
 			pass = s.finishCalls
 		}
@@ -70,7 +77,7 @@ func (s *Service) finishCalls(ctx context.Context) error {
 	return errors.Join(append(errs, s.release(ctx))...)
 }
 
-// sweep removes what plugins made for attachments of which nothing is recorded: the ledger was lost.
+// sweep has plugins put right what they made for attachments of which nothing is recorded: the ledger was lost.
 func (s *Service) sweep() error {
 	var errs []error
 	for name, p := range s.runner.Plugins {
@@ -78,23 +85,23 @@ func (s *Service) sweep() error {
 		if !ok {
 			continue
 		}
-		removed, err := sweeper.Sweep(s.recordedKeys)
-		if len(removed) > 0 {
-			s.Log.Info("removed what nothing is recorded of", "plugin", name, "links", removed)
+		swept, err := sweeper.Sweep(s.recorded)
+		if len(swept) > 0 {
+			s.Log.Info("put right what nothing is recorded of", "plugin", name, "links", swept)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (s *Service) recordedKeys() []cni.AttachmentKey {
-	var keys []cni.AttachmentKey
+func (s *Service) recorded() []cni.Recorded {
+	var all []cni.Recorded
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
-			keys = append(keys, cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName})
+			all = append(all, cni.Recorded{AttachmentKey: cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName}, DeviceID: a.DeviceID})
 		}
 	}
-	return keys
+	return all
 }
 
 // leftOver: no working pod can have it.

@@ -121,6 +121,7 @@ type Service struct {
 	status  *statusQueue
 	gone    finished
 	missed  missed
+	broken  broken
 	now     func() time.Time
 }
 

@@ -44,11 +44,22 @@ type DefaultRouter interface {
 // AttachmentKey names an attachment on a node.
 type AttachmentKey struct{ ContainerID, IfName string }
 
+// Recorded is an attachment of which there is a record, and its device, "" when it has none.
+type Recorded struct {
+	AttachmentKey
+	DeviceID string
+}
+
 // Sweeper is a plugin that knows by the look of it what it made on the node, without any record: the records may have been lost.
 type Sweeper interface {
-	// Sweep removes what it made for attachments that are not recorded, and returns what that was. It asks for the records when it has looked at
+	// Sweep puts right what it made for attachments that are not recorded, and returns what that was. It asks for the records when it has looked at
 	// the node: an attachment is recorded before anything is made for it.
-	Sweep(recorded func() []AttachmentKey) (removed []string, err error)
+	Sweep(recorded func() []Recorded) (swept []string, err error)
+}
+
+// Mender is a plugin that can make again what something else has taken from the node of a pod that runs, without the pod's noticing.
+type Mender interface {
+	Mend(ctx context.Context, r *Request) error
 }
 
 // DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the

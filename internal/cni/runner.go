@@ -150,9 +150,61 @@ func (r *Runner) Status(ctx context.Context, list *libcni.NetworkConfigList, c C
 	return r.each(ctx, "STATUS", "1.1.0", list, c, nil, nil)
 }
 
-// GC tells each plugin which attachments are still valid.
+// GC tells each plugin which attachments are still valid, under the key of the specification and under that of its draft, as libcni does.
 func (r *Runner) GC(ctx context.Context, list *libcni.NetworkConfigList, c Call, valid []types.GCAttachment) error {
-	return r.each(ctx, "GC", "1.1.0", list, c, nil, map[string]any{"cni.dev/valid-attachments": valid})
+	return r.each(ctx, "GC", "1.1.0", list, c, nil, map[string]any{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid})
+}
+
+// Verify has those plugins of the list that are ours look whether what they made is there, of whatever version the list is, and mend it where
+// they can. It returns what was wrong with what was mended; the error is what could not be.
+func (r *Runner) Verify(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) (mended []error, err error) {
+	s := r.session(c)
+	for _, p := range list.Plugins {
+		plugin, ours := r.Plugins[p.Network.Type]
+		if !ours {
+			continue
+		}
+		conf, err := s.inject(list, p, previous(prev), nil)
+		if err != nil {
+			return mended, err
+		}
+		req, err := s.request(p.Network.Type, conf, variables(s.args("CHECK").AsEnv()))
+		if err != nil {
+			return mended, err
+		}
+		wrong, err := verify(ctx, plugin, req)
+		if err != nil {
+			return mended, fmt.Errorf("plugin %s: %w", p.Network.Type, err)
+		}
+		if wrong != nil {
+			mended = append(mended, wrong)
+		}
+	}
+	return mended, nil
+}
+
+// verify returns what was wrong and is mended, or what is wrong still.
+func verify(ctx context.Context, p Plugin, r *Request) (mended, err error) {
+	wrong := p.Check(ctx, r)
+	m, mends := p.(Mender)
+	if wrong == nil || !mends {
+		return nil, wrong
+	}
+	if err := m.Mend(ctx, r); err != nil {
+		return nil, errors.Join(wrong, fmt.Errorf("and mending it failed: %w", err))
+	}
+	if err := p.Check(ctx, r); err != nil {
+		return nil, err
+	}
+	return wrong, nil
+}
+
+// previous is a result or nothing, not a nil pointer in an interface.
+func previous(prev *types100.Result) types.Result {
+	if prev == nil {
+		return nil
+	}
+	return prev
 }
 
 // each runs a verb that the specification has since a version.
@@ -204,11 +256,7 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 }
 
 func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev *types100.Result, extra map[string]any) error {
-	var before types.Result
-	if prev != nil {
-		before = prev
-	}
-	conf, err := s.inject(list, p, before, extra)
+	conf, err := s.inject(list, p, previous(prev), extra)
 	if err != nil {
 		return err
 	}

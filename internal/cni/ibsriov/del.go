@@ -114,5 +114,5 @@ func (p *Plugin) freeName(st state, link host.Link) string {
 	if link.NS == host.NodeNS && link.Name != st.IfName {
 		return link.Name
 	}
-	return fmt.Sprintf("ibvf%d", link.Index)
+	return nodeName(link)
 }

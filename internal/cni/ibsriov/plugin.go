@@ -46,6 +46,8 @@ type Kernel interface {
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
+	Links(ns host.NS) ([]host.Link, error)
+	cni.CheckKernel
 }
 
 // Plugin is the plugin.
@@ -254,8 +256,8 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
 	if link.Name != st.IfName || !link.Up {
 		return cni.Errorf(cni.CodeFailed, "", "the network interface of VF %s is %s (up: %t): want %s, up", st.PCI, link.Name, link.Up, st.IfName)
 	}
-	if st.RDMA == "" {
-		return nil
+	if err := cni.CheckConfigured(p.Kernel, link, r.Prev); err != nil || st.RDMA == "" {
+		return err
 	}
 	if _, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI); err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of VF %s is not in the pod", st.PCI))

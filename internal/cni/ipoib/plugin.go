@@ -46,6 +46,7 @@ type Kernel interface {
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
+	cni.CheckKernel
 }
 
 // Plugin is the plugin.
@@ -310,7 +311,7 @@ func (st state) is(l host.Link) bool {
 }
 
 // Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod, and an alias of ours from before it goes there.
-func (p *Plugin) Sweep(recorded func() []cni.AttachmentKey) (removed []string, err error) {
+func (p *Plugin) Sweep(recorded func() []cni.Recorded) (removed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
 		return nil, fmt.Errorf("look for stray IPoIB children: %w", err)
@@ -321,7 +322,7 @@ func (p *Plugin) Sweep(recorded func() []cni.AttachmentKey) (removed []string, e
 	}
 	owned := map[string]bool{}
 	for _, k := range recorded() {
-		owned[tempName(k)], owned[alias(k)] = true, true
+		owned[tempName(k.AttachmentKey)], owned[alias(k.AttachmentKey)] = true, true
 	}
 	var errs []error
 	for _, l := range links {
@@ -351,5 +352,5 @@ func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
 	if !st.is(link) || !link.Up {
 		return cni.Errorf(cni.CodeFailed, "", "%s in the pod is %s %s (up: %t): want the IPoIB child %s, up", st.IfName, link.Kind, link.HardwareAddr, link.Up, st.HardwareAddr)
 	}
-	return nil
+	return cni.CheckConfigured(p.Kernel, link, r.Prev)
 }

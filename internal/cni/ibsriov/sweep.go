@@ -1,0 +1,51 @@
+package ibsriov
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// podName matches the names that an InfiniBand netdev has only from a pod: those that pods' interfaces have unless they ask for others, and
+// the one that the kernel gives when that is taken on the node (default_device_exit_net). The kernel itself begins with "ib", and so does udev.
+var podName = regexp.MustCompile(`^(eth|net|dev)[0-9]+$`)
+
+// Sweep implements cni.Sweeper: a VF that came home under a pod's name gets a name of the node's, lest it stand in the way of another
+// interface. One that is of some attachment is that attachment's to return.
+func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err error) {
+	links, err := p.Kernel.Links(host.NodeNS)
+	if err != nil {
+		return nil, fmt.Errorf("look for VFs with a pod's name: %w", err)
+	}
+	links = slices.DeleteFunc(links, func(l host.Link) bool { return l.LinkLayer != host.InfiniBand || l.PCI == "" || l.Parent != 0 || !podName.MatchString(l.Name) })
+	if len(links) == 0 {
+		return nil, nil
+	}
+	all := recorded()
+	var errs []error
+	for _, l := range links {
+		if slices.ContainsFunc(all, func(r cni.Recorded) bool { return strings.EqualFold(r.DeviceID, l.PCI) }) {
+			continue
+		}
+		if _, err := p.Kernel.VFDevices(l.PCI); err != nil {
+			if !errors.Is(err, host.ErrNotFound) { // that is a PF, whose name is its owner's business
+				errs = append(errs, fmt.Errorf("look at %s: %w", l.PCI, err))
+			}
+			continue
+		}
+		if err := p.Kernel.RenameLink(host.NodeNS, l.Index, nodeName(l)); err != nil && !errors.Is(err, host.ErrNotFound) {
+			errs = append(errs, fmt.Errorf("rename %s of VF %s: %w", l.Name, l.PCI, err))
+			continue
+		}
+		renamed = append(renamed, l.Name)
+	}
+	return renamed, errors.Join(errs...)
+}
+
+// nodeName is a name that nothing else on the node has.
+func nodeName(l host.Link) string { return fmt.Sprintf("ibvf%d", l.Index) }
