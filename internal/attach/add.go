@@ -170,7 +170,11 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order 
 	for i := range g.list {
 		call.Interfaces = append(call.Interfaces, g.list[i].ifname)
 	}
-	res, err := s.runner.Add(ctx, p.list, call)
+	err := s.placeDeviceInfo(c.draft, p)
+	var res *types100.Result
+	if err == nil {
+		res, err = s.runner.Add(ctx, p.list, call)
+	}
 	if err == nil {
 		defer phases.Start(cni.PhaseRecord)()
 		err = recordResult(c.draft, p, res)

@@ -89,6 +89,9 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 		defer s.DevicesMoved()
 	}
 	failure := s.runDel(ctx, sb, a, phases)
+	if failure == nil {
+		failure = s.removeDeviceInfo(a)
+	}
 	if failure == nil && mayHaveAddresses(a) && sb.Pod.UID != "" {
 		// A plugin on disk that had its addresses from us may have gone without saying so.
 		failure = s.releaseLater(sb.Pod.UID, sb.ContainerID, a.IfName)

@@ -202,10 +202,10 @@ func (s *Service) configure(c *call, list []planned, allocated map[string][]stri
 		if i == 0 {
 			base = c.conf.RuntimeConfig
 		}
-		p.capabilities = nad.CapabilityArgs(base, p.selection, p.deviceID, "")
 		if err := p.parse(); err != nil {
 			return err
 		}
+		p.capabilities = nad.CapabilityArgs(base, p.selection, p.deviceID, p.deviceInfoFile(c.containerID))
 		if err := s.runner.Installed(p.list, c.binDirs); err != nil {
 			return err
 		}

@@ -75,6 +75,26 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 	n.same(before, "after DEL")
 }
 
+// The interface that keeps the default route by the pod's other annotation is marked in the network-status too, by what is in the pod.
+func TestStatusSaysWhoHasTheDefaultRoute(t *testing.T) {
+	for nic, want := range map[string]string{"net1": "eth0=true net1=true", "eth0": "eth0=true net1=false"} {
+		n := newNode(t, hosttest.Options{})
+		n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: "kube-system/ipoib",
+			"ipam.spidernet.io/default-route-nic": nic})
+		n.mustCall("ADD", "p")
+		must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
+		var status []cncfv1.NetworkStatus
+		must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
+		var got []string
+		for _, s := range status {
+			got = append(got, fmt.Sprintf("%s=%t", s.Interface, s.Default))
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("for %s: %s, want %s", nic, text, want)
+		}
+	}
+}
+
 func TestDefaultRouteRefusals(t *testing.T) {
 	for name, test := range map[string]struct{ networks, nic, want string }{
 		"two gateways": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1","172.91.0.2"]}]`, "", "another one of the same family"},

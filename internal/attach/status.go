@@ -10,6 +10,7 @@ import (
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 	"spidernet.io/spiderpool/internal/nad"
 )
@@ -100,6 +101,7 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 // attached is the content of the status; nil while something is not done.
 func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	var out []nad.Attached
+	holds := s.holdsDefault(sb)
 	for _, a := range sb.Attachments {
 		if len(a.Direct) > 0 {
 			continue
@@ -111,7 +113,7 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute, Result: res}
+		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute || holds[a.IfName], Result: res}
 		if a.NAD != "" {
 			one.Network = a.NAD
 		}
@@ -123,11 +125,34 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	return out, nil
 }
 
+// holdsDefault are the interfaces of a pod of several networks that have its default routes now: the pod, its networks and the cluster may
+// all say which, and this is what came of it.
+func (s *Service) holdsDefault(sb ledger.Sandbox) map[string]bool {
+	if len(sb.Attachments) < 2 {
+		return nil
+	}
+	ns, holds := host.NS(sb.NetNS), map[string]bool{}
+	routes, err := s.Kernel.Routes(ns, 0)
+	for _, r := range routes {
+		if r.Dst.Bits() != 0 {
+			continue
+		}
+		l, linkErr := s.Kernel.LinkByIndex(ns, r.Index)
+		err = errors.Join(err, linkErr)
+		holds[l.Name] = true
+	}
+	if err != nil && !errors.Is(err, host.ErrNSGone) {
+		s.Log.Warn("could not see which interface has the pod's default route", "sandbox", sb.ContainerID, "error", err)
+	}
+	return holds
+}
+
 func (s *Service) deviceInfo(sb ledger.Sandbox, a ledger.Attachment) (*cncfv1.DeviceInfo, error) {
 	if a.DeviceID == "" {
 		return nil, nil
 	}
 	pci := &cncfv1.PciDevice{PciAddress: a.DeviceID}
+	known := false
 	for plugin := range a.State {
 		r, ok := s.runner.Plugins[plugin].(cni.DeviceReporter)
 		if !ok {
@@ -137,6 +162,12 @@ func (s *Service) deviceInfo(sb ledger.Sandbox, a ledger.Attachment) (*cncfv1.De
 		st := state{draft: s.draft(sb.ContainerID), network: a.Network, ifname: a.IfName, plugin: plugin}
 		if pci.PfPciAddress, pci.RdmaDevice, err = r.Device(st); err != nil {
 			return nil, err
+		}
+		known = true
+	}
+	if !known {
+		if info := s.readDeviceInfo(a); info != nil {
+			return info, nil
 		}
 	}
 	return &cncfv1.DeviceInfo{Type: cncfv1.DeviceInfoTypePCI, Version: cncfv1.DeviceInfoVersion, Pci: pci}, nil

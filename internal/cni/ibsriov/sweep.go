@@ -22,7 +22,9 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err er
 	if err != nil {
 		return nil, fmt.Errorf("look for VFs with a pod's name: %w", err)
 	}
-	links = slices.DeleteFunc(links, func(l host.Link) bool { return l.LinkLayer != host.InfiniBand || l.PCI == "" || l.Parent != 0 || !podName.MatchString(l.Name) })
+	links = slices.DeleteFunc(links, func(l host.Link) bool {
+		return l.LinkLayer != host.InfiniBand || l.PCI == "" || l.Parent != 0 || !podName.MatchString(l.Name)
+	})
 	if len(links) == 0 {
 		return nil, nil
 	}
