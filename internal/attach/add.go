@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -42,6 +44,9 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	if res, err := s.again(ctx, c); err != nil || res != nil {
 		return res, err
 	}
+	if err := s.nodeReady(c.conf.ReadinessFile); err != nil {
+		return nil, err
+	}
 	end := c.phases.Start(cni.PhaseGather)
 	g, err := s.gather(ctx, c)
 	if err == nil {
@@ -58,6 +63,17 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	}
 	s.added(c, g, results)
 	return out, nil
+}
+
+// nodeReady looks for the file by which another product says that the node's network is up. The runtime asks again, so nobody waits here.
+func (s *Service) nodeReady(file string) error {
+	if file == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(s.Root, file)); err != nil {
+		return cni.Errorf(cni.CodeTryAgainLater, "see what writes it; it is readinessindicatorfile of the meta plugin's configuration", "the node's network is not ready yet: %w", err)
+	}
+	return nil
 }
 
 // again answers a repeated ADD from the record, and clears away what an interrupted one left.

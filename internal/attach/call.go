@@ -39,11 +39,18 @@ type metaConf struct {
 	// DeviceID of a single plugin.
 	DeviceID string `json:"deviceID"`
 
-	ClusterNetwork     string   `json:"clusterNetwork"`
-	BinDir             string   `json:"binDir"`
-	Namespace          string   `json:"multusNamespace"`
-	NamespaceIsolation bool     `json:"namespaceIsolation"`
-	GlobalNamespaces   textList `json:"globalNamespaces"`
+	ClusterNetwork string `json:"clusterNetwork"`
+	BinDir         string `json:"binDir"`
+	Namespace      string `json:"multusNamespace"`
+	// DefaultNetworks are further networks of all pods but those in SystemNamespaces.
+	DefaultNetworks  []string `json:"defaultNetworks"`
+	SystemNamespaces []string `json:"systemNamespaces"`
+	// ReadinessFile is on the node when pods can be attached; "" asks for none.
+	ReadinessFile string `json:"readinessindicatorfile"`
+	// Delegates are networks written out in full, as clusterNetwork names one. They are refused.
+	Delegates          []json.RawMessage `json:"delegates"`
+	NamespaceIsolation bool              `json:"namespaceIsolation"`
+	GlobalNamespaces   textList          `json:"globalNamespaces"`
 
 	RuntimeConfig map[string]any `json:"runtimeConfig"`
 	// ValidAttachments is nil when the key is not there.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
@@ -123,7 +124,39 @@ func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]pla
 		}
 		list = append(list, planned{network: n, selection: e, ifname: e.InterfaceRequest})
 	}
+	if list, err = s.appendDefaults(ctx, c, pod, list); err != nil {
+		return nil, err
+	}
 	return list, checkDefaultRoute(pod, list)
+}
+
+// appendDefaults adds the further networks that the node's configuration gives to every pod but the system's.
+func (s *Service) appendDefaults(ctx context.Context, c *call, pod *corev1.Pod, list []planned) ([]planned, error) {
+	system := c.conf.SystemNamespaces
+	if system == nil {
+		system = []string{metav1.NamespaceSystem}
+	}
+	if slices.Contains(system, pod.Namespace) {
+		return list, nil
+	}
+	for _, want := range c.conf.DefaultNetworks {
+		n, err := s.named(ctx, want)
+		if err != nil {
+			return nil, fmt.Errorf("network %q of defaultNetworks: %w", want, err)
+		}
+		list = append(list, planned{network: n, ifname: freeInterface(list)})
+	}
+	return list, nil
+}
+
+// freeInterface is the next netN that no network of the pod has.
+func freeInterface(list []planned) string {
+	for i := len(list); ; i++ {
+		name := fmt.Sprintf("net%d", i)
+		if !slices.ContainsFunc(list, func(p planned) bool { return p.ifname == name }) {
+			return name
+		}
+	}
 }
 
 func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod, e *cncfv1.NetworkSelectionElement) (network, error) {

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -69,10 +70,15 @@ func readConf(path string) confFile {
 // primary is the network of pods that ask for none. A file is preferred to a NetworkAttachmentDefinition of the same name:
 // the pods that need it include those that make the API server reachable.
 func (s *Service) primary(ctx context.Context, c *call) (network, error) {
-	want := c.conf.ClusterNetwork
-	if want == "" {
-		want = s.ClusterNetwork
+	if len(c.conf.Delegates) > 0 {
+		return network{}, cni.Errorf(cni.CodeInvalidConfig, "put each into a file of its own, and name that in clusterNetwork or defaultNetworks",
+			`"delegates" of the meta plugin's configuration is not supported`)
 	}
+	return s.named(ctx, cmp.Or(c.conf.ClusterNetwork, s.ClusterNetwork))
+}
+
+// named finds a network that the node's configuration names; "" is the first that is no meta plugin's.
+func (s *Service) named(ctx context.Context, want string) (network, error) {
 	files, err := s.confFiles(s.ConfDir)
 	if err != nil {
 		return network{}, err
