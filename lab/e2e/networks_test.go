@@ -15,11 +15,11 @@ var networkOfMACs = documents(
 	pool("e2e-95", "  subnet: 172.95.0.0/16\n  gateway: 172.95.0.1\n  ips: [172.95.0.100-172.95.0.120]\n"),
 	network("e2e-mac", "  cniType: macvlan\n  macvlan: {master: [eth0], ippools: {ipv4: [e2e-95]}}\n"))
 
-// railsPod has a function of each card and a macvlan interface.
-func railsPod(name, node string) string {
+// railsPod has a function of each card, one of them with an address that it asks for, and a macvlan interface.
+func railsPod(name, node, address string) string {
 	return pod{name: name, namespace: "e2e", label: "rails", node: node, devices: []string{guideVFs, lowVFs}, annotations: map[string]string{
 		defaultNetwork: "kube-system/ib-sriov",
-		networks:       `[{"name":"e2e-low","namespace":"kube-system","interface":"rail2"},{"name":"e2e-mac","namespace":"kube-system"}]`,
+		networks:       `[{"name":"e2e-low","namespace":"kube-system","interface":"rail2","ips":["` + address + `"]},{"name":"e2e-mac","namespace":"kube-system"}]`,
 	}}.manifest()
 }
 
@@ -66,7 +66,7 @@ func TestSeveralNetworks(t *testing.T) {
 	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
 	before := remember(t)
 	names := topology.Names()
-	apply(t, railsPod("a", names[0])+railsPod("b", names[1])+routedPod(names[0]))
+	apply(t, railsPod("a", names[0], "172.93.0.150")+railsPod("b", names[1], "172.93.0.151/16")+routedPod(names[0]))
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/a pod/b pod/routed")
 	in := func(pod, script string) string {
 		t.Helper()
@@ -77,6 +77,10 @@ func TestSeveralNetworks(t *testing.T) {
 		a, b = statusOf(t, "a"), statusOf(t, "b")
 		return differs("networks in the status of a and b", []int{len(a), len(b)}, []int{3, 3})
 	})
+	if got := slices.Concat(a["rail2"].IPs, b["rail2"].IPs); !slices.Equal(got, []string{"172.93.0.150", "172.93.0.151"}) {
+		t.Errorf("rail2 of a and b have %v, want the addresses that they ask for", got)
+	}
+	gatewaysOn(t, names[1])
 	devices := map[string]bool{}
 	for ifname, subnet := range map[string]string{"eth0": "172.91.", "rail2": "172.93.", "net2": "172.95."} {
 		from, to := a[ifname], b[ifname]
@@ -90,6 +94,12 @@ func TestSeveralNetworks(t *testing.T) {
 			t.Errorf("from %s to %s the route is %q, want one by %s", from.IPs[0], to.IPs[0], route, ifname)
 		}
 		in("a", fmt.Sprintf("ping -c 3 -i 0.2 -W 5 -I %s %s", from.IPs[0], to.IPs[0]))
+		// What is in none of the pod's networks goes to the gateway of the address that it is sent from, whichever has the default route.
+		gateway := "via " + subnet + "0.1 dev " + ifname
+		if route := in("a", fmt.Sprintf("ip route get %s from %s", farAway, from.IPs[0])); !strings.Contains(route, gateway) {
+			t.Errorf("from %s to %s the route is %q, want one %s", from.IPs[0], farAway, route, gateway)
+		}
+		in("a", fmt.Sprintf("ping -c 3 -i 0.2 -W 5 -I %s %s", from.IPs[0], farAway))
 	}
 	if hcas := strings.Count(in("a", "ibv_devinfo"), "hca_id:"); hcas != 2 || len(devices) != 4 {
 		t.Errorf("pod a has %d RDMA devices, and devices %v in its status; want 2 of two cards", hcas, devices)
@@ -105,6 +115,20 @@ func TestSeveralNetworks(t *testing.T) {
 	want := before
 	want.Objects = withoutLines(before.Objects, "e2e-95", "e2e-mac")
 	eventually(t, configureLimit, func() string { return differs("left behind", look(t), want) })
+}
+
+// farAway is an address behind the gateways of all of a pod's networks.
+const farAway = "198.51.100.1"
+
+// gatewaysOn makes a node the gateway of each of the pods' networks, for the test.
+func gatewaysOn(t *testing.T, name string) {
+	t.Helper()
+	each := func(verb string) string {
+		return strings.NewReplacer("VERB", verb, "FAR", farAway, "CARD", secondCard).Replace(
+			`ip addr VERB 172.91.0.1/16 dev ibs5f0; ip addr VERB 172.93.0.1/16 dev "$(ls /sys/bus/pci/devices/CARD/net)"; ip addr VERB 172.95.0.1/16 dev eth0; ip addr VERB FAR/32 dev lo`)
+	}
+	t.Cleanup(func() { node(t, name, "sysctl -qw net.ipv4.conf.all.arp_ignore=0; "+each("del")+"; true") })
+	node(t, name, "set -e; sysctl -qw net.ipv4.conf.all.arp_ignore=1; "+each("add"))
 }
 
 // withoutLines drops the lines that name one of these.
@@ -140,13 +164,28 @@ try() { # type, version, interface, configuration
 	echo "$1 $2 left: $(ip -n e2e-foreign -br link | wc -l) link, $(ls /run/e2e-foreign/e2e-foreign | grep -c '^172' || true) addresses"
 }
 try ipoib 0.3.1 ib0 '{"master":"ibs5f0"}'
+try ipoib 0.4.0 ib0 '{"master":"ibs5f0"}'
 try ipoib 1.0.0 ib0 '{"master":"ibs5f0","mtu":2044}'
 try ib-sriov 1.1.0 ib1 "{\"deviceID\":\"$vf\",\"rdmaIsolation\":true}"
+behind() { # type, version, result of the plugin before, more configuration, what to see of it in the pod
+	conf=$(jq -n --arg type "$1" --arg version "$2" --argjson prev "$3" --argjson more "$4" '{cniVersion: $version, name: "e2e-foreign", type: $type, prevResult: $prev} + $more')
+	result=$(call ADD "$1" <<<"$conf") || { echo "ADD of $1: $result"; exit 1; }
+	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name]' <<<"$result"), in the pod: $(ip netns exec e2e-foreign sh -c "$5")"
+	call CHECK "$1" <<<"$conf"
+	call DEL "$1" <<<"$conf"
+	call DEL "$1" <<<"$conf"
+	echo "$1 $2 CHECK ok, DEL ok, in the pod: $(ip netns exec e2e-foreign sh -c "$5")"
+}
+export CNI_IFNAME=eth0
+child=$(jq -n --argjson ipam "$ipam" '{cniVersion: "1.0.0", name: "e2e-foreign", type: "ipoib", master: "ibs5f0", ipam: $ipam}')
+behind coordinator 1.0.0 "$(call ADD ipoib <<<"$child")" '{"mode":"auto"}' "ip -br link | grep -c ^veth0 || true"
+call DEL ipoib <<<"$child"
+behind rdma 0.4.0 '{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/e2e-foreign"}],"ips":[]}' "{\"deviceID\":\"$vf\"}" "rdma link | wc -l"
 CNI_COMMAND=VERSION call VERSION coordinator <<<'{"cniVersion":"1.0.0"}' | jq -c .supportedVersions
 echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"
 rm -r /run/e2e-foreign`
 
-// TestForeignCallers shows that plugins of ours work in another's hands, in every version of the specification.
+// TestForeignCallers shows that plugins of ours work in another's hands, alone and in a chain, in every version of the specification.
 func TestForeignCallers(t *testing.T) {
 	sriovSetup(t)
 	apply(t, sriovPolicy("e2e-low", 2, 0, 1))
@@ -160,8 +199,12 @@ func TestForeignCallers(t *testing.T) {
 	const want = `ipoib 0.3.1 ADD ["0.3.1","ib0",59,false,null,"172.96.0.2/24"]
 ib0 172.96.0.2/24
 ipoib 0.3.1 left: 1 link, 0 addresses
-ipoib 1.0.0 ADD ["1.0.0","ib0",59,false,null,"172.96.0.3/24"]
+ipoib 0.4.0 ADD ["0.4.0","ib0",59,false,null,"172.96.0.3/24"]
 ib0 172.96.0.3/24
+ipoib 0.4.0 CHECK ok
+ipoib 0.4.0 left: 1 link, 0 addresses
+ipoib 1.0.0 ADD ["1.0.0","ib0",59,false,null,"172.96.0.4/24"]
+ib0 172.96.0.4/24
 ipoib 1.0.0 CHECK ok
 ipoib 1.0.0 left: 1 link, 0 addresses
 ib-sriov 1.1.0 ADD ["1.1.0","ib1",59,true,"PCI",null]
@@ -169,6 +212,10 @@ ib1 without an address
 ib-sriov 1.1.0 CHECK ok
 ib-sriov 1.1.0 STATUS and GC ok
 ib-sriov 1.1.0 left: 1 link, 0 addresses
+coordinator 1.0.0 ADD ["1.0.0","eth0"], in the pod: 1
+coordinator 1.0.0 CHECK ok, DEL ok, in the pod: 0
+rdma 0.4.0 ADD ["0.4.0","eth0"], in the pod: 1
+rdma 0.4.0 CHECK ok, DEL ok, in the pod: 0
 ["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]
 no agent: 11
 `

@@ -46,7 +46,7 @@ spec:
 
 // sriovNetwork is on the functions of the low range.
 var sriovNetwork = documents(
-	pool("e2e-93", "  subnet: 172.93.0.0/16\n  ips: [172.93.0.100-172.93.0.180]\n"),
+	pool("e2e-93", "  subnet: 172.93.0.0/16\n  gateway: 172.93.0.1\n  ips: [172.93.0.100-172.93.0.180]\n"),
 	network("e2e-low", "  cniType: ib-sriov\n  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-93]}}\n"))
 
 // documents are manifests one after another.

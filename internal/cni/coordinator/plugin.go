@@ -29,6 +29,7 @@ type Kernel interface {
 	Routes(ns host.NS, table int) ([]host.Route, error)
 	AddRoute(ns host.NS, r host.Route) error
 	DeleteRoute(ns host.NS, r host.Route) error
+	Rules(ns host.NS) ([]host.Rule, error)
 	AddRule(ns host.NS, r host.Rule) error
 	AddNeighbor(ns host.NS, n host.Neighbor) error
 	SetSysctl(ns host.NS, key, value string) error
@@ -428,14 +429,9 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	if _, err := p.Kernel.LinkByName(r.NetNS, podVeth); err != nil {
 		return fmt.Errorf("look for the pod's end of the pair: %w", err)
 	}
-	routes, err := p.Kernel.Routes(host.NodeNS, st.HostTable)
-	if err != nil {
-		return fmt.Errorf("list the node's routes of table %d: %w", st.HostTable, err)
+	missing, err := p.missing(st, nodeEnd)
+	if err != nil || missing == "" {
+		return err
 	}
-	for _, a := range st.Addresses {
-		if !slices.ContainsFunc(routes, func(x host.Route) bool { return x.Dst == single(a) && x.Index == nodeEnd.Index }) {
-			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the node's table %d has no route to %s through %s", st.HostTable, a, nodeEnd.Name)
-		}
-	}
-	return nil
+	return cni.Errorf(cni.CodeFailed, "the agent mends it within some minutes; see who takes it away", "%s", missing)
 }
