@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -116,7 +117,7 @@ func readLink(ns NS, l netlink.Link) rawLink {
 	a := l.Attrs()
 	r := rawLink{master: a.MasterIndex, Link: Link{
 		NS: ns, Index: a.Index, Name: a.Name, AltNames: a.AltNames, Alias: a.Alias, Kind: l.Type(), LinkLayer: Ethernet,
-		HardwareAddr: a.HardwareAddr, MTU: a.MTU, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+		HardwareAddr: a.HardwareAddr, MTU: a.MTU, TxQueueLen: a.TxQLen, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
 		Parent: a.ParentIndex,
 	}}
 	if a.EncapType == "infiniband" {
@@ -409,6 +410,44 @@ func (h *Host) SetLinkDown(ns NS, index int) error {
 // SetLinkMTU sets the MTU in octets.
 func (h *Host) SetLinkMTU(ns NS, index int, mtu int) error {
 	return h.onLink(ns, index, fmt.Sprintf("setting MTU %d", mtu), func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })
+}
+
+// SetLinkTxQueueLen sets how many packets a link's queue holds (IFLA_TXQLEN). The kernel gives a new queue discipline the length; those that
+// keep a limit of their own, such as fq_codel, are not changed by it (dev_qdisc_change_tx_queue_len).
+func (h *Host) SetLinkTxQueueLen(ns NS, index, n int) error {
+	what := fmt.Sprintf("setting the queue length %d", n)
+	if n < 0 {
+		return fmt.Errorf("%s of link %d in %s: %w", what, index, ns.where(), unix.EINVAL)
+	}
+	return h.onLink(ns, index, what, func(l netlink.Link) error { return netlink.LinkSetTxQLen(l, n) })
+}
+
+// SetLinkHardwareAddr sets the address of an Ethernet link. ErrBusy when its driver wants the link down for that: it lacks
+// IFF_LIVE_ADDR_CHANGE (eth_prepare_mac_addr_change). ErrUnsupported for a link of another kind, and for one whose address is fixed.
+func (h *Host) SetLinkHardwareAddr(ns NS, index int, a net.HardwareAddr) error {
+	l, err := h.LinkByIndex(ns, index)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("setting the hardware address %s", a)
+	if err := checkHardwareAddr(l, a); err != nil {
+		return fmt.Errorf("%s of %s in %s: %w", what, l.Name, ns.where(), err)
+	}
+	return h.onLink(ns, index, what, func(l netlink.Link) error { return netlink.LinkSetHardwareAddr(l, a) })
+}
+
+// checkHardwareAddr refuses what the kernel would with an error that says something else: EADDRNOTAVAIL for a group's address, and on
+// IPoIB it takes 6 octets for the beginning of 20.
+func checkHardwareAddr(l Link, a net.HardwareAddr) error {
+	switch {
+	case l.LinkLayer != Ethernet:
+		return fmt.Errorf("the link layer is %s: %w", l.LinkLayer, ErrUnsupported)
+	case len(a) != ethernetAddrLen:
+		return fmt.Errorf("the address has %d octets, want %d: %w", len(a), ethernetAddrLen, unix.EINVAL)
+	case a[0]&1 != 0 || !slices.ContainsFunc(a, func(b byte) bool { return b != 0 }):
+		return fmt.Errorf("it is no single station's: %w", unix.EINVAL)
+	}
+	return nil
 }
 
 // SetLinkAlias gives a link a text of at most 255 octets (IFALIASZ), which it keeps over moves, renames and the end of a namespace.

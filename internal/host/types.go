@@ -116,6 +116,7 @@ type Link struct {
 	LinkLayer    LinkLayer
 	HardwareAddr net.HardwareAddr // 6 octets, or 20 on InfiniBand
 	MTU          int
+	TxQueueLen   int    // packets
 	Up           bool   // administratively
 	Carrier      bool   // operationally
 	PCI          string // PCI address of its function, "" for a virtual link

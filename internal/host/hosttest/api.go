@@ -73,6 +73,11 @@ type API interface {
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkDown(ns host.NS, index int) error
 	SetLinkMTU(ns host.NS, index int, mtu int) error
+	// SetLinkTxQueueLen sets the length of a link's queue, in packets.
+	SetLinkTxQueueLen(ns host.NS, index, n int) error
+	// SetLinkHardwareAddr sets the address of an Ethernet link, 6 octets of a single station. ErrBusy when the driver wants the link down for
+	// that; ErrUnsupported on InfiniBand.
+	SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) error
 	// SetLinkAlias gives a link a text, which it keeps over moves, renames and the end of a namespace.
 	SetLinkAlias(ns host.NS, index int, alias string) error
 	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode and the P_Key (0: the

@@ -1,7 +1,9 @@
 package hosttest
 
 import (
+	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +39,8 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"Veth", false, testVeth},
 		{"MoveLink", false, testMoveLink},
 		{"RenameLink", false, testRenameLink},
+		{"TxQueueLen", false, testTxQueueLen},
+		{"HardwareAddr", false, testHardwareAddr},
 		{"Addresses", false, testAddresses},
 		{"Routes", false, testRoutes},
 		{"Rules", false, testRules},
@@ -205,6 +209,51 @@ func testRenameLink(t *testing.T, h API, env Env) {
 	}
 	ok(t, h.RenameLink(a.NS, a.Index, "net0"))
 	is(t, "renaming a link that is not there", h.RenameLink(a.NS, 4711, "y0"), host.ErrNotFound)
+}
+
+func testTxQueueLen(t *testing.T, h API, env Env) {
+	a, b := veth(t, h, env)
+	want := a.TxQueueLen + 7
+	for range 2 {
+		ok(t, h.SetLinkTxQueueLen(a.NS, a.Index, want))
+	}
+	if l, err := h.LinkByIndex(a.NS, a.Index); err != nil || l.TxQueueLen != want || !l.Up {
+		t.Errorf("%+v, %v; want a queue of %d and the link up", l, err, want)
+	}
+	if l, err := h.LinkByIndex(b.NS, b.Index); err != nil || l.TxQueueLen != b.TxQueueLen {
+		t.Errorf("the other end: %+v, %v; want its queue as it was, %d", l, err, b.TxQueueLen)
+	}
+	if err := h.SetLinkTxQueueLen(a.NS, a.Index, -1); err == nil {
+		t.Error("a negative length was taken")
+	}
+}
+
+func testHardwareAddr(t *testing.T, h API, env Env) {
+	a, b := veth(t, h, env)
+	ok(t, h.AddAddress(a.NS, a.Index, prefix("172.91.0.100/16")))
+	ok(t, h.AddRoute(a.NS, host.Route{Dst: prefix("198.51.100.0/24"), Gateway: addr("172.91.0.1"), Index: a.Index}))
+	before, err := h.Routes(a.NS, 0)
+	ok(t, err)
+	want := net.HardwareAddr{0x0a, 0x1b, 172, 91, 0, 100}
+	for range 2 {
+		ok(t, h.SetLinkHardwareAddr(a.NS, a.Index, want))
+	}
+	if l, err := h.LinkByIndex(a.NS, a.Index); err != nil || !bytes.Equal(l.HardwareAddr, want) || !l.Up {
+		t.Errorf("%+v, %v; want the address %s and the link up", l, err, want)
+	}
+	if l, err := h.LinkByIndex(b.NS, b.Index); err != nil || !bytes.Equal(l.HardwareAddr, b.HardwareAddr) {
+		t.Errorf("the other end: %+v, %v; want %s as before", l, err, b.HardwareAddr)
+	}
+	after, err := h.Routes(a.NS, 0)
+	ok(t, err)
+	if !slices.Equal(before, after) {
+		t.Errorf("routes %+v, before %+v", after, before)
+	}
+	for _, bad := range []net.HardwareAddr{nil, want[:4], make(net.HardwareAddr, 6), {1, 0, 0, 0, 0, 1}, make(net.HardwareAddr, 20)} {
+		if err := h.SetLinkHardwareAddr(a.NS, a.Index, bad); err == nil || errors.Is(err, host.ErrNotFound) {
+			t.Errorf("the address %s: %v, want a refusal of it", bad, err)
+		}
+	}
 }
 
 func testAddresses(t *testing.T, h API, env Env) {
@@ -396,6 +445,8 @@ func testNotFound(t *testing.T, h API, env Env) {
 		"SetLinkUp":     func() error { return h.SetLinkUp(ns, 4711) },
 		"SetLinkMTU":    func() error { return h.SetLinkMTU(ns, 4711, 1500) },
 		"SetLinkAlias":  func() error { return h.SetLinkAlias(ns, 4711, "x") },
+		"TxQueueLen":    func() error { return h.SetLinkTxQueueLen(ns, 4711, 1) },
+		"HardwareAddr":  func() error { return h.SetLinkHardwareAddr(ns, 4711, net.HardwareAddr{2, 0, 0, 0, 0, 1}) },
 		"VFDevices":     func() error { _, err := h.VFDevices("0000:ff:1f.7"); return err },
 		"VFState":       func() error { _, err := h.VFState("0000:ff:1f.7", 0); return err },
 		"SetNumVFs":     func() error { return h.SetNumVFs("0000:ff:1f.7", 1) },
@@ -436,6 +487,8 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 		"SetLinkDown":          func() error { return h.SetLinkDown(ns, 2) },
 		"SetLinkMTU":           func() error { return h.SetLinkMTU(ns, 2, 1500) },
 		"SetLinkAlias":         func() error { return h.SetLinkAlias(ns, 2, "x") },
+		"SetLinkTxQueueLen":    func() error { return h.SetLinkTxQueueLen(ns, 2, 1) },
+		"SetLinkHardwareAddr":  func() error { return h.SetLinkHardwareAddr(ns, 2, net.HardwareAddr{2, 0, 0, 0, 0, 1}) },
 		"SetIPv6LinkLocalGUID": func() error { return h.SetIPv6LinkLocalGUID(ns, 2, GuidePFGUID) },
 		"AddVeth":              func() error { _, _, err := h.AddVeth(ns, "x0", live, "y0", 0); return err },
 		"AddVeth peer":         func() error { _, _, err := h.AddVeth(live, "x0", ns, "y0", 0); return err },

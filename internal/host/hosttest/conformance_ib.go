@@ -1,8 +1,10 @@
 package hosttest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -300,6 +302,11 @@ func testIPoIBChild(t *testing.T, h API, env Env) {
 	ok(t, h.SetIPv6LinkLocalGUID(ns, eth0.Index, guid))
 	ok(t, h.SetSysctl(ns, "net/ipv4/conf/eth0/proxy_arp", "1"))
 	ok(t, h.SetLinkMTU(ns, eth0.Index, 1500))
+	ok(t, h.SetLinkTxQueueLen(ns, eth0.Index, 500))
+	is(t, "an Ethernet address", h.SetLinkHardwareAddr(ns, eth0.Index, net.HardwareAddr{0x0a, 0x1b, 172, 91, 0, 101}), host.ErrUnsupported)
+	if l, err := h.LinkByIndex(ns, eth0.Index); err != nil || l.TxQueueLen != 500 || !bytes.Equal(l.HardwareAddr[4:], eth0.HardwareAddr[4:]) {
+		t.Errorf("with a queue of 500: %+v, %v; want the GID of %s", l, err, eth0.HardwareAddr)
+	}
 	ok(t, h.AddAddress(ns, eth0.Index, prefix("172.91.0.101/16")))
 	ok(t, h.SetLinkUp(ns, eth0.Index))
 	ok(t, h.Announce(ns, eth0.Index, addr("172.91.0.101")))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ib"
@@ -251,6 +252,37 @@ func (f *Fake) SetLinkMTU(ns host.NS, index int, mtu int) error {
 
 const ipoibMTU = 2044
 
+// Lengths of queues of new links: ether_setup, and twice ipoib_sendq_size.
+const (
+	ethernetTxQueueLen = 1000
+	ipoibTxQueueLen    = 256
+)
+
+// SetLinkTxQueueLen implements API.
+func (f *Fake) SetLinkTxQueueLen(ns host.NS, index, count int) error {
+	return f.change(ns, index, fmt.Sprintf("SetLinkTxQueueLen %d", count), func(_ *namespace, l *link) error {
+		if count < 0 {
+			return syscall.EINVAL
+		}
+		l.TxQueueLen = count
+		return nil
+	})
+}
+
+// SetLinkHardwareAddr implements API. Every driver takes the change while the link is up.
+func (f *Fake) SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) error {
+	return f.change(ns, index, fmt.Sprintf("SetLinkHardwareAddr %s", a), func(_ *namespace, l *link) error {
+		switch {
+		case l.LinkLayer != host.Ethernet:
+			return fmt.Errorf("the link layer of %s is %s: %w", l.Name, l.LinkLayer, host.ErrUnsupported)
+		case len(a) != 6 || a[0]&1 != 0 || slices.Equal(a, make(net.HardwareAddr, 6)):
+			return fmt.Errorf("address %s is no single station's: %w", a, syscall.EINVAL)
+		}
+		l.HardwareAddr = slices.Clone(a)
+		return nil
+	})
+}
+
 // AddIPoIBChild implements API.
 func (f *Fake) AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error) {
 	var made host.Link
@@ -263,7 +295,7 @@ func (f *Fake) AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, e
 		case pkey == 0:
 			pkey = p.PKey
 		}
-		c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU, Mode: p.Mode, PKey: pkey | 0x8000}}
+		c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU, TxQueueLen: ipoibTxQueueLen, Mode: p.Mode, PKey: pkey | 0x8000}}
 		c.HardwareAddr = ipoibAddr(f.serial(), p.fn.live)
 		n.adopt(c)
 		made = c.view()
@@ -342,7 +374,7 @@ func newVeth(name string, mtu, serial int) *link {
 		mtu = 1500
 	}
 	mac := net.HardwareAddr{0x0a, 0x58, 0, byte(serial >> 16), byte(serial >> 8), byte(serial)}
-	return &link{Link: host.Link{Name: name, Kind: "veth", LinkLayer: host.Ethernet, MTU: mtu, HardwareAddr: mac}}
+	return &link{Link: host.Link{Name: name, Kind: "veth", LinkLayer: host.Ethernet, MTU: mtu, TxQueueLen: ethernetTxQueueLen, HardwareAddr: mac}}
 }
 
 // DeleteLink implements API.

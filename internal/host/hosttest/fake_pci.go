@@ -117,9 +117,9 @@ func (f *Fake) unbind(fn *function) {
 // makeNetdev gives a function a new netdev: the kernel's lowest free name, and udev's when it is on the node.
 func (f *Fake) makeNetdev(fn *function, ns host.NS) {
 	n := f.ns[ns]
-	l := &link{fn: fn, Link: host.Link{PCI: fn.pci, LinkLayer: fn.layer, Kind: "device", MTU: 1500}}
+	l := &link{fn: fn, Link: host.Link{PCI: fn.pci, LinkLayer: fn.layer, Kind: "device", MTU: 1500, TxQueueLen: ethernetTxQueueLen}}
 	if fn.layer == host.InfiniBand {
-		l.Kind, l.MTU, l.Mode, l.PKey = "ipoib", ipoibMTU, "datagram", 0xffff
+		l.Kind, l.MTU, l.TxQueueLen, l.Mode, l.PKey = "ipoib", ipoibMTU, ipoibTxQueueLen, "datagram", 0xffff
 		l.HardwareAddr = ipoibAddr(f.serial(), fn.live)
 		l.Name = n.lowestFree("ib")
 	} else {
