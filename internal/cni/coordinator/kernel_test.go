@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -184,6 +185,51 @@ func TestKernel(t *testing.T) {
 	}
 	if _, err := h.LinkByName(podNS, podVeth); !errors.Is(err, host.ErrNotFound) {
 		t.Errorf("veth0 in the pod: %v, want ErrNotFound", err)
+	}
+}
+
+// TestKernelWhileDown wants an interface's ways and addresses of both families back.
+func TestKernelWhileDown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root or a user namespace")
+	}
+	podNS := newNS(t)
+	h, err := host.New(host.Options{NodeNS: newNS(t)})
+	check(t, err)
+	defer h.Close()
+	_, eth0 := cable(t, h, newNS(t), "sw", "172.91.0.1/16", podNS, "eth0", "172.91.0.100/16")
+	check(t, h.AddAddress(podNS, eth0.Index, netip.MustParsePrefix("fd91::100/64")))
+	for _, r := range []host.Route{
+		{Dst: netip.MustParsePrefix("172.99.0.1/32")},
+		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("172.99.0.1"), Src: netip.MustParseAddr("172.91.0.100")},
+		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("172.91.0.1")},
+		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fd91::1")},
+		{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: netip.MustParseAddr("172.91.0.1"), Table: 7},
+	} {
+		r.Index = eth0.Index
+		check(t, h.AddRoute(podNS, r))
+	}
+	p, tables := &Plugin{Kernel: h}, []int{0, 7}
+	before, err := p.routesOf(podNS, eth0.Index, tables)
+	check(t, err)
+	down := false
+	check(t, p.whileDown(podNS, eth0.Index, tables, func() error {
+		l, err := h.LinkByIndex(podNS, eth0.Index)
+		down = !l.Up
+		return err
+	}))
+	if !down {
+		t.Error("the link was up")
+	}
+	after, err := p.routesOf(podNS, eth0.Index, tables)
+	check(t, err)
+	for _, r := range before {
+		if !kernelsOwn(r) && !slices.Contains(after, r) {
+			t.Errorf("the route %+v is lost", r)
+		}
+	}
+	if len(after) > len(before) {
+		t.Errorf("routes %+v, before %+v", after, before)
 	}
 }
 

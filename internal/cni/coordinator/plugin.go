@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,11 @@ type Kernel interface {
 	LinkByName(ns host.NS, name string) (host.Link, error)
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
 	DeleteLink(ns host.NS, index int) error
+	SetLinkUp(ns host.NS, index int) error
+	SetLinkDown(ns host.NS, index int) error
+	SetLinkTxQueueLen(ns host.NS, index, n int) error
+	SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) error
+	Announce(ns host.NS, index int, ip netip.Addr) error
 	AllAddresses(ns host.NS) (map[int][]netip.Prefix, error)
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	Routes(ns host.NS, table int) ([]host.Route, error)
@@ -48,12 +54,14 @@ type state struct {
 	// HostTable and Addresses are the routes on the node.
 	HostTable int          `json:"hostTable"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// FormerMAC is the hardware address that the netdev of a card had before podMACPrefix.
+	FormerMAC string `json:"formerMAC,omitempty"`
 }
 
 // hostVeth names the node's end of the pair after the sandbox, so that it is found without any record.
 func hostVeth(containerID string) string { return "veth" + containerID[:min(len(containerID), 11)] }
 
-// Add implements cni.Plugin. Its result is that of the plugin before it.
+// Add implements cni.Plugin. Its result is that of the plugin before it, with the hardware address that podMACPrefix made.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	if r.Prev == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "the coordinator is first in the chain")
@@ -77,13 +85,17 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 			return nil, err
 		}
 	}
-	if err := p.checkTuning(f); err != nil {
+	if err := checkWishes(f); err != nil {
 		return nil, err
 	}
 	if err := p.record(r, f); err != nil {
 		return nil, err
 	}
 	if err := p.pair(r, &f); err != nil {
+		return nil, err
+	}
+	result, err := p.tuneLink(ctx, r, f)
+	if err != nil {
 		return nil, err
 	}
 	if err := p.gatherRoutes(&f); err != nil {
@@ -93,13 +105,11 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if err != nil {
 		return nil, err
 	}
-	for _, remark := range plan.remarks {
-		slog.WarnContext(ctx, "coordinator: "+remark, "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname", r.IfName, "sandbox", r.ContainerID)
-	}
+	logRemarks(ctx, r, plan.remarks...)
 	if err := p.apply(ctx, f, plan); err != nil {
 		return nil, err
 	}
-	return r.Prev, nil
+	return result, nil
 }
 
 // bare tells a further interface without an address, such as one for RDMA alone: there is nothing to route. A pod's first
@@ -131,21 +141,14 @@ func gateways(prev *types100.Result) []netip.Addr {
 	return out
 }
 
-// checkTuning refuses what cannot be done, rather than to leave it undone in silence.
-func (p *Plugin) checkTuning(f facts) error {
-	this, err := f.this()
-	if err != nil {
+// checkWishes refuses what cannot be done, rather than to leave it undone in silence.
+func checkWishes(f facts) error {
+	if _, err := f.this(); err != nil {
 		return err
-	}
-	if f.set.macPrefix != "" && this.LinkLayer != host.InfiniBand {
-		return cni.Errorf(cni.CodeInvalidConfig, "clear podMACPrefix", "podMACPrefix is %q: hardware addresses of %s interfaces are not set here", f.set.macPrefix, this.LinkLayer)
 	}
 	if f.set.nicOfPod && len(f.interfaces) > 0 && f.absent() {
 		return cni.Errorf(cni.CodeInvalidConfig, "name one of them, or remove the annotation",
 			"annotation %s is %q, and the pod's interfaces are %s", AnnotationDefaultRouteNIC, f.set.defaultNIC, strings.Join(f.interfaces, ", "))
-	}
-	if f.set.txQueueLen > 0 {
-		return cni.Errorf(cni.CodeInvalidConfig, "set txQueueLen to 0", "txQueueLen is %d: queue lengths are not set here", f.set.txQueueLen)
 	}
 	return nil
 }
@@ -160,8 +163,15 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	if f.mode != modeOverlay {
 		st.Addresses = this.addrs
 	}
+	if a, _ := f.set.hardwareAddr(this); a != nil {
+		var old state
+		if _, err := r.State.Load(&old); err != nil {
+			return fmt.Errorf("read the coordinator's record: %w", err)
+		}
+		st.FormerMAC = formerMAC(old, this, a)
+	}
 	save := r.State.Save
-	if r.IfName == firstNIC { // all that is made for it goes with the pair, which is found by its name
+	if r.IfName == firstNIC && st.FormerMAC == "" { // all that is made for it goes with the pair, which is found by its name
 		save = r.State.Note
 	}
 	if err := save(st); err != nil {
@@ -392,12 +402,13 @@ func (p *Plugin) markReplies(ctx context.Context, f facts) error {
 
 // Del implements cni.Plugin. What is in the pod goes with its namespace; the node's end of the pair takes its routes and
 // neighbours along. The node's rule stays, it is the node's and not a pod's.
-func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
+func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil {
 		return fmt.Errorf("read the coordinator's record: %w", err)
 	}
+	p.giveMACBack(ctx, r, st)
 	if r.IfName == firstNIC {
 		return p.deletePair(hostVeth(r.ContainerID))
 	}

@@ -420,7 +420,7 @@ func TestRefusals(t *testing.T) {
 		{name: "overlay with veth0", ifname: "net1", conf: `{"mode":"overlay"}`, veth: true, want: "net1 belongs to an underlay pod", code: cni.CodeInvalidConfig},
 		{name: "pair broken", ifname: "net1", conf: `{}`, veth: true, want: "the pod has veth0, but its other end veth0123456789a is not on the node", code: cni.CodeFailed},
 		{name: "cluster", ifname: "eth0", conf: `{}`, cluster: cluster{err: errors.New("not synced")}, want: "read the SpiderCoordinator: not synced", code: cni.CodeTryAgainLater},
-		{name: "queue", ifname: "eth0", conf: `{"txQueueLen":5}`, want: "txQueueLen is 5", code: cni.CodeInvalidConfig},
+		{name: "queue", ifname: "eth0", conf: `{"txQueueLen":-5}`, want: "coordinator.txQueueLen", code: cni.CodeInvalidConfig},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := node(t)
@@ -479,16 +479,6 @@ type noMarks struct{ *hosttest.Fake }
 
 func (noMarks) MarkReplies(host.NS, string, uint32) error {
 	return fmt.Errorf("nft_ct: %w", host.ErrUnsupported)
-}
-
-func TestPodMACPrefixSkipsInfiniBand(t *testing.T) {
-	f := node(t)
-	prev := attach(t, f, "eth0", "", "172.91.0.100/16")
-	c := labCluster
-	c.spec.PodMACPrefix = new("0a:1b")
-	p := &Plugin{Kernel: f, Cluster: c}
-	_, err := p.Add(t.Context(), request("eth0", prev, `{}`))
-	check(t, err)
 }
 
 func TestHostVeth(t *testing.T) {

@@ -33,8 +33,8 @@ type settings struct {
 	rpFilter      int // negative leaves it
 	vethMTU       int
 	vethAddress   netip.Addr // invalid: none
-	macPrefix     string
-	txQueueLen    int
+	macPrefix     []byte     // nil: none
+	txQueueLen    int        // packets; 0 leaves it
 	// viaNode are the networks that the pod reaches through its node.
 	viaNode      []netip.Prefix
 	policyRoutes []host.Route // Dst and Gateway
@@ -93,7 +93,11 @@ func parse(spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus) (sett
 	v2beta1.DefaultCoordinator(&c)
 	s := settings{
 		mode: *c.Spec.Mode, tunePodRoutes: *c.Spec.TunePodRoutes, defaultNIC: *c.Spec.PodDefaultRouteNIC, hostTable: *c.Spec.HostRuleTable,
-		rpFilter: *c.Spec.PodRPFilter, vethMTU: *c.Spec.VethMTU, macPrefix: *c.Spec.PodMACPrefix, txQueueLen: *c.Spec.TxQueueLen,
+		rpFilter: *c.Spec.PodRPFilter, vethMTU: *c.Spec.VethMTU, txQueueLen: *c.Spec.TxQueueLen,
+	}
+	var err error
+	if s.macPrefix, err = parseMACPrefix(*c.Spec.PodMACPrefix); err != nil {
+		return settings{}, fmt.Errorf("podMACPrefix of the SpiderCoordinator: %w", err)
 	}
 	if text := *c.Spec.VethLinkAddress; text != "" {
 		a, err := netip.ParseAddr(text)
