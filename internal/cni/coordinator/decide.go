@@ -44,6 +44,9 @@ type facts struct {
 	nics []nic
 	// podRoutes are the main table of the pod, nodeRoutes the settings' hostTable of the node.
 	podRoutes, nodeRoutes []host.Route
+	// nodeMain is the main table of the node, firstRoutes are those of the pod's first interface: in main, and in the
+	// table that has its default route when another interface took that. Both are for an overlay pod alone.
+	nodeMain, firstRoutes []host.Route
 	// gateways are those that the plugins before us reported for this interface.
 	gateways []netip.Addr
 	// nodeAddrs are the node's addresses, best first.
@@ -103,6 +106,7 @@ func decide(f facts) (plan, error) {
 			p.ownTable(f, this, v6)
 		case modeOverlay:
 			p.ownTable(f, this, v6)
+			p.throughFirst(f, this, v6)
 		}
 	}
 	if f.mode == modeFirst {
@@ -158,8 +162,11 @@ func (p *plan) tuneFilters(f facts, this nic) {
 		return
 	}
 	names := []string{"all", this.Name}
-	if f.mode == modeFirst {
+	switch f.mode {
+	case modeFirst:
 		names = append(names, podVeth)
+	case modeOverlay: // what the node sends to this interface's addresses enters there
+		names = append(names, firstNIC)
 	}
 	for _, n := range names {
 		p.sysctls = append(p.sysctls, sysctl{f.pod, "net/ipv4/conf/" + n + "/rp_filter", strconv.Itoa(f.set.rpFilter)})

@@ -36,6 +36,41 @@
 // Later interfaces get table 1000 + their index, a rule for their addresses,
 // and, where veth0 is there, the same routes to node and Services.
 //
+// Where it is not, the first interface is of the cluster's own network
+// ("overlay"), and node and Services are reached as that interface reaches them:
+//
+//		pod                                        node
+//		eth0  10.244.0.7/24 ------ veth ---------- cni0 10.244.0.1/24
+//		net1  172.91.0.100/16 --- fabric           rule 1000: from all lookup 500
+//		main table, src 10.244.0.7, and net1's:      table 500: 172.91.0.100 via 10.244.0.7 dev cni0
+//		  10.20.1.10 via 10.244.0.1 dev eth0
+//		  10.96.0.0/16 via 10.244.0.1 dev eth0
+//
+//	  - The ways are copies: each destination takes the gateway of the route by
+//	    which eth0 has it now, mostly its default route, or none where that has
+//	    none. A plain "10.20.1.10 dev eth0" would ask on the link for an address
+//	    that is not on it, which only some networks answer. What eth0 has no way
+//	    to stays as it is.
+//	  - In the main table they hold whoever gets the default route, now or later
+//	    (SetDefaultRoutes), and where the fabric is the node's own network too:
+//	    what eth0's address answers the node would leave by the fabric, and a
+//	    macvlan link does not reach its own node. Routes that eth0's plugin made
+//	    stay. In the interface's own table they serve what is sent from its
+//	    addresses, its own networks and policyRoutes first.
+//	  - The node needs a way back, or its reverse-path filter drops what comes
+//	    from net1's address through eth0. It has eth0's address as gateway, so
+//	    that no neighbour is asked for that the link does not have (IPv6
+//	    answers for the interface's own addresses alone). Where eth0 is no veth,
+//	    or the node reaches it through a gateway, there is none; then the node's
+//	    own addresses are left out of net1's table, for they and net1 may reach
+//	    each other over the fabric.
+//	  - As with veth0, all addresses of the node are reached so, the one that it
+//	    has on the fabric too: RDMA between a pod and its own node, by IP
+//	    address, is not to be had.
+//
+// An interface also gets the cluster's txQueueLen and, when it is Ethernet and
+// has an IPv4 address, a hardware address with podMACPrefix.
+//
 // It follows gather, decide, apply: decide is pure. Del works from the
 // container ID and what Add recorded, without API server, pod or namespace.
 // It must not know pools, devices, or how an interface was made.

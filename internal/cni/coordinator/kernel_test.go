@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 )
 
@@ -233,6 +234,90 @@ func TestKernelWhileDown(t *testing.T) {
 	}
 }
 
+// What the rails' switches have, of both families: an address beyond the pod's networks, and a Service's, at which
+// nobody listens there.
+var (
+	beyond   = []string{"192.0.2.1", "2001:db8::1"}
+	services = []string{"10.96.0.10", "fd96::10"}
+)
+
+// railAddrs are the pod's addresses on a rail, of both families.
+func railAddrs(i int) []string {
+	return []string{fmt.Sprintf("172.%d.0.100", 91+i), fmt.Sprintf("fd%d::100", 91+i)}
+}
+
+// railPort is where a rail's switch serves the addresses beyond.
+func railPort(i int) string { return fmt.Sprint(1000 + i) }
+
+// rail gives the pod an interface that leads to a switch of its own, and a result of the plugin that made it.
+func rail(t *testing.T, h *host.Host, podNS host.NS, i int, ifname string) *types100.Result {
+	t.Helper()
+	v4, v6 := fmt.Sprintf("172.%d.0.", 91+i), fmt.Sprintf("fd%d::", 91+i)
+	sw := newNS(t)
+	there, here := cable(t, h, sw, "sw", v4+"1/16", podNS, ifname, v4+"100/16")
+	check(t, h.AddAddress(sw, there.Index, netip.MustParsePrefix(v6+"1/64")))
+	check(t, h.AddAddress(podNS, here.Index, netip.MustParsePrefix(v6+"100/64")))
+	for _, a := range slices.Concat(beyond, services) {
+		check(t, h.AddAddress(sw, there.Index, single(netip.MustParseAddr(a))))
+	}
+	for _, a := range beyond {
+		serve(t, sw, net.JoinHostPort(a, railPort(i)))
+	}
+	prev := &types100.Result{}
+	for _, text := range []string{v4 + "1", v6 + "1"} {
+		gateway := netip.MustParseAddr(text)
+		prev.IPs = append(prev.IPs, &types100.IPConfig{Gateway: gateway.AsSlice()})
+		err := h.AddRoute(podNS, host.Route{Dst: everything(gateway.Is6()), Gateway: gateway, Index: here.Index})
+		if err != nil && !errors.Is(err, host.ErrExists) {
+			t.Fatal(err)
+		}
+	}
+	return prev
+}
+
+// wantFrom connects from an address of the pod; what answers must have seen that address.
+func wantFrom(t *testing.T, what string, in host.NS, source, address string) {
+	t.Helper()
+	if got, err := askFrom(in, source, address); err != nil || got != source {
+		t.Errorf("%s: %s from %s answers %q, %v", what, address, source, got, err)
+	}
+}
+
+// wantRefusal is for a port at which nobody listens: a refusal is an answer.
+func wantRefusal(t *testing.T, what string, in host.NS, address string) {
+	t.Helper()
+	if got, err := ask(in, address); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%s: %s answers %q, %v; want a refusal", what, address, got, err)
+	}
+}
+
+// quickIPv6 lets the kernel use link-local addresses of later links at once, without a look for others who have them.
+func quickIPv6(t *testing.T, h *host.Host, ns host.NS) {
+	t.Helper()
+	for _, which := range []string{"all", "default"} {
+		check(t, h.SetSysctl(ns, "net/ipv6/conf/"+which+"/accept_dad", "0"))
+	}
+}
+
+// kernelCluster has Services of both families, and wants an interface to keep the default route.
+func kernelCluster(defaultNIC string) cluster {
+	return cluster{spec: v2beta1.CoordinatorSpec{PodDefaultRouteNIC: &defaultNIC}, status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"}}}
+}
+
+// uplink gives the node addresses of its own, and a Service at which it listens.
+func uplink(t *testing.T, h *host.Host, nodeNS host.NS) {
+	t.Helper()
+	up, _ := cable(t, h, host.NodeNS, "up", "10.20.1.10/24", newNS(t), "up", "10.20.1.1/24")
+	check(t, h.AddAddress(host.NodeNS, up.Index, netip.MustParsePrefix("fd20::10/64")))
+	lo, err := h.LinkByName(host.NodeNS, "lo")
+	check(t, err)
+	check(t, h.SetLinkUp(host.NodeNS, lo.Index))
+	for _, a := range services {
+		check(t, h.AddAddress(host.NodeNS, lo.Index, single(netip.MustParseAddr(a))))
+		serve(t, nodeNS, net.JoinHostPort(a, "80"))
+	}
+}
+
 // TestKernelRails has three interfaces in a pod, the last of which takes the default route.
 func TestKernelRails(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -242,44 +327,125 @@ func TestKernelRails(t *testing.T) {
 	h, err := host.New(host.Options{NodeNS: nodeNS})
 	check(t, err)
 	defer h.Close()
-	p := &Plugin{Kernel: h, Cluster: cluster{spec: v2beta1.CoordinatorSpec{PodDefaultRouteNIC: new("net2")}, status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16"}}}}
-	service, err := h.LinkByName(host.NodeNS, "lo")
-	check(t, err)
-	check(t, h.SetLinkUp(host.NodeNS, service.Index))
-	far := newNS(t)
+	quickIPv6(t, h, podNS)
+	uplink(t, h, nodeNS)
+	p := &Plugin{Kernel: h, Cluster: kernelCluster("net2")}
 	for i, ifname := range []string{"eth0", "net1", "net2"} {
-		// Each rail leads to a switch of its own, at .1, which serves 192.0.2.1 as well.
-		rail := fmt.Sprintf("172.%d.0.", 91+i)
-		sw := newNS(t)
-		there, here := cable(t, h, sw, "sw", rail+"1/16", podNS, ifname, rail+"100/16")
-		check(t, h.AddAddress(sw, there.Index, netip.MustParsePrefix("192.0.2.1/32")))
-		serve(t, sw, fmt.Sprintf("192.0.2.1:%d", 1000+i))
-		gateway := netip.MustParseAddr(rail + "1")
-		err := h.AddRoute(podNS, host.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: gateway, Index: here.Index})
-		if err != nil && !errors.Is(err, host.ErrExists) {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			cable(t, h, host.NodeNS, "up", "10.20.1.10/24", far, "up", "10.20.1.1/24")
-		}
-		prev := &types100.Result{IPs: []*types100.IPConfig{{Gateway: gateway.AsSlice()}}}
-		r := request(ifname, prev, `{}`)
+		r := request(ifname, rail(t, h, podNS, i, ifname), `{}`)
 		r.NetNS = podNS
 		_, err = p.Add(t.Context(), r)
 		check(t, err)
 		check(t, p.Check(t.Context(), r))
 	}
-	for i := range 3 {
-		from := fmt.Sprintf("172.%d.0.100", 91+i)
-		got, err := askFrom(podNS, from, fmt.Sprintf("192.0.2.1:%d", 1000+i))
-		if err != nil || got != from {
-			t.Errorf("from %s: answer %q, %v", from, got, err)
+	for family := range 2 {
+		for i := range 3 {
+			from := railAddrs(i)[family]
+			wantFrom(t, "beyond", podNS, from, net.JoinHostPort(beyond[family], railPort(i)))
+			wantFrom(t, "pod to Service", podNS, from, net.JoinHostPort(services[family], "80"))
+			wantRefusal(t, "node to pod", nodeNS, net.JoinHostPort(from, "1"))
 		}
-		if got, err := ask(nodeNS, from+":1"); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("node to %s: %q, %v; want a refusal, which is an answer", from, got, err)
+		wantAnswer(t, "default route", podNS, net.JoinHostPort(beyond[family], railPort(2)), railAddrs(2)[family])
+		wantAnswer(t, "Service", podNS, net.JoinHostPort(services[family], "80"), railAddrs(0)[family])
+	}
+}
+
+// TestKernelOverlay has a first interface as Calico makes it, whose gateways are nobody's addresses, two more with
+// switches of their own, and a node that drops what comes from where it has no route to.
+func TestKernelOverlay(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root or a user namespace")
+	}
+	for _, defaultNIC := range []string{"eth0", "net1", "net2"} {
+		t.Run("default route on "+defaultNIC, func(t *testing.T) { testKernelOverlay(t, defaultNIC) })
+	}
+}
+
+func testKernelOverlay(t *testing.T, defaultNIC string) {
+	nodeNS, podNS := newNS(t), newNS(t)
+	h, err := host.New(host.Options{NodeNS: nodeNS})
+	check(t, err)
+	defer h.Close()
+	quickIPv6(t, h, podNS)
+	quickIPv6(t, h, nodeNS)
+	for _, ns := range []host.NS{host.NodeNS, podNS} { // the strictest filter there is
+		for _, which := range []string{"all", "default"} {
+			check(t, h.SetSysctl(ns, "net/ipv4/conf/"+which+"/rp_filter", "1"))
 		}
 	}
-	wantAnswer(t, "default route", podNS, "192.0.2.1:1002", "172.93.0.100")
+	uplink(t, h, nodeNS)
+	first := kernelCalico(t, h, podNS)
+	p := &Plugin{Kernel: h, Cluster: kernelCluster(defaultNIC)}
+	nics := []string{"net1", "net2"}
+	var calls []*cni.Request
+	for i, ifname := range nics {
+		r := request(ifname, rail(t, h, podNS, i, ifname), `{}`)
+		r.NetNS = podNS
+		for range 2 { // once more, as after a crash
+			_, err = p.Add(t.Context(), r)
+			check(t, err)
+		}
+		check(t, p.Check(t.Context(), r))
+		calls = append(calls, r)
+	}
+	node := []string{"10.20.1.10", "fd20::10"}
+	for family := range 2 {
+		serve(t, nodeNS, net.JoinHostPort(node[family], "22"))
+		service := net.JoinHostPort(services[family], "80")
+		for i := range nics {
+			from := railAddrs(i)[family]
+			wantFrom(t, "pod to Service", podNS, from, service)
+			wantFrom(t, "pod to node", podNS, from, net.JoinHostPort(node[family], "22"))
+			wantFrom(t, "beyond", podNS, from, net.JoinHostPort(beyond[family], railPort(i)))
+			wantRefusal(t, "node to pod", nodeNS, net.JoinHostPort(from, "1"))
+		}
+		wantFrom(t, "pod to Service", podNS, first[family], service)
+		wantAnswer(t, "Service", podNS, service, first[family])
+		wantAnswer(t, "node", podNS, net.JoinHostPort(node[family], "22"), first[family])
+		wantRefusal(t, "node to pod", nodeNS, net.JoinHostPort(first[family], "1"))
+		if i := slices.Index(nics, defaultNIC); i >= 0 {
+			wantAnswer(t, "default route", podNS, net.JoinHostPort(beyond[family], railPort(i)), railAddrs(i)[family])
+		}
+	}
+	for _, r := range calls {
+		check(t, p.Del(t.Context(), r))
+	}
+	if routes, err := h.Routes(host.NodeNS, 500); err != nil || len(routes) > 0 {
+		t.Errorf("table 500 still has %+v, %v", routes, err)
+	}
+}
+
+// kernelCalico makes the first interface, and returns its addresses.
+func kernelCalico(t *testing.T, h *host.Host, podNS host.NS) []string {
+	t.Helper()
+	there, eth0, err := h.AddVeth(host.NodeNS, "cali0123", podNS, "eth0", 1480)
+	check(t, err)
+	check(t, h.SetSysctl(host.NodeNS, "net/ipv4/conf/cali0123/proxy_arp", "1"))
+	check(t, h.SetSysctl(host.NodeNS, "net/ipv4/neigh/cali0123/proxy_delay", "0"))
+	check(t, h.SetSysctl(host.NodeNS, "net/ipv4/conf/cali0123/forwarding", "1")) // or it would not answer for others
+	gateways := []netip.Addr{netip.MustParseAddr("169.254.1.1")}
+	of, err := h.Addresses(host.NodeNS, there.Index)
+	check(t, err)
+	for _, a := range of {
+		if a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() {
+			gateways = append(gateways, a.Addr())
+		}
+	}
+	if len(gateways) != 2 {
+		t.Fatalf("the node's end has no link-local address: %v", of)
+	}
+	check(t, h.AddRoute(podNS, host.Route{Dst: single(gateways[0]), Index: eth0.Index}))
+	// What proxy ARP answers needs a route elsewhere.
+	up, err := h.LinkByName(host.NodeNS, "up")
+	check(t, err)
+	check(t, h.AddRoute(host.NodeNS, host.Route{Dst: everything(false), Gateway: netip.MustParseAddr("10.20.1.1"), Index: up.Index}))
+	addrs := []string{"10.244.0.7", "fd10::7"}
+	for family, text := range addrs {
+		a := netip.MustParseAddr(text)
+		check(t, h.AddAddress(podNS, eth0.Index, single(a)))
+		check(t, h.AddRoute(podNS, host.Route{Dst: everything(a.Is6()), Gateway: gateways[family], Index: eth0.Index}))
+		check(t, h.AddRoute(host.NodeNS, host.Route{Dst: single(a), Index: there.Index}))
+	}
+	return addrs
 }
 
 func askFrom(in host.NS, source, address string) (string, error) {

@@ -54,6 +54,8 @@ type state struct {
 	// HostTable and Addresses are the routes on the node.
 	HostTable int          `json:"hostTable"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Routes are those on the node that go by an overlay pod's first interface.
+	Routes []host.Route `json:"routes,omitempty"`
 	// FormerMAC is the hardware address that the netdev of a card had before podMACPrefix.
 	FormerMAC string `json:"formerMAC,omitempty"`
 }
@@ -80,10 +82,8 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if f.mode, err = resolveMode(f.set.mode, r.IfName, f.podEnd != nil); err != nil || f.mode == modeDisabled {
 		return r.Prev, err
 	}
-	if f.mode != modeOverlay {
-		if f.nodeAddrs, err = p.nodeAddresses(); err != nil {
-			return nil, err
-		}
+	if f.nodeAddrs, f.nodeMain, err = p.nodeAddresses(); err != nil {
+		return nil, err
 	}
 	if err := checkWishes(f); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	if err != nil {
 		return err
 	}
-	st := state{Mode: f.mode, HostTable: f.set.hostTable}
+	st := state{Mode: f.mode, HostTable: f.set.hostTable, Routes: f.ways(this)}
 	if f.mode != modeOverlay {
 		st.Addresses = this.addrs
 	}
@@ -186,8 +186,10 @@ func (p *Plugin) gatherRoutes(f *facts) error {
 	if f.podRoutes, err = p.Kernel.Routes(f.pod, 0); err != nil {
 		return fmt.Errorf("list the pod's routes: %w", err)
 	}
-	if f.mode == modeOverlay {
-		return nil
+	if first, ok := named(f.nics, firstNIC); ok && f.mode == modeOverlay {
+		if f.firstRoutes, err = p.routesOf(f.pod, first.Index, []int{0, tableOf(first)}); err != nil {
+			return err
+		}
 	}
 	if f.nodeRoutes, err = p.Kernel.Routes(host.NodeNS, f.set.hostTable); err != nil {
 		return fmt.Errorf("list the node's routes of table %d: %w", f.set.hostTable, err)
@@ -240,19 +242,19 @@ func (p *Plugin) global(ns host.NS) (map[int][]netip.Addr, error) {
 var notTheNodes = []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "lo", "cali", "flannel", "kube-ipvs", "cni", "vx-submariner", "cilium"}
 
 // nodeAddresses are the node's addresses, those of the interface with the default route first: the first of a family
-// becomes the pod's gateway.
-func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
+// becomes the pod's gateway. The node's main table comes with them.
+func (p *Plugin) nodeAddresses() ([]netip.Addr, []host.Route, error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
-		return nil, fmt.Errorf("list the node's links: %w", err)
+		return nil, nil, fmt.Errorf("list the node's links: %w", err)
 	}
 	routes, err := p.Kernel.Routes(host.NodeNS, 0)
 	if err != nil {
-		return nil, fmt.Errorf("list the node's routes: %w", err)
+		return nil, nil, fmt.Errorf("list the node's routes: %w", err)
 	}
 	addresses, err := p.global(host.NodeNS)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var best, rest []netip.Addr
 	for _, l := range links {
@@ -265,7 +267,7 @@ func (p *Plugin) nodeAddresses() ([]netip.Addr, error) {
 			rest = append(rest, addresses[l.Index]...)
 		}
 	}
-	return append(best, rest...), nil
+	return append(best, rest...), routes, nil
 }
 
 // pair makes the pair for the first interface, anew when a broken attempt left one, and finds it for later ones.
@@ -412,15 +414,24 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	if r.IfName == firstNIC {
 		return p.deletePair(hostVeth(r.ContainerID))
 	}
+	if !ok {
+		return nil
+	}
 	nodeEnd, err := p.find(host.NodeNS, hostVeth(r.ContainerID))
-	if err != nil || nodeEnd == nil || !ok {
+	if err != nil {
 		return err
 	}
-	var errs []error
+	// Interface or gateway are named, since the address may be another pod's by now.
+	routes := st.Routes
 	for _, a := range st.Addresses {
-		// The interface is named, since the address may be another pod's by now.
-		if err := p.Kernel.DeleteRoute(host.NodeNS, host.Route{Dst: single(a), Index: nodeEnd.Index, Table: st.HostTable}); err != nil {
-			errs = append(errs, fmt.Errorf("delete the node's route to %s: %w", a, err))
+		if nodeEnd != nil {
+			routes = append(routes, host.Route{Dst: single(a), Index: nodeEnd.Index, Table: st.HostTable})
+		}
+	}
+	var errs []error
+	for _, r := range routes {
+		if err := p.Kernel.DeleteRoute(host.NodeNS, r); err != nil {
+			errs = append(errs, fmt.Errorf("delete the node's route to %s: %w", r.Dst.Addr(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -430,8 +441,11 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
-	if err != nil || !ok || len(st.Addresses) == 0 {
-		return err // nothing was made on the node
+	if err != nil || !ok {
+		return err
+	}
+	if len(st.Addresses) == 0 {
+		return p.checkWays(st)
 	}
 	nodeEnd, err := p.Kernel.LinkByName(host.NodeNS, hostVeth(r.ContainerID))
 	if err != nil {

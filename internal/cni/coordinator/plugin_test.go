@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,19 +214,203 @@ func TestLaterInterfaces(t *testing.T) {
 	}
 }
 
+// route adds one from its text.
+func route(t *testing.T, f *hosttest.Fake, ns host.NS, index int, dst, gateway string) {
+	t.Helper()
+	r := host.Route{Dst: netip.MustParsePrefix(dst), Index: index}
+	if gateway != "" {
+		r.Gateway = netip.MustParseAddr(gateway)
+	}
+	check(t, f.AddRoute(ns, r))
+}
+
+// calico gives the pod a first interface as that plugin does: a gateway that is nobody's address, and on the node a route
+// of the pod's own.
+func calico(t *testing.T, f *hosttest.Fake) {
+	t.Helper()
+	there, eth0, err := f.AddVeth(host.NodeNS, "cali0123", pod, "eth0", 1480)
+	check(t, err)
+	check(t, f.AddAddress(pod, eth0.Index, netip.MustParsePrefix("10.244.0.7/32")))
+	route(t, f, pod, eth0.Index, "169.254.1.1/32", "")
+	route(t, f, pod, eth0.Index, "0.0.0.0/0", "169.254.1.1")
+	route(t, f, host.NodeNS, there.Index, "10.244.0.7/32", "")
+	f.Revive()
+}
+
+// bridge gives it one in a network that the node is in, of both families, with a route of its own for the cluster's pods.
+func bridge(t *testing.T, f *hosttest.Fake) {
+	t.Helper()
+	there, eth0, err := f.AddVeth(host.NodeNS, "cni0", pod, "eth0", 1450)
+	check(t, err)
+	check(t, f.AddAddress(host.NodeNS, there.Index, netip.MustParsePrefix("10.244.0.1/24")))
+	check(t, f.AddAddress(host.NodeNS, there.Index, netip.MustParsePrefix("fd10::1/64")))
+	check(t, f.AddAddress(pod, eth0.Index, netip.MustParsePrefix("10.244.0.7/24")))
+	check(t, f.AddAddress(pod, eth0.Index, netip.MustParsePrefix("fd10::7/64")))
+	route(t, f, pod, eth0.Index, "10.244.0.0/16", "10.244.0.1")
+	route(t, f, pod, eth0.Index, "0.0.0.0/0", "10.244.0.1")
+	route(t, f, pod, eth0.Index, "::/0", "fd10::1")
+	f.Revive()
+}
+
+// attachBoth puts an interface with gateways of both families into the pod.
+func attachBoth(t *testing.T, f *hosttest.Fake) *types100.Result {
+	t.Helper()
+	prev := attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16", "fd91::100/64")
+	prev.IPs[1].Gateway = net.ParseIP("fd91::1")
+	return prev
+}
+
+// TestOverlay has a first interface of another plugin, without a coordinator.
 func TestOverlay(t *testing.T) {
+	for _, tt := range []struct {
+		name, conf string
+		first      func(*testing.T, *hosttest.Fake)
+	}{
+		{"overlay", `{}`, calico},
+		{"overlay-default", `{"podDefaultRouteNic":"net1"}`, calico},
+		{"overlay-both-families", `{"podDefaultRouteNic":"net1","policyRoutes":[{"dst":"10.96.0.0/16","gw":"172.91.0.9"}]}`, bridge},
+		{"overlay-untuned", `{"tunePodRoutes":false}`, calico},
+		{"overlay-no-veth", `{}`, func(t *testing.T, f *hosttest.Fake) { attach(t, f, "eth0", "10.244.0.1", "10.244.0.7/24") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := node(t)
+			eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+			check(t, err)
+			check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fd20::10/64")))
+			tt.first(t, f)
+			before := f.Snapshot()
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			r := request("net1", attachBoth(t, f), tt.conf)
+			_, err = p.Add(t.Context(), r)
+			check(t, err)
+			golden(t, f, tt.name)
+			check(t, p.Check(t.Context(), r))
+
+			once := f.Snapshot()
+			_, err = p.Add(t.Context(), r)
+			check(t, err)
+			if diff := cmp.Diff(once, f.Snapshot()); diff != "" {
+				t.Errorf("a second ADD changes things:\n%s", diff)
+			}
+			check(t, p.Del(t.Context(), r))
+			check(t, p.Del(t.Context(), r))
+			sameNode(t, before, f)
+		})
+	}
+}
+
+// A route of an address's earlier pod goes when this one comes, and a later pod's stays when this one goes.
+func TestOverlayStaleRoute(t *testing.T) {
 	f := node(t)
-	// eth0 is another plugin's, without a coordinator.
-	attach(t, f, "eth0", "10.244.0.1", "10.244.0.7/24")
-	before := f.Snapshot()
+	calico(t, f)
+	eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+	check(t, err)
+	other := host.Route{Dst: netip.MustParsePrefix("172.91.0.100/32"), Index: eno.Index, Table: 500}
+	check(t, f.AddRoute(host.NodeNS, other))
 	p := &Plugin{Kernel: f, Cluster: labCluster}
 	r := request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), `{}`)
-	_, err := p.Add(t.Context(), r)
+	_, err = p.Add(t.Context(), r)
 	check(t, err)
-	golden(t, f, "overlay")
-	check(t, p.Check(t.Context(), r))
+	routes, err := f.Routes(host.NodeNS, 500)
+	check(t, err)
+	if len(routes) != 1 || routes[0].Index == eno.Index {
+		t.Fatalf("routes of table 500: %+v, want the new pod's alone", routes)
+	}
+	check(t, f.DeleteRoute(host.NodeNS, routes[0]))
+	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), "the node's table 500 has no route to 172.91.0.100 via 10.244.0.7") {
+		t.Errorf("check without the node's route: %v", err)
+	}
+	check(t, f.AddRoute(host.NodeNS, other))
 	check(t, p.Del(t.Context(), r))
-	sameNode(t, before, f)
+	if routes, err = f.Routes(host.NodeNS, 500); err != nil || len(routes) != 1 {
+		t.Errorf("routes of table 500: %+v, %v; want the other pod's", routes, err)
+	}
+}
+
+func TestLongest(t *testing.T) {
+	var routes []host.Route
+	for i, dst := range []string{"0.0.0.0/0", "10.244.0.0/16", "10.244.0.0/24", "::/0", "10.244.0.0/16"} {
+		routes = append(routes, host.Route{Dst: netip.MustParsePrefix(dst), Index: i})
+	}
+	for dst, want := range map[string]int{"10.244.0.7/32": 2, "10.244.1.0/24": 1, "10.244.0.0/16": 1, "10.0.0.0/8": 0, "fd10::7/128": 3} {
+		if r, ok := longest(routes, netip.MustParsePrefix(dst)); !ok || r.Index != want {
+			t.Errorf("%s takes route %d, %t; want %d", dst, r.Index, ok, want)
+		}
+	}
+	if r, ok := longest(routes[1:3], netip.MustParsePrefix("10.0.0.0/8")); ok {
+		t.Errorf("a network takes the route %+v, which does not hold all of it", r)
+	}
+}
+
+// The node has a way back to an overlay pod's interface where it has the first interface at the end of a link.
+func TestWaysBack(t *testing.T) {
+	for _, tt := range []struct {
+		name, kind, first, dst, gateway string
+		want                            bool
+	}{
+		{"a route of the pod's own", "veth", "10.244.0.7", "10.244.0.7/32", "", true},
+		{"a bridge", "veth", "10.244.0.7", "10.244.0.0/24", "", true},
+		{"a gateway in between", "veth", "10.244.0.7", "10.244.0.0/24", "10.244.0.1", false},
+		{"the default route", "veth", "10.244.0.7", "0.0.0.0/0", "", false},
+		{"macvlan beside the node", "macvlan", "10.20.1.7", "10.20.1.0/24", "", false},
+		{"the other family", "veth", "fd10::7", "10.244.0.0/24", "", false},
+	} {
+		this := nic{host.Link{Name: "net1"}, []netip.Addr{netip.MustParseAddr("172.91.0.100")}}
+		way := host.Route{Dst: netip.MustParsePrefix(tt.dst), Index: 4}
+		if tt.gateway != "" {
+			way.Gateway = netip.MustParseAddr(tt.gateway)
+		}
+		f := facts{set: settings{hostTable: 500}, nodeMain: []host.Route{way}, nodeAddrs: []netip.Addr{netip.MustParseAddr("10.20.1.10")},
+			nics: []nic{{host.Link{Name: firstNIC, Kind: tt.kind}, []netip.Addr{netip.MustParseAddr(tt.first)}}, this}}
+		var want []host.Route
+		if tt.want {
+			want = []host.Route{{Dst: single(this.addrs[0]), Gateway: netip.MustParseAddr(tt.first), Src: f.nodeAddrs[0], Index: 4, Table: 500}}
+		}
+		if got := f.waysBack(this, false); !slices.Equal(got, want) {
+			t.Errorf("%s: %+v, want %+v", tt.name, got, want)
+		}
+	}
+}
+
+// TestOverlayLater has a third interface, which comes when the second has taken the default route.
+func TestOverlayLater(t *testing.T) {
+	f := node(t)
+	calico(t, f)
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	const conf = `{"podDefaultRouteNic":"net1"}`
+	_, err := p.Add(t.Context(), request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), conf))
+	check(t, err)
+	_, err = p.Add(t.Context(), request("net2", attach(t, f, "net2", "172.92.0.1", "172.92.0.100/16"), conf))
+	check(t, err)
+	golden(t, f, "overlay-three")
+}
+
+// TestOverlayFaults fails at every step and wants the next attempt to succeed, and Del to bring the node back.
+func TestOverlayFaults(t *testing.T) {
+	steps := 1000
+	for k := 1; k < steps; k++ {
+		f := node(t)
+		bridge(t, f)
+		prev := attachBoth(t, f)
+		before := f.Snapshot()
+		p := &Plugin{Kernel: f, Cluster: labCluster}
+		r := request("net1", prev, `{"podDefaultRouteNic":"net1"}`)
+		f.FailAfter(k, errors.New("injected"))
+		_, err := p.Add(t.Context(), r)
+		if err == nil {
+			steps = k // there are no more steps
+		}
+		f.Revive()
+		if err != nil && k%2 == 0 {
+			_, err = p.Add(t.Context(), r)
+			check(t, err)
+		}
+		check(t, p.Del(t.Context(), r))
+		sameNode(t, before, f)
+	}
+	if steps < 10 {
+		t.Errorf("%d steps were tried", steps)
+	}
 }
 
 // TestDefaultRouteAnnotation wants the pod's own word before all others'.

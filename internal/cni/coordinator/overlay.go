@@ -1,0 +1,145 @@
+package coordinator
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/host"
+)
+
+// throughFirst leads an overlay pod to its node, and to what is reached through it, by the first interface: in the main
+// table, whoever has or gets the default route there, and in the table of this interface for what is sent from its addresses.
+func (p *plan) throughFirst(f facts, this nic, v6 bool) {
+	first, ok := named(f.nics, firstNIC)
+	src := firstOf(first.addrs, v6)
+	if !f.set.tunePodRoutes || !ok || !src.IsValid() {
+		return
+	}
+	back := f.waysBack(this, v6)
+	p.onNodeThroughFirst(f, back, v6)
+	if len(back) == 0 {
+		p.remarks = append(p.remarks, fmt.Sprintf("the node reaches %s by no veth of its own: what is sent to it from the addresses of %s does not go by %s", src, this.Name, firstNIC))
+	}
+	for _, dst := range f.behindNode(v6) {
+		way, ok := longest(f.firstRoutes, dst)
+		if !ok {
+			p.remarks = append(p.remarks, fmt.Sprintf("%s has no way to %s: it stays as it is", firstNIC, dst))
+			continue
+		}
+		p.mainThroughFirst(f, host.Route{Dst: dst, Gateway: way.Gateway, Src: src, Index: first.Index})
+		if len(back) > 0 || !f.isNode(dst) {
+			p.addUnlessTaken(host.Route{Dst: dst, Gateway: way.Gateway, Index: first.Index, Table: tableOf(this)})
+		}
+	}
+}
+
+// behindNode is the node's addresses and the networks that are reached through it.
+func (f facts) behindNode(v6 bool) []netip.Prefix {
+	var all []netip.Prefix
+	for _, a := range f.nodeAddrs {
+		all = append(all, single(a))
+	}
+	all = append(all, f.set.viaNode...)
+	return slices.DeleteFunc(all, func(dst netip.Prefix) bool { return dst.Addr().Is6() != v6 })
+}
+
+func (f facts) isNode(dst netip.Prefix) bool {
+	return dst.IsSingleIP() && slices.Contains(f.nodeAddrs, dst.Addr())
+}
+
+// mainThroughFirst leaves alone what the main table has, which is what the first interface's plugin made, or an earlier call.
+func (p *plan) mainThroughFirst(f facts, r host.Route) {
+	i := slices.IndexFunc(f.podRoutes, func(x host.Route) bool { return x.Dst == r.Dst })
+	switch {
+	case i < 0:
+		p.podRoutes = append(p.podRoutes, r)
+	case f.podRoutes[i].Index != r.Index:
+		p.remarks = append(p.remarks, fmt.Sprintf("the pod has a route to %s already: it does not go by %s", r.Dst, firstNIC))
+	}
+}
+
+// addUnlessTaken gives way to the interface's own networks and to policyRoutes, which are planned before.
+func (p *plan) addUnlessTaken(r host.Route) {
+	if !slices.ContainsFunc(p.podRoutes, func(x host.Route) bool { return x.Dst == r.Dst && x.Table == r.Table }) {
+		p.podRoutes = append(p.podRoutes, r)
+	}
+}
+
+// longest is the route that what is sent to dst takes: of those that hold all of it, the longest; of equal ones the first.
+func longest(routes []host.Route, dst netip.Prefix) (best host.Route, ok bool) {
+	for _, r := range routes {
+		holds := r.Dst.Addr().Is6() == dst.Addr().Is6() && r.Dst.Bits() <= dst.Bits() && r.Dst.Contains(dst.Addr())
+		if holds && (!ok || r.Dst.Bits() > best.Dst.Bits()) {
+			best, ok = r, true
+		}
+	}
+	return best, ok
+}
+
+// waysBack are the node's routes to an interface's addresses: the first interface's address is their gateway, so that the
+// node needs to find no other neighbour than it does anyway. That wants it on a link of the node, at the other end of
+// which is the pod: a veth's peer, or the bridge that it is a port of. There are none where a tunnel or a program in
+// between decides (a gateway), and where the first interface shares a card with the node (macvlan), which do not hear
+// each other. Their source is an address that throughFirst leads to: the bridge's own, which the kernel would take, is not.
+func (f facts) waysBack(this nic, v6 bool) []host.Route {
+	first, ok := named(f.nics, firstNIC)
+	src := firstOf(first.addrs, v6)
+	if !ok || first.Kind != "veth" || !src.IsValid() {
+		return nil
+	}
+	way, ok := longest(f.nodeMain, single(src))
+	if !ok || way.Gateway.IsValid() || way.Dst.Bits() == 0 {
+		return nil
+	}
+	var back []host.Route
+	for _, a := range this.addrs {
+		if a.Is6() == v6 {
+			back = append(back, host.Route{Dst: single(a), Gateway: src, Src: firstOf(f.nodeAddrs, v6), Index: way.Index, Table: f.set.hostTable})
+		}
+	}
+	return back
+}
+
+// onNodeThroughFirst leads the node to the interface's addresses. A route of an address's earlier pod goes first.
+func (p *plan) onNodeThroughFirst(f facts, back []host.Route, v6 bool) {
+	if len(back) > 0 {
+		p.nodeRules = append(p.nodeRules, NodeRule(f.set.hostTable, v6))
+	}
+	for _, r := range back {
+		for _, old := range f.nodeRoutes {
+			if old.Dst == r.Dst && (old.Index != r.Index || old.Gateway != r.Gateway) {
+				p.nodeDrop = append(p.nodeDrop, old)
+			}
+		}
+		p.nodeRoutes = append(p.nodeRoutes, r)
+	}
+}
+
+// ways are the routes on the node that an overlay pod's interface gets, of both families, for the record.
+func (f facts) ways(this nic) []host.Route {
+	if f.mode != modeOverlay || !f.set.tunePodRoutes {
+		return nil
+	}
+	return slices.Concat(f.waysBack(this, false), f.waysBack(this, true))
+}
+
+// checkWays wants the node's routes of an overlay pod's interface.
+func (p *Plugin) checkWays(st state) error {
+	if len(st.Routes) == 0 {
+		return nil
+	}
+	routes, err := p.Kernel.Routes(host.NodeNS, st.HostTable)
+	if err != nil {
+		return fmt.Errorf("list the node's routes of table %d: %w", st.HostTable, err)
+	}
+	for _, want := range st.Routes {
+		if !slices.ContainsFunc(routes, func(x host.Route) bool {
+			return x.Dst == want.Dst && x.Gateway == want.Gateway && x.Index == want.Index
+		}) {
+			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the node's table %d has no route to %s via %s", st.HostTable, want.Dst.Addr(), want.Gateway)
+		}
+	}
+	return nil
+}
