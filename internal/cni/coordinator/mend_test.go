@@ -32,18 +32,28 @@ func takeFromNode(t *testing.T, f *hosttest.Fake, rules, routes bool) {
 
 // What the node has lost is found by Check and made again by Mend, and nothing else is changed.
 func TestMend(t *testing.T) {
+	first := func(t *testing.T, f *hosttest.Fake) *cni.Request {
+		return request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16", "fd00:91::64/64"), `{}`)
+	}
+	overlay := func(t *testing.T, f *hosttest.Fake) *cni.Request {
+		bridge(t, f)
+		return request("net1", attachBoth(t, f), `{}`)
+	}
 	for name, lost := range map[string]struct {
 		rules, routes bool
+		attach        func(*testing.T, *hosttest.Fake) *cni.Request
 		want          string
 	}{
-		"rules":  {true, false, "no rule that leads to table 500"},
-		"routes": {false, true, "table 500 has no route to "},
-		"both":   {true, true, "no rule"},
+		"rules":              {true, false, first, "no rule that leads to table 500"},
+		"routes":             {false, true, first, "table 500 has no route to "},
+		"both":               {true, true, first, "no rule"},
+		"both of an overlay": {true, true, overlay, "no rule"},
+		"its routes":         {false, true, overlay, "via 10.244.0.7"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := node(t)
 			p := &Plugin{Kernel: f, Cluster: labCluster}
-			r := request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16", "fd00:91::64/64"), `{}`)
+			r := lost.attach(t, f)
 			_, err := p.Add(t.Context(), r)
 			check(t, err)
 			check(t, p.Check(t.Context(), r))

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 )
 
@@ -123,23 +122,4 @@ func (f facts) ways(this nic) []host.Route {
 		return nil
 	}
 	return slices.Concat(f.waysBack(this, false), f.waysBack(this, true))
-}
-
-// checkWays wants the node's routes of an overlay pod's interface.
-func (p *Plugin) checkWays(st state) error {
-	if len(st.Routes) == 0 {
-		return nil
-	}
-	routes, err := p.Kernel.Routes(host.NodeNS, st.HostTable)
-	if err != nil {
-		return fmt.Errorf("list the node's routes of table %d: %w", st.HostTable, err)
-	}
-	for _, want := range st.Routes {
-		if !slices.ContainsFunc(routes, func(x host.Route) bool {
-			return x.Dst == want.Dst && x.Gateway == want.Gateway && x.Index == want.Index
-		}) {
-			return cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the node's table %d has no route to %s via %s", st.HostTable, want.Dst.Addr(), want.Gateway)
-		}
-	}
-	return nil
 }

@@ -444,17 +444,16 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	if err != nil || !ok {
 		return err
 	}
-	if len(st.Addresses) == 0 {
-		return p.checkWays(st)
-	}
-	nodeEnd, err := p.Kernel.LinkByName(host.NodeNS, hostVeth(r.ContainerID))
+	want, err := p.routesOnNode(r, st)
 	if err != nil {
-		return fmt.Errorf("look for the node's end of the pair: %w", err)
+		return err
 	}
-	if _, err := p.Kernel.LinkByName(r.NetNS, podVeth); err != nil {
-		return fmt.Errorf("look for the pod's end of the pair: %w", err)
+	if len(st.Addresses) > 0 {
+		if _, err := p.Kernel.LinkByName(r.NetNS, podVeth); err != nil {
+			return fmt.Errorf("look for the pod's end of the pair: %w", err)
+		}
 	}
-	missing, err := p.missing(st, nodeEnd)
+	missing, err := p.missing(st, want)
 	if err != nil || missing == "" {
 		return err
 	}
