@@ -76,7 +76,7 @@ func patience(command string) time.Duration {
 }
 
 func callError(path string, err error) *cnisock.Error {
-	if errors.Is(err, cnisock.ErrTooLarge) {
+	if gone := (*cnisock.Away)(nil); !errors.As(err, &gone) {
 		return &cnisock.Error{Code: cnisock.CodeDecode, Msg: "the network configuration is too large", Details: err.Error()}
 	}
 	return &cnisock.Error{Code: cnisock.CodeTryAgainLater, Msg: "the spiderpool agent on this node does not answer",
@@ -126,8 +126,10 @@ func succeed(stdout io.Writer, out []byte) int {
 	return 0
 }
 
-// fail prints the error object in the configuration's version, as the specification wants.
+// fail prints the error object in the configuration's version, as the specification wants. A code of 0 would be success.
 func fail(stdout io.Writer, conf []byte, e *cnisock.Error) int {
+	e.Code = cmp.Or(e.Code, cnisock.CodeInternal)
+	e.Msg = cmp.Or(e.Msg, "the spiderpool agent on this node refused and does not say why; see its log")
 	var c struct {
 		CNIVersion string `json:"cniVersion"`
 	}

@@ -15,7 +15,7 @@ type Away struct{ Err error }
 func (a *Away) Error() string { return "the agent does not answer: " + a.Err.Error() }
 func (a *Away) Unwrap() error { return a.Err }
 
-// Call makes one request. The error is an *Away, or ErrTooLarge for a request that cannot be sent.
+// Call makes one request. The error is an *Away, or else ErrTooLarge for a request that cannot be sent.
 func Call(ctx context.Context, path string, req Request) (Response, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
@@ -49,7 +49,7 @@ func CallWaiting(ctx context.Context, path string, req Request, wait time.Durati
 	pause := 10 * time.Millisecond
 	for {
 		resp, err := Call(ctx, path, req)
-		if err == nil || errors.Is(err, ErrTooLarge) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
+		if gone := (*Away)(nil); !errors.As(err, &gone) || ctx.Err() != nil || time.Now().Add(pause).After(deadline) {
 			return resp, err
 		}
 		select {

@@ -147,7 +147,12 @@ func (s *Server) call(ctx context.Context, req Request) (resp Response) {
 
 func (s *Server) answer(conn *net.UnixConn, resp Response) {
 	conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err := writeFrame(conn, resp); err != nil {
+	err := writeFrame(conn, resp)
+	if errors.Is(err, ErrTooLarge) { // nothing is sent yet, and without an answer the call would be made again and again
+		s.Log.Error("an answer on the agent's socket is too large", "error", err)
+		err = writeFrame(conn, Response{Error: &Error{Code: CodeInternal, Msg: "the agent's answer is too large", Details: err.Error()}})
+	}
+	if err != nil {
 		s.Log.Warn("could not answer on the agent's socket", "error", err)
 	}
 }
