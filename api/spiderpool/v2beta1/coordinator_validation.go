@@ -81,7 +81,7 @@ func ValidateCoordinatorSpec(s *CoordinatorSpec, path *field.Path) field.ErrorLi
 		errs = append(errs, field.NotSupported(path.Child("podCIDRType"), *s.PodCIDRType, podCIDRTypes))
 	}
 	for i, cidr := range s.HijackCIDR {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
+		if p, err := netip.ParsePrefix(cidr); err != nil || p.Addr().Is4In6() {
 			errs = append(errs, field.Invalid(path.Child("hijackCIDR").Index(i), cidr, "want a network such as 169.254.0.0/16"))
 		}
 	}
@@ -121,12 +121,12 @@ func validateCoordinatorNumbers(s *CoordinatorSpec, path *field.Path) field.Erro
 func validatePolicyRoute(path *field.Path, r Route) field.ErrorList {
 	var errs field.ErrorList
 	dst, dstErr := netip.ParsePrefix(r.Dst)
-	if dstErr != nil {
+	if dstErr != nil || dst.Addr().Is4In6() {
 		errs = append(errs, field.Invalid(path.Child("dst"), r.Dst, "want a network such as 10.0.0.0/8"))
 	}
-	gw, gwErr := netip.ParseAddr(r.Gw)
+	gw, gwErr := ParseAddress(r.Gw)
 	if gwErr != nil {
-		errs = append(errs, field.Invalid(path.Child("gw"), r.Gw, "want the address of a gateway"))
+		errs = append(errs, field.Invalid(path.Child("gw"), r.Gw, "want the address of a gateway: it "+gwErr.Error()))
 	}
 	if dstErr == nil && gwErr == nil && dst.Addr().Is4() != gw.Is4() {
 		errs = append(errs, field.Invalid(path.Child("gw"), r.Gw, "is not of the same family as dst, which is "+r.Dst))
