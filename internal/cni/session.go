@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -93,6 +94,11 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 	}
 	defer s.call.Phases.Start(PhaseExec)()
 	out, err := s.onDisk(ctx, path, stdin, environ)
+	if err == nil {
+		if err = whole(out); err != nil {
+			return nil, Errorf(CodeFailed, "it is that plugin's fault", "the result of %s: %w", path, err)
+		}
+	}
 	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrIncompatibleCNIVersion && variables(environ)["CNI_COMMAND"] == "DEL" {
 		return nil, nil // it never ran with this configuration, and never will: asked again and again, it would keep the record for good
 	}
@@ -150,7 +156,7 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 		return nil, Errorf(CodeInvalidEnv, "", "%w", err)
 	}
 	prev, err := prevResult(&conf)
-	if err != nil {
+	if err != nil && env["CNI_COMMAND"] != "DEL" { // which needs none, and must not be refused for ever
 		return nil, Errorf(CodeDecode, "", "plugin %s: prevResult does not parse: %w", name, err)
 	}
 	if prev != nil {
@@ -168,7 +174,29 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 	return req, nil
 }
 
+// whole refuses a result with null for an interface, address or route: whoever reads one, libcni's conversions first of all, takes it for
+// an object. Text that is no result at all is for the readers to refuse.
+func whole(result []byte) error {
+	var r struct {
+		Interfaces, IPs, Routes []*struct{}
+	}
+	_ = json.Unmarshal(result, &r)
+	for i, members := range [][]*struct{}{r.Interfaces, r.IPs, r.Routes} {
+		if j := slices.Index(members, nil); j >= 0 {
+			return fmt.Errorf("%s[%d] is null", []string{"interfaces", "ips", "routes"}[i], j)
+		}
+	}
+	return nil
+}
+
 func prevResult(conf *types.PluginConf) (*types100.Result, error) {
+	raw, err := json.Marshal(conf.RawPrevResult)
+	if err != nil {
+		return nil, err
+	}
+	if err := whole(raw); err != nil {
+		return nil, err
+	}
 	if err := version.ParsePrevResult(conf); err != nil {
 		return nil, err
 	}
