@@ -282,15 +282,25 @@ func validateCustom(path *field.Path, text *string) field.ErrorList {
 	if text == nil || *text == "" {
 		return nil
 	}
-	var conf struct {
-		Type    string            `json:"type"`
-		Plugins []json.RawMessage `json:"plugins"`
-	}
+	var conf map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(*text), &conf); err != nil {
 		return field.ErrorList{field.Invalid(path, *text, "want a CNI configuration as a JSON object: "+err.Error())}
 	}
-	if conf.Type == "" && len(conf.Plugins) == 0 {
-		return field.ErrorList{field.Invalid(path, *text, `want a CNI configuration: it has neither "type" nor "plugins"`)}
+	list, isList := conf["plugins"]
+	if !isList {
+		if _, err := pluginType(*text); err != nil {
+			return field.ErrorList{field.Invalid(path, *text, `want a CNI configuration: it has neither "type" nor "plugins"`)}
+		}
+		return nil
+	}
+	var plugins []json.RawMessage
+	if err := json.Unmarshal(list, &plugins); err != nil || len(plugins) == 0 {
+		return field.ErrorList{field.Invalid(path, *text, `want a list of at least one CNI plugin under "plugins"`)}
+	}
+	for i, plugin := range plugins {
+		if _, err := pluginType(string(plugin)); err != nil {
+			return field.ErrorList{field.Invalid(path, *text, fmt.Sprintf("plugins[%d]: %v", i, err))}
+		}
 	}
 	return nil
 }
