@@ -272,8 +272,8 @@ func decode(value []byte, into any) error {
 		return fmt.Errorf("%w: record format %d, this agent reads up to %d; run the newer version again, or drain the node and delete the file",
 			ErrNewer, e.Version, version)
 	}
-	if e.Version < 1 || e.Data == nil {
-		return fmt.Errorf("decode a ledger record: no version in it")
+	if e.Version < 1 || e.Data == nil || string(e.Data) == "null" {
+		return fmt.Errorf("decode a ledger record: no version or no record in it")
 	}
 	if err := json.Unmarshal(e.Data, into); err != nil {
 		return fmt.Errorf("decode a ledger record: %w", err)
