@@ -56,11 +56,20 @@ type Pool struct {
 func ParseDefaults(text string) (Defaults, error) {
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
-	var defaults Defaults
-	if err := d.Decode(&defaults); err != nil {
+	var defaults *Defaults
+	err := d.Decode(&defaults)
+	if err == nil && defaults == nil {
+		err = errors.New("it is null")
+	}
+	if err == nil {
+		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+			err = errors.New("there is more behind the end of the object")
+		}
+	}
+	if err != nil {
 		return Defaults{}, fmt.Errorf("reading the default objects %q, want the JSON that the chart writes: %w", text, err)
 	}
-	return defaults, nil
+	return *defaults, nil
 }
 
 // Options of a run.
