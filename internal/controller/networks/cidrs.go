@@ -110,11 +110,11 @@ func firstKnown(sources []source) ([]string, string) {
 	return nil, ""
 }
 
-// normalize masks, sorts and drops doubles and what is no network.
+// normalize masks, sorts and drops doubles and what is no network, such as one of IPv4 written as IPv6, to which no packet goes.
 func normalize(cidrs []string) []string {
 	var prefixes []netip.Prefix
 	for _, c := range cidrs {
-		if p, err := netip.ParsePrefix(strings.TrimSpace(c)); err == nil {
+		if p, err := netip.ParsePrefix(strings.TrimSpace(c)); err == nil && !p.Addr().Is4In6() {
 			prefixes = append(prefixes, p.Masked())
 		}
 	}
