@@ -67,6 +67,9 @@ func FindPrimary(dir string) (Primary, error) {
 	slices.Sort(files)
 	var bad []string
 	for _, file := range files {
+		if filepath.Base(file) == ConfName {
+			continue // ours, whatever is left of it: named as the primary network it would call itself
+		}
 		name, types, err := readConf(file)
 		if err != nil {
 			bad = append(bad, fmt.Sprintf("%s: %v", filepath.Base(file), err))
