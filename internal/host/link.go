@@ -102,7 +102,7 @@ func noSuchLink(err error, name string) bool {
 func (h *Host) readLinks(ns NS, answers [][]byte) ([]rawLink, error) {
 	links := make([]rawLink, 0, len(answers))
 	for _, m := range answers {
-		l, err := netlink.LinkDeserialize(nil, m)
+		l, err := deserializeLink(m)
 		if err != nil {
 			return nil, fmt.Errorf("reading what the kernel says of a link of %s: %w", ns.where(), err)
 		}
@@ -110,6 +110,17 @@ func (h *Host) readLinks(ns NS, answers [][]byte) ([]rawLink, error) {
 	}
 	h.addBusInfo(ns, links)
 	return links, nil
+}
+
+// deserializeLink is the library's, which takes every attribute to be as long as the kernels have it that it knows, and faults on others.
+// Such a message must not end the agent.
+func deserializeLink(m []byte) (l netlink.Link, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			l, err = nil, fmt.Errorf("message of %d octets: %v", len(m), r)
+		}
+	}()
+	return netlink.LinkDeserialize(nil, m)
 }
 
 // readLink translates what rtnetlink says.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -109,7 +108,7 @@ func readLinkMessage(kind uint16, data []byte) (rawLink, bool) {
 	if kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK || len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC {
 		return rawLink{}, false
 	}
-	l, err := netlink.LinkDeserialize(nil, data)
+	l, err := deserializeLink(data)
 	if err != nil {
 		return rawLink{}, false
 	}
