@@ -46,6 +46,9 @@ func (s *Service) confFiles(dir string) ([]confFile, error) {
 	return out, nil
 }
 
+// usable tells whether pods can have it for their default network. The installation names none without a name, nor does a runtime use one.
+func (f confFile) usable() bool { return f.err == nil && !f.meta && f.name != "" }
+
 func readConf(path string) confFile {
 	f := confFile{path: path}
 	if f.config, f.err = os.ReadFile(path); f.err != nil {
@@ -84,7 +87,7 @@ func (s *Service) named(ctx context.Context, want string) (network, error) {
 		return network{}, err
 	}
 	for _, f := range files {
-		if f.err == nil && !f.meta && (want == "" || f.name == want) {
+		if f.usable() && (want == "" || f.name == want) {
 			return network{name: f.name, config: f.config}, nil
 		}
 	}
@@ -113,6 +116,8 @@ func noPrimary(dir, wanted string, files []confFile) error {
 			found = append(found, fmt.Sprintf("%s (%v)", filepath.Base(f.path), f.err))
 		case f.meta:
 			found = append(found, filepath.Base(f.path)+" (a meta plugin's)")
+		case f.name == "":
+			found = append(found, filepath.Base(f.path)+" (without a name)")
 		default:
 			found = append(found, fmt.Sprintf("%s (%q)", filepath.Base(f.path), f.name))
 		}
@@ -129,7 +134,7 @@ func (s *Service) primaryAt(path string) (network, error) {
 	at := filepath.Join(s.Root, path)
 	if info, err := os.Stat(at); err == nil && !info.IsDir() {
 		f := readConf(at)
-		if f.err != nil || f.meta {
+		if !f.usable() {
 			return network{}, noPrimary(path, "use", []confFile{f})
 		}
 		return network{name: f.name, config: f.config}, nil
@@ -139,7 +144,7 @@ func (s *Service) primaryAt(path string) (network, error) {
 		return network{}, err
 	}
 	for _, f := range files {
-		if f.err == nil && !f.meta {
+		if f.usable() {
 			return network{name: f.name, config: f.config}, nil
 		}
 	}
