@@ -89,3 +89,26 @@ func checkAccepted(t *testing.T, c *SpiderMultusConfig) {
 		t.Fatalf("%s is refused as an update of itself: %v", written, errs)
 	}
 }
+
+// What fuzzing found to be taken and to be of no use to anybody.
+func TestFoundByFuzzing(t *testing.T) {
+	for spec, want := range map[string]string{
+		`{customCNI: '{"plugins":[{"type":"a"},null]}'}`: `plugins[1]: the plugin has no "type"`,
+		`{customCNI: '{"plugins":[7]}'}`:                 "plugins[0]: want one CNI plugin as a JSON object",
+		`{customCNI: '{"plugins":[],"type":"a"}'}`:       `at least one CNI plugin under "plugins"`,
+		`{customCNI: '{"Type":"ptp"}'}`:                  `neither "type" nor "plugins"`,
+		`{cniType: ipoib, ipoib: {master: ib0}, coordinator: {policyRoutes: [{dst: "fd00::/64", gw: "fe80::1%eth0"}]}}`:      "it has a zone; write fe80::1",
+		`{cniType: ipoib, ipoib: {master: ib0}, coordinator: {policyRoutes: [{dst: "::ffff:10.0.0.0/104", gw: "fd00::1"}]}}`: "policyRoutes[0].dst",
+		`{cniType: ipoib, ipoib: {master: ib0}, coordinator: {policyRoutes: [{dst: "10.0.0.0/8", gw: "::ffff:10.0.0.1"}]}}`:  "written as IPv6; write 10.0.0.1",
+		`{cniType: ipoib, ipoib: {master: ib0}, coordinator: {hijackCIDR: ["10.0.0.0/8", "::ffff:10.0.0.0/104"]}}`:           "hijackCIDR[1]",
+	} {
+		c := parseMultusConfig(t, spec, nil)
+		DefaultMultusConfig(c)
+		errs, _ := ValidateMultusConfig(c)
+		var messages []string
+		for _, e := range errs {
+			messages = append(messages, e.Error())
+		}
+		matchAll(t, spec, messages, []string{want})
+	}
+}
