@@ -5,6 +5,10 @@
 // container ID, so that it is found again whatever happens in between, and then
 // moved. After that it is known by its alias, which names its attachment: when a
 // pod's namespace dies, the kernel returns the child to the node under any name.
+//
+// proxy_arp stays off, which the older plugin turns on: it works only where the
+// pod forwards (arp_process, IN_DEV_FORWARD), and a pod that does would answer on
+// the fabric for its node, to which it has a route through veth0.
 package ipoib
 
 import (
