@@ -191,13 +191,21 @@ func killAgents(ctx context.Context, t *testing.T, random *rand.Rand) (killed in
 	return killed
 }
 
-// waveLeftovers is what a node still has of pods that are gone: the node's ends of their pairs, and routes to them.
+// podsOnNode prints what a node has of pods: its ends of their pairs, routes to them, addresses that its agent has given out or is to give back, and
+// link states of functions that are a pod's wish.
+const podsOnNode = `ip -o link show | grep -oE '\bveth[0-9a-f]{11}\b'
+ip route show table 500 | grep 172.94.
+for view in handouts releases; do curl -sf http://127.0.0.1:5710/v1/node/$view | jq -r '.[]? | "'$view' \(.)"'; done
+ip link show dev "$(ls /sys/bus/pci/devices/` + secondCard + `/net)" | grep 'link-state enable'
+true`
+
+// waveLeftovers is what a node still has of pods that are gone.
 func waveLeftovers(t *testing.T, name string) string {
-	out, err := term.Node(t.Context(), name, `ip -o link show | grep -oE '\bveth[0-9a-f]{11}\b'; ip route show table 500 | grep 172.94.; true`)
+	out, err := term.Node(t.Context(), name, podsOnNode)
 	if err != nil {
 		return err.Error()
 	}
-	return differs("links and routes of pods on "+name, strings.Fields(out), []string{})
+	return differs("what "+name+" has of pods", strings.Fields(out), []string{})
 }
 
 // sightings are the addresses of the waves' pool that were seen in network namespaces.
