@@ -17,6 +17,7 @@ type function struct {
 	driver              string // the kernel's default one
 	layer               host.LinkLayer
 	numa                int
+	roce                bool    // Ethernet with an RDMA device
 	guid                ib.GUID // as the PF's driver reports it
 	live                ib.GUID // as the function took it when it was bound
 	link                *link
@@ -36,12 +37,13 @@ type function struct {
 
 // AddPF adds a bound physical function with its netdev, down, and on InfiniBand its RDMA device. Of p it takes PCI, Vendor,
 // Device, Driver, TotalVFs, NUMANode and LinkLayer; of its Link name, alternative names, MTU and hardware address (Ethernet).
+// RDMA, whatever is in it, gives an Ethernet function and its virtual ones RDMA devices (RoCE).
 func (f *Fake) AddPF(p host.PF, guid ib.GUID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn := &function{
 		pci: p.PCI, vendor: p.Vendor, device: p.Device, driver: p.Driver, layer: p.LinkLayer, numa: p.NUMANode,
-		totalVFs: p.TotalVFs, guid: guid, uverbs: -1, umad: -1, index: -1,
+		roce: p.LinkLayer == host.Ethernet && p.RDMA != nil, totalVFs: p.TotalVFs, guid: guid, uverbs: -1, umad: -1, index: -1,
 	}
 	f.funcs = append(f.funcs, fn)
 	f.sortFuncs()
@@ -99,7 +101,7 @@ func (fn *function) active() bool {
 // bind gives the function its RDMA device and netdev.
 func (f *Fake) bind(fn *function) {
 	fn.bound, fn.live = true, fn.guid
-	if fn.layer == host.InfiniBand {
+	if fn.layer == host.InfiniBand || fn.roce {
 		f.lastRDMA++
 		fn.rdma = &host.RDMADevice{Index: f.lastRDMA, Name: f.lowestFreeRDMA(), NS: host.NodeNS}
 		f.openVerbs(fn)
@@ -271,7 +273,7 @@ func (f *Fake) removeVFs(pf *function) {
 func (f *Fake) addVF(pf *function, index int) {
 	vf := &function{
 		pci: vfAddress(pf.pci, index), vendor: pf.vendor, device: vfDevice(pf.device), driver: pf.driver, layer: pf.layer,
-		numa: pf.numa, uverbs: -1, umad: -1, pf: pf, index: index, state: host.VFAuto,
+		numa: pf.numa, roce: pf.roce, uverbs: -1, umad: -1, pf: pf, index: index, state: host.VFAuto,
 	}
 	pf.vfs = append(pf.vfs, vf)
 	f.funcs = append(f.funcs, vf)

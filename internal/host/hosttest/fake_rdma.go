@@ -50,8 +50,13 @@ func (f *Fake) serial() int {
 }
 
 // reregister moves an RDMA device and has all its clients made anew. dying is a namespace that is already out of
-// the node, or nil.
+// the node, or nil. The netdev of a RoCE function is none of its clients and stays as it is.
 func (f *Fake) reregister(fn *function, to host.NS, dying *namespace) {
+	if fn.roce {
+		fn.rdma.NS = to
+		f.openVerbs(fn)
+		return
+	}
 	if fn.link != nil {
 		if dying != nil && fn.link.NS == dying.name {
 			dying.drop(fn.link)
@@ -84,6 +89,8 @@ func (f *Fake) viewRDMA(fn *function, ns host.NS) host.RDMADevice {
 		}
 	}
 	switch {
+	case fn.roce: // no subnet manager numbers its ports
+		d.LID, d.SMLID = 0, 0
 	case fn.active():
 	case fn.state == host.VFDisable || fn.live.Valid():
 		d.State, d.PhysState, d.LID, d.SMLID = "DOWN", "POLLING", 0, 0
