@@ -64,6 +64,16 @@ type Addresses interface {
 	Settle(ctx context.Context, podUID string) error
 }
 
+// Ledger keeps the records; see the package of that name. A write is on disk when it returns.
+type Ledger interface {
+	Sandbox(containerID string) (s ledger.Sandbox, ok bool)
+	Sandboxes() []ledger.Sandbox
+	UpdateSandbox(containerID string, fn func(*ledger.Sandbox) error) error
+	PutRelease(r ledger.Release) error
+	Releases() ([]ledger.Release, error)
+	DeleteRelease(r ledger.Release) error
+}
+
 // Kernel is what this package itself asks of the node.
 type Kernel interface {
 	NSExists(ns host.NS) bool
@@ -77,7 +87,7 @@ type Kernel interface {
 
 // Options are the parts that a Service works with. All but the last group are required.
 type Options struct {
-	Ledger    *ledger.Ledger
+	Ledger    Ledger
 	Kernel    Kernel
 	Plugins   map[string]cni.Plugin // of ours, by type, without the IPAM plugin
 	Addresses Addresses

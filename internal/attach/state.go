@@ -11,7 +11,7 @@ import (
 // draft gathers what one call has to record of its sandbox. Each write to disk is two synced ones, so what need not be there by itself
 // goes with the next that must.
 type draft struct {
-	ledger      *ledger.Ledger
+	ledger      Ledger
 	containerID string
 
 	mu      sync.Mutex
