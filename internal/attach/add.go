@@ -211,7 +211,10 @@ func recordResult(d *draft, p *planned, res *types100.Result) error {
 		if a == nil {
 			return errors.New("its record has gone")
 		}
-		a.Phase, a.Result = ledger.Done, raw
+		a.Result = raw
+		if !p.carriesDefault() { // else it is done when the pod's routes are, see recordDefault
+			a.Phase = ledger.Done
+		}
 		return nil
 	})
 	if err != nil {

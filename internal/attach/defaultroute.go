@@ -18,9 +18,14 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
+// carriesDefault tells whether a network is to carry the pod's default route.
+func (p *planned) carriesDefault() bool {
+	return p.selection != nil && len(p.selection.GatewayRequest) > 0
+}
+
 // gateways are those of a network that is to carry the pod's default route, as its element of the annotation has them ("default-route").
 func (p *planned) gateways() ([]netip.Addr, error) {
-	if p.selection == nil {
+	if !p.carriesDefault() {
 		return nil, nil
 	}
 	var out []netip.Addr
@@ -105,6 +110,7 @@ func carryDefault(res *types100.Result, gateways []netip.Addr, carries bool) {
 	}
 }
 
+// recordDefault has the changed results on disk, and with them that the pod is attached: until then an ADD that was interrupted counts as half-done.
 func (s *Service) recordDefault(c *call, g gathered, results []*types100.Result) error {
 	return c.draft.write(func(sb *ledger.Sandbox) error {
 		for i := range g.list {
@@ -117,7 +123,7 @@ func (s *Service) recordDefault(c *call, g gathered, results []*types100.Result)
 			if err != nil {
 				return fmt.Errorf("encode the result of %s: %w", describe(p.list.Name, p.ifname), err)
 			}
-			a.Result, a.DefaultRoute = raw, p.selection != nil && len(p.selection.GatewayRequest) > 0
+			a.Phase, a.Result, a.DefaultRoute = ledger.Done, raw, p.carriesDefault()
 		}
 		return nil
 	})
