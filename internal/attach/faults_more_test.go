@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,8 +68,6 @@ var faultyScenarios = []scenario{
 		n.network("kube-system", "ib-sriov", strings.Replace(confIBSRIOV, `"rdmaIsolation":true,`, "", 1), resource)
 		n.pod("p", annotations("ib-sriov"))
 	}, viaMeta},
-	{"three networks", hosttest.Options{}, func(n *node) { n.pod("p", several()) }, viaMeta},
-	{"three networks, netdev following its RDMA device", hosttest.Options{FollowRDMA: true}, func(n *node) { n.pod("p", several()) }, viaMeta},
 	{"rdma behind sriov", hosttest.Options{}, prepareRDMA, viaMeta},
 	{"ib-sriov by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) }, func(n *node, command string) cnisock.Response {
 		return n.direct(command, "ib-sriov", "eth0", "1.0.0", `,"deviceID":"`+vf0+`","link_state":"enable","ipam":{"type":"spiderpool"}`, "")
@@ -76,6 +75,12 @@ var faultyScenarios = []scenario{
 	{"ipoib by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) }, func(n *node, command string) cnisock.Response {
 		return n.direct(command, "ipoib", "eth0", "1.0.0", `,"master":"ibs5f0","ipam":{"type":"spiderpool"}`, "")
 	}},
+}
+
+// severalScenarios are of one pod's networks; for their ADD see TestFaultWithSeveralNetworks.
+var severalScenarios = []scenario{
+	{"three networks", hosttest.Options{}, func(n *node) { n.pod("p", several()) }, viaMeta},
+	{"three networks, netdev following its RDMA device", hosttest.Options{FollowRDMA: true}, func(n *node) { n.pod("p", several()) }, viaMeta},
 }
 
 // prepareRDMA has a network of an Ethernet VF with its RDMA device beside one with addresses.
@@ -168,7 +173,7 @@ func (n *node) lastCall(k int) string {
 
 // A kernel call that fails at every step of DEL: DEL says so, and the next one finishes, with the agent that was hit or the one after it.
 func TestMoreFaultsInDel(t *testing.T) {
-	for _, s := range faultyScenarios {
+	for _, s := range slices.Concat(faultyScenarios, severalScenarios) {
 		_, del := s.steps(t)
 		if del == 0 {
 			t.Fatalf("%s: DEL does nothing", s.name)
@@ -201,29 +206,31 @@ func TestMoreFaultsInDel(t *testing.T) {
 
 // The agent dies at every step of ADD or DEL; the next one finishes from the record, with or without the pod's namespace.
 func TestMoreCrashes(t *testing.T) {
-	for _, s := range faultyScenarios {
+	for _, s := range slices.Concat(faultyScenarios, severalScenarios[:1]) {
 		add, del := s.steps(t)
 		for k := 1; k <= add+del; k++ {
-			t.Run(fmt.Sprintf("%s/step %d", s.name, k), func(t *testing.T) {
-				t.Parallel()
-				n, before := s.begin(t)
-				n.killAt(k, k%2 == 0)
-				if resp := s.call(n, "ADD"); resp.Error == nil {
-					s.call(n, "DEL")
-				}
-				n.fake.Revive()
-				dead := k%3 == 0
-				if dead {
-					n.fake.DeleteNS(podNS)
-				}
-				n.start()
-				n.collect()
-				if !dead && recorded(n) { // the crash was in the announcement, or in a DEL by the plugin's name, which its caller repeats
-					s.must(n, "DEL")
-				}
-				n.collect()
-				n.same(before, "after the next agent's first passes")
-			})
+			for _, after := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/step %d after=%t", s.name, k, after), func(t *testing.T) {
+					t.Parallel()
+					n, before := s.begin(t)
+					n.killAt(k, after)
+					if resp := s.call(n, "ADD"); resp.Error == nil {
+						s.call(n, "DEL")
+					}
+					n.fake.Revive()
+					dead := !after && k%2 == 0
+					if dead {
+						n.fake.DeleteNS(podNS)
+					}
+					n.start()
+					n.collect()
+					if !dead && recorded(n) { // the crash was in the announcement, or in a DEL, which the runtime asks for again
+						s.must(n, "DEL")
+					}
+					n.collect()
+					n.same(before, "after the next agent's first passes")
+				})
+			}
 		}
 	}
 }
@@ -289,7 +296,7 @@ var diskFaults = []struct {
 
 // diskScenarios are all ways to attach a pod.
 func diskScenarios() []scenario {
-	all := faultyScenarios
+	all := slices.Concat(faultyScenarios, severalScenarios[:1])
 	for _, test := range guidePods {
 		all = append(all, scenario{test.name, test.options, func(n *node) { n.pod("p", annotations(test.network)) }, viaMeta})
 	}

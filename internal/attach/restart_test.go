@@ -304,8 +304,8 @@ func TestStaticPod(t *testing.T) {
 		t.Errorf("held %v after %d reads, want an address of uid-p and no read", n.held, n.liveReads-reads)
 	}
 	must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
-	if n.statuses["default/p"] == "" {
-		t.Error("no network-status")
+	if n.statuses["default/p"] == "" || !n.settled["uid-p"] {
+		t.Errorf("network-status %q, settled %v; want that of uid-p", n.statuses["default/p"], n.settled)
 	}
 	now := time.Now()
 	for range 3 { // it is not missed
