@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
@@ -82,4 +84,38 @@ func write(t *testing.T, path, text string) {
 	t.Helper()
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	must(t, os.WriteFile(path, []byte(text), 0o644))
+}
+
+// teller is a plugin that tells with which runtimeConfig it was called.
+type teller struct{ got *[]string }
+
+func (p teller) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
+	var conf struct {
+		RuntimeConfig json.RawMessage `json:"runtimeConfig"`
+	}
+	err := r.ParseConf(&conf)
+	*p.got = append(*p.got, r.IfName+" "+string(conf.RuntimeConfig))
+	return &types100.Result{}, err
+}
+
+func (teller) Del(context.Context, *cni.Request) error   { return nil }
+func (teller) Check(context.Context, *cni.Request) error { return nil }
+
+// What the runtime passes is the default network's, what an element of the annotation asks for its own network's, and each plugin gets what it declares.
+func TestRuntimeConfig(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	var got []string
+	n.options.Plugins["teller"] = teller{&got}
+	n.start()
+	n.network("kube-system", "told", `{"cniVersion":"1.0.0","name":"told","plugins":[{"type":"teller","capabilities":{"portMappings":true,"ips":true,"mac":true}}]}`, "")
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"told","namespace":"kube-system","mac":"02:00:00:00:00:01"}]`,
+		cncfv1.AnnotationNetworks: `[{"name":"told","namespace":"kube-system","ips":["172.91.0.105"]}]`})
+	if resp := n.addWith(`,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080}],"bandwidth":{}}`); resp.Error != nil {
+		t.Fatal(resp.Error)
+	}
+	want := []string{`eth0 {"mac":"02:00:00:00:00:01","portMappings":[{"containerPort":8080,"hostPort":80}]}`, `net1 {"ips":["172.91.0.105"]}`}
+	slices.Sort(got) // the two run beside each other
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
 }

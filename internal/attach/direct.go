@@ -8,8 +8,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containernetworking/cni/pkg/types"
+
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
+	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/ledger"
 )
@@ -22,8 +25,11 @@ func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "), "the agent has no plugin %q", c.plugin)
 	}
 	c.networkType = c.plugin
-	if c.command == "STATUS" || c.command == "GC" {
-		return nil, nil
+	switch c.command {
+	case "STATUS":
+		return nil, nil // our plugins are as ready as this process
+	case "GC":
+		return nil, s.directGC(context.WithoutCancel(ctx), c)
 	}
 	unlock, err := s.locks.direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
 	if err != nil {
@@ -172,6 +178,45 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 		}
 		return nil
 	})
+}
+
+// directGC takes down what one plugin has of a network for others than the valid attachments. A sandbox that a call is at work on is left alone.
+func (s *Service) directGC(ctx context.Context, c *call) error {
+	valid, err := c.conf.valid()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, sb := range s.Ledger.Sandboxes() {
+		for _, a := range sb.Attachments {
+			i := indexDirect(&a, c.plugin)
+			if i >= 0 && a.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
+				errs = append(errs, s.directForget(ctx, sb, a, a.Direct[i]))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// directForget makes a recorded call's DEL.
+func (s *Service) directForget(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, d ledger.DirectCall) error {
+	unlock, ok := s.locks.collector(sb.ContainerID)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	c := &call{plugin: d.Plugin, command: "DEL", containerID: sb.ContainerID, ifname: a.IfName, netns: host.NS(sb.NetNS), argsText: a.Args, binDirs: a.BinDirs,
+		stdin: d.Conf, conf: metaConf{Name: a.Network}, phases: &cni.Phases{}, draft: s.draft(sb.ContainerID)}
+	if err := c.parseArgs(); err != nil {
+		return err
+	}
+	if a.DeviceID != "" {
+		defer s.DevicesMoved()
+	}
+	if err := s.directDel(ctx, c); err != nil {
+		return fmt.Errorf("take down %s of sandbox %s: %w", describe(a.Network, a.IfName), sb.ContainerID, err)
+	}
+	return nil
 }
 
 // releaseInterrupted gives back what a call has that ended after its addresses were given and before that was written.

@@ -151,6 +151,10 @@ trap 'ip netns del e2e-foreign 2>/dev/null || true' EXIT
 export CNI_CONTAINERID=e2e-foreign CNI_NETNS=/run/netns/e2e-foreign CNI_PATH=/opt/cni/bin
 call() { CNI_COMMAND=$1 /opt/cni/bin/$2; }
 ipam='{"type":"host-local","dataDir":"/run/e2e-foreign","ranges":[[{"subnet":"172.96.0.0/24"}]]}'
+collect() { # the attachment that is valid, or none
+	call GC "$(jq -r .type <<<"$conf")" <<<"$(jq --argjson valid "[${1-}]" '. + {"cni.dev/valid-attachments": $valid}' <<<"$conf")"
+	echo "GC of all but [${1-}]: $(ip -n e2e-foreign -br link | wc -l) links"
+}
 try() { # type, version, interface, configuration
 	conf=$(jq -n --arg type "$1" --arg version "$2" --argjson ipam "$ipam" --argjson more "$4" '{cniVersion: $version, name: "e2e-foreign", type: $type} + (if $version == "1.1.0" then {} else {ipam: $ipam} end) + $more') # Debian's host-local knows 1.0.0
 	export CNI_IFNAME=$3
@@ -158,7 +162,7 @@ try() { # type, version, interface, configuration
 	echo "$1 $2 ADD $(jq -c '[.cniVersion, .interfaces[0].name, (.interfaces[0].mac | length), ((.interfaces[0].mtu // 0) > 0), .interfaces[0].pciID, .ips[0].address]' <<<"$result")"
 	ip -n e2e-foreign -br addr show "$3" | awk '{sub(/@.*/, "", $1); print $1, ($3 ~ /^172/ ? $3 : "without an address")}'
 	[ "$2" = 0.3.1 ] || { call CHECK "$1" <<<"$(jq --argjson prev "$result" '. + {prevResult: $prev}' <<<"$conf")"; echo "$1 $2 CHECK ok"; }
-	[ "$2" != 1.1.0 ] || { call STATUS "$1" <<<"$conf"; call GC "$1" <<<"$(jq '. + {"cni.dev/valid-attachments": []}' <<<"$conf")"; echo "$1 $2 STATUS and GC ok"; }
+	[ "$2" != 1.1.0 ] || { call STATUS "$1" <<<"$conf"; collect '{"containerID":"e2e-foreign","ifname":"'"$3"'"}'; collect; }
 	call DEL "$1" <<<"$conf"
 	call DEL "$1" <<<"$conf"
 	echo "$1 $2 left: $(ip -n e2e-foreign -br link | wc -l) link, $(ls /run/e2e-foreign/e2e-foreign | grep -c '^172' || true) addresses"
@@ -210,7 +214,8 @@ ipoib 1.0.0 left: 1 link, 0 addresses
 ib-sriov 1.1.0 ADD ["1.1.0","ib1",59,true,"PCI",null]
 ib1 without an address
 ib-sriov 1.1.0 CHECK ok
-ib-sriov 1.1.0 STATUS and GC ok
+GC of all but [{"containerID":"e2e-foreign","ifname":"ib1"}]: 2 links
+GC of all but []: 1 links
 ib-sriov 1.1.0 left: 1 link, 0 addresses
 coordinator 1.0.0 ADD ["1.0.0","eth0"], in the pod: 1
 coordinator 1.0.0 CHECK ok, DEL ok, in the pod: 0
