@@ -184,7 +184,8 @@ export CNI_IFNAME=eth0
 child=$(jq -n --argjson ipam "$ipam" '{cniVersion: "1.0.0", name: "e2e-foreign", type: "ipoib", master: "ibs5f0", ipam: $ipam}')
 behind coordinator 1.0.0 "$(call ADD ipoib <<<"$child")" '{"mode":"auto"}' "ip -br link | grep -c ^veth0 || true"
 call DEL ipoib <<<"$child"
-behind rdma 0.4.0 '{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/e2e-foreign"}],"ips":[]}' "{\"deviceID\":\"$vf\"}" "rdma link | wc -l"
+rdma=$(jq -n --arg vf "$vf" '{cniVersion: "0.4.0", name: "e2e-foreign", type: "rdma", deviceID: $vf, prevResult: {cniVersion: "0.4.0", interfaces: [{name: "eth0", sandbox: "/run/netns/e2e-foreign"}], ips: []}}')
+echo "rdma 0.4.0 ADD $(call ADD rdma <<<"$rdma" | jq -c '[.code, .msg]')" # it is for Ethernet, which has no RDMA here
 CNI_COMMAND=VERSION call VERSION coordinator <<<'{"cniVersion":"1.0.0"}' | jq -c .supportedVersions
 echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"
 rm -r /run/e2e-foreign`
@@ -219,13 +220,12 @@ GC of all but []: 1 links
 ib-sriov 1.1.0 left: 1 link, 0 addresses
 coordinator 1.0.0 ADD ["1.0.0","eth0"], in the pod: 1
 coordinator 1.0.0 CHECK ok, DEL ok, in the pod: 0
-rdma 0.4.0 ADD ["0.4.0","eth0"], in the pod: 1
-rdma 0.4.0 CHECK ok, DEL ok, in the pod: 0
+rdma 0.4.0 ADD [7,"PCI is InfiniBand: moving its RDMA device would take its network interface away"]
 ["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]
 no agent: 11
 `
 	pci := strings.TrimSpace(node(t, name, `basename "$(readlink /sys/bus/pci/devices/`+secondCard+`/virtfn1)"`))
-	if diff := differs("what the plugins answered", got, strings.Replace(want, "PCI", pci, 1)); diff != "" {
+	if diff := differs("what the plugins answered", got, strings.ReplaceAll(want, "PCI", pci)); diff != "" {
 		t.Error(diff)
 	}
 	eventually(t, configureLimit, func() string { return differs("left behind", look(t), before) })
