@@ -62,7 +62,7 @@ func TestRunningPods(t *testing.T) {
 	}
 
 	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec stays -- sh -c 'echo $PCIDEVICE_SPIDERNET_IO_E2E_LOW'"))
-	node(t, here, fmt.Sprintf("cd /sys/bus/pci/drivers/vhca && echo %[1]s >unbind && echo %[1]s >bind", pci))
+	node(t, here, fmt.Sprintf("cd /sys/bus/pci/devices/%[1]s/driver/ && echo %[1]s >unbind && echo %[1]s >bind", pci))
 	restartAgent(t, here)
 	eventually(t, podLimit, func() string {
 		notes := shell(t, "kubectl -n e2e get events --field-selector involvedObject.name=stays,reason=AttachmentBroken -o jsonpath='{.items[*].message}'")

@@ -324,7 +324,7 @@ func TestSRIOVDrift(t *testing.T) {
 	apply(t, sriovPod("holder", here))
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/holder")
 	pci := strings.TrimSpace(shell(t, "kubectl -n e2e exec holder -- sh -c 'echo $PCIDEVICE_SPIDERNET_IO_E2E_LOW'"))
-	node(t, here, fmt.Sprintf("echo %s >/sys/bus/pci/drivers/vhca/unbind; true", others(t, here, pci)))
+	node(t, here, fmt.Sprintf("echo %[1]s >/sys/bus/pci/devices/%[1]s/driver/unbind", others(t, here, pci)))
 	eventually(t, configureLimit, func() string {
 		return differs("a free VF that was unbound comes back beside one in use", allocatableOf(t, here, lowVFs), "4")
 	})
