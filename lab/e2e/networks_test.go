@@ -147,7 +147,7 @@ func withoutLines(text string, names ...string) string {
 const foreign = `set -eu
 vf=$(basename "$(readlink /sys/bus/pci/devices/` + secondCard + `/virtfn1)")
 ip netns add e2e-foreign
-trap 'ip netns del e2e-foreign 2>/dev/null || true' EXIT
+trap 'ip netns del e2e-foreign 2>/dev/null; rm -rf /run/e2e-foreign' EXIT
 export CNI_CONTAINERID=e2e-foreign CNI_NETNS=/run/netns/e2e-foreign CNI_PATH=/opt/cni/bin
 call() { CNI_COMMAND=$1 /opt/cni/bin/$2; }
 ipam='{"type":"host-local","dataDir":"/run/e2e-foreign","ranges":[[{"subnet":"172.96.0.0/24"}]]}'
@@ -187,8 +187,7 @@ call DEL ipoib <<<"$child"
 rdma=$(jq -n --arg vf "$vf" '{cniVersion: "0.4.0", name: "e2e-foreign", type: "rdma", deviceID: $vf, prevResult: {cniVersion: "0.4.0", interfaces: [{name: "eth0", sandbox: "/run/netns/e2e-foreign"}], ips: []}}')
 echo "rdma 0.4.0 ADD $(call ADD rdma <<<"$rdma" | jq -c '[.code, .msg]')" # it is for Ethernet, which has no RDMA here
 CNI_COMMAND=VERSION call VERSION coordinator <<<'{"cniVersion":"1.0.0"}' | jq -c .supportedVersions
-echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"
-rm -r /run/e2e-foreign`
+echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"`
 
 // TestForeignCallers shows that plugins of ours work in another's hands, alone and in a chain, in every version of the specification.
 func TestForeignCallers(t *testing.T) {
