@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -44,7 +43,7 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	if res, err := s.again(ctx, c); err != nil || res != nil {
 		return res, err
 	}
-	if err := s.nodeReady(c.conf.ReadinessFile); err != nil {
+	if err := s.checkNode(c); err != nil {
 		return nil, err
 	}
 	end := c.phases.Start(cni.PhaseGather)
@@ -65,12 +64,18 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	return out, nil
 }
 
-// nodeReady looks for the file by which another product says that the node's network is up. The runtime asks again, so nobody waits here.
-func (s *Service) nodeReady(file string) error {
+// checkNode refuses what the meta plugin's configuration cannot have here, and looks for the file by which another product says that the node's
+// network is up. The runtime asks again, so nobody waits here.
+func (s *Service) checkNode(c *call) error {
+	if len(c.conf.Delegates) > 0 {
+		return cni.Errorf(cni.CodeInvalidConfig, "put each into a file of its own, and name that in clusterNetwork or defaultNetworks",
+			`"delegates" of the meta plugin's configuration is not supported`)
+	}
+	file := c.conf.ReadinessFile
 	if file == "" {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(s.Root, file)); err != nil {
+	if _, err := os.Stat(s.at(file)); err != nil {
 		return cni.Errorf(cni.CodeTryAgainLater, "see what writes it; it is readinessindicatorfile of the meta plugin's configuration", "the node's network is not ready yet: %w", err)
 	}
 	return nil

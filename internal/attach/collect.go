@@ -25,14 +25,9 @@ func (s *Service) wake() {
 }
 
 func (s *Service) collectLoop(ctx context.Context) {
-	tick, look := time.NewTicker(s.CollectEvery), time.NewTicker(verifyEvery*s.CollectEvery)
+	tick := time.NewTicker(s.CollectEvery)
 	defer tick.Stop()
-	defer look.Stop()
-	pass := func(ctx context.Context) error {
-		err := s.Collect(ctx)
-		s.verify(ctx)
-		return err
-	}
+	pass := s.Collect
 	for {
 		if err := pass(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("could not finish what earlier calls left", "error", err)
@@ -42,8 +37,6 @@ func (s *Service) collectLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 			pass = s.Collect
-		case <-look.C:
-			pass = func(ctx context.Context) error { s.verify(ctx); return nil }
 		case <-s.kick:
 			pass = s.finishCalls
 		}

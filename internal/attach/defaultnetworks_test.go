@@ -57,7 +57,7 @@ func TestNodesConfigurationIsRefused(t *testing.T) {
 		keys, want string
 		code       uint
 	}{
-		"no such network": {`,"defaultNetworks":["nix"]`, `network "nix" of defaultNetworks: no cluster default network`, cni.CodeTryAgainLater},
+		"no such network": {`,"defaultNetworks":["nix"]`, `network "nix" of defaultNetworks: no network "nix" on the node`, cni.CodeTryAgainLater},
 		"not ready":       {`,"readinessindicatorfile":"/run/ready"`, "the node's network is not ready yet", cni.CodeTryAgainLater},
 	} {
 		t.Run(name, func(t *testing.T) {

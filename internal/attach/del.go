@@ -90,7 +90,7 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 	}
 	failure := s.runDel(ctx, sb, a, phases)
 	if failure == nil {
-		failure = s.removeDeviceInfo(a)
+		s.removeDeviceInfo(a)
 	}
 	if failure == nil && mayHaveAddresses(a) && sb.Pod.UID != "" {
 		// A plugin on disk that had its addresses from us may have gone without saying so.

@@ -37,14 +37,9 @@ func (p *planned) deviceInfoFile(containerID string) string {
 
 func plainName(name string) string { return strings.ReplaceAll(name, "/", "-") }
 
-// seen is where this process sees a file of that folder.
-func (s *Service) seen(path string) string {
-	return filepath.Join(s.Root, strings.TrimPrefix(path, "/var"))
-}
-
 // ofDevicePlugin is the path of what the device plugin wrote.
 func (s *Service) ofDevicePlugin(resource, device string) string {
-	return s.seen(devInfo + "/dp/" + plainName(resource+"-"+device+"-device.json"))
+	return s.at(devInfo + "/dp/" + plainName(resource+"-"+device+"-device.json"))
 }
 
 // placeDeviceInfo copies the device plugin's file for an attachment, which is recorded then. Without one there is none to copy, and the plugin
@@ -62,10 +57,10 @@ func (s *Service) placeDeviceInfo(d *draft, p *planned) error {
 		return nil
 	}
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(s.seen(file)), 0o755)
+		err = os.MkdirAll(filepath.Dir(s.at(file)), 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(s.seen(file), text, 0o644)
+		err = os.WriteFile(s.at(file), text, 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("copy the device-info file of %s: %w", p.deviceID, err)
@@ -73,16 +68,15 @@ func (s *Service) placeDeviceInfo(d *draft, p *planned) error {
 	return nil
 }
 
-// removeDeviceInfo removes an attachment's file, whoever wrote it.
-func (s *Service) removeDeviceInfo(a ledger.Attachment) error {
+// removeDeviceInfo removes an attachment's file, whoever wrote it. A file that stays is in nobody's way, and keeps no pod from its end.
+func (s *Service) removeDeviceInfo(a ledger.Attachment) {
 	file := recordedDeviceInfoFile(a)
 	if file == "" {
-		return nil
+		return
 	}
-	if err := os.Remove(s.seen(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove a device-info file: %w", err)
+	if err := os.Remove(s.at(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.Log.Warn("could not remove a device-info file", "file", file, "error", err)
 	}
-	return nil
 }
 
 func recordedDeviceInfoFile(a ledger.Attachment) string {
@@ -97,7 +91,7 @@ func recordedDeviceInfoFile(a ledger.Attachment) string {
 func (s *Service) readDeviceInfo(a ledger.Attachment) *cncfv1.DeviceInfo {
 	files := []string{s.ofDevicePlugin(a.Resource, a.DeviceID)}
 	if file := recordedDeviceInfoFile(a); file != "" {
-		files = []string{s.seen(file), files[0]}
+		files = []string{s.at(file), files[0]}
 	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)

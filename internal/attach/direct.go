@@ -189,24 +189,32 @@ func (s *Service) directGC(ctx context.Context, c *call) error {
 	var errs []error
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
-			i := indexDirect(&a, c.plugin)
-			if i >= 0 && a.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
-				errs = append(errs, s.directForget(ctx, sb, a, a.Direct[i]))
+			if indexDirect(&a, c.plugin) >= 0 && a.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
+				errs = append(errs, s.directForget(ctx, sb, a.IfName, c))
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// directForget makes a recorded call's DEL.
-func (s *Service) directForget(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, d ledger.DirectCall) error {
-	unlock, ok := s.locks.collector(sb.ContainerID)
-	if !ok {
-		return nil
+// directForget makes the DEL of a recorded call unless it has ended, or another one came, since it was seen.
+func (s *Service) directForget(ctx context.Context, seen ledger.Sandbox, ifname string, gc *call) error {
+	unlock, ok, err := s.locks.next(ctx, seen.ContainerID)
+	if err != nil || !ok {
+		return err
 	}
 	defer unlock()
-	c := &call{plugin: d.Plugin, command: "DEL", containerID: sb.ContainerID, ifname: a.IfName, netns: host.NS(sb.NetNS), argsText: a.Args, binDirs: a.BinDirs,
-		stdin: d.Conf, conf: metaConf{Name: a.Network}, phases: &cni.Phases{}, draft: s.draft(sb.ContainerID)}
+	sb, _ := s.Ledger.Sandbox(seen.ContainerID) // again, now that nobody changes it
+	a := sb.Attachment(gc.conf.Name, ifname)
+	if a == nil || sb.NetNS != seen.NetNS {
+		return nil
+	}
+	i := indexDirect(a, gc.plugin)
+	if i < 0 {
+		return nil
+	}
+	c := &call{plugin: gc.plugin, command: "DEL", containerID: sb.ContainerID, ifname: ifname, netns: host.NS(sb.NetNS), argsText: a.Args, binDirs: a.BinDirs,
+		stdin: a.Direct[i].Conf, conf: metaConf{Name: a.Network}, phases: &cni.Phases{}, draft: s.draft(sb.ContainerID)}
 	if err := c.parseArgs(); err != nil {
 		return err
 	}

@@ -95,11 +95,7 @@ func sameUID(pod *corev1.Pod, uid string) bool {
 
 // selected resolves the annotations of a pod to networks, in order of attachment.
 func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]planned, error) {
-	namespace := s.NetworkNamespace
-	if c.conf.Namespace != "" {
-		namespace = c.conf.Namespace
-	}
-	sel, err := nad.Selections(pod.Annotations, pod.Namespace, namespace)
+	sel, err := nad.Selections(pod.Annotations, pod.Namespace, s.networkNamespace(c))
 	if err == nil {
 		err = sel.NameInterfaces(c.ifname)
 	}
@@ -140,7 +136,7 @@ func (s *Service) appendDefaults(ctx context.Context, c *call, pod *corev1.Pod, 
 		return list, nil
 	}
 	for _, want := range c.conf.DefaultNetworks {
-		n, err := s.named(ctx, want)
+		n, err := s.named(ctx, c, want)
 		if err != nil {
 			return nil, fmt.Errorf("network %q of defaultNetworks: %w", want, err)
 		}

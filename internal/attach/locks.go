@@ -60,6 +60,20 @@ func (l *locks) collector(id string) (unlock func(), ok bool) {
 	return func() { l.change(id, func(u *use) { u.collector = false }) }, true
 }
 
+// next is collector, but waits for a collector that has the sandbox: it looks, or finishes something, and goes on to others.
+func (l *locks) next(ctx context.Context, id string) (unlock func(), ok bool, err error) {
+	unlock, err = l.wait(ctx, id, func(u *use) bool { return !u.collector }, func(u *use, on bool) {
+		if on {
+			ok = !u.meta && u.direct == 0
+		}
+		u.collector = on && ok
+	})
+	if err == nil && !ok {
+		unlock()
+	}
+	return unlock, ok, err
+}
+
 func (l *locks) wait(ctx context.Context, id string, free func(*use) bool, set func(*use, bool)) (func(), error) {
 	defer context.AfterFunc(ctx, func() {
 		l.mu.Lock()

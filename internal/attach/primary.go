@@ -73,15 +73,24 @@ func readConf(path string) confFile {
 // primary is the network of pods that ask for none. A file is preferred to a NetworkAttachmentDefinition of the same name:
 // the pods that need it include those that make the API server reachable.
 func (s *Service) primary(ctx context.Context, c *call) (network, error) {
-	if len(c.conf.Delegates) > 0 {
-		return network{}, cni.Errorf(cni.CodeInvalidConfig, "put each into a file of its own, and name that in clusterNetwork or defaultNetworks",
-			`"delegates" of the meta plugin's configuration is not supported`)
+	return s.named(ctx, c, cmp.Or(c.conf.ClusterNetwork, s.ClusterNetwork))
+}
+
+// networkNamespace is where networks are that are named without one.
+func (s *Service) networkNamespace(c *call) string {
+	return cmp.Or(c.conf.Namespace, s.NetworkNamespace)
+}
+
+// at is where this process sees a path of the node. /var/run is a link to /run on most nodes, and an absolute one leads out of Root.
+func (s *Service) at(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
+		path = "/run/" + rest
 	}
-	return s.named(ctx, cmp.Or(c.conf.ClusterNetwork, s.ClusterNetwork))
+	return filepath.Join(s.Root, path)
 }
 
 // named finds a network that the node's configuration names; "" is the first that is no meta plugin's.
-func (s *Service) named(ctx context.Context, want string) (network, error) {
+func (s *Service) named(ctx context.Context, c *call, want string) (network, error) {
 	files, err := s.confFiles(s.ConfDir)
 	if err != nil {
 		return network{}, err
@@ -92,23 +101,23 @@ func (s *Service) named(ctx context.Context, want string) (network, error) {
 		}
 	}
 	if want == "" {
-		return network{}, noPrimary(s.ConfDir, "any name", files)
+		return network{}, noPrimary("no cluster default network", s.ConfDir, "any name", files)
 	}
 	if strings.HasPrefix(want, "/") {
 		return s.primaryAt(want)
 	}
 	namespace, name, ok := strings.Cut(want, "/")
 	if !ok {
-		namespace, name = s.NetworkNamespace, want
+		namespace, name = s.networkNamespace(c), want
 	}
 	n, err := s.nad(ctx, namespace, name)
 	if errors.Is(err, ErrNotFound) {
-		return network{}, noPrimary(s.ConfDir, fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
+		return network{}, noPrimary(fmt.Sprintf("no network %q on the node", want), s.ConfDir, fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
 	}
 	return n, err
 }
 
-func noPrimary(dir, wanted string, files []confFile) error {
+func noPrimary(what, dir, wanted string, files []confFile) error {
 	var found []string
 	for _, f := range files {
 		switch {
@@ -126,16 +135,16 @@ func noPrimary(dir, wanted string, files []confFile) error {
 		found = []string{"nothing"}
 	}
 	return cni.Errorf(cni.CodeTryAgainLater, "install the cluster's primary CNI, or set multus.multusCNI.defaultCniCRName to its name",
-		"no cluster default network: %s holds no configuration of %s; found %s", dir, wanted, strings.Join(found, ", "))
+		"%s: %s holds no configuration of %s; found %s", what, dir, wanted, strings.Join(found, ", "))
 }
 
 // primaryAt reads a file, or the first usable file of a directory, below the node's root.
 func (s *Service) primaryAt(path string) (network, error) {
-	at := filepath.Join(s.Root, path)
+	at := s.at(path)
 	if info, err := os.Stat(at); err == nil && !info.IsDir() {
 		f := readConf(at)
 		if !f.usable() {
-			return network{}, noPrimary(path, "use", []confFile{f})
+			return network{}, noPrimary("no network there", path, "use", []confFile{f})
 		}
 		return network{name: f.name, config: f.config}, nil
 	}
@@ -148,5 +157,5 @@ func (s *Service) primaryAt(path string) (network, error) {
 			return network{name: f.name, config: f.config}, nil
 		}
 	}
-	return network{}, noPrimary(path, "any name", files)
+	return network{}, noPrimary("no network there", path, "any name", files)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
@@ -67,6 +68,9 @@ func (n *node) untouched(before snapshot, what string) {
 	}
 	if calls := n.fake.Calls(); len(calls) > 0 {
 		n.t.Errorf("%s: the kernel was asked for %q", what, calls)
+	}
+	if told := n.eventsOf(ReasonBroken); len(told) > 0 {
+		n.t.Errorf("%s: whole attachments were called broken: %q", what, told)
 	}
 }
 
@@ -170,6 +174,9 @@ func (n *node) killed(command string) {
 	n.devicesOf["p"] = map[string][]string{resource: {pf.VFs[7].PCI}}
 	if command == "DEL" {
 		n.mustCall("ADD", "p")
+		n.mu.Lock()
+		n.pods["default/p"].DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		n.mu.Unlock()
 	}
 	n.killAt(2, false)
 	if resp := n.call(command, "p"); resp.Error == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -174,13 +175,11 @@ func New(o Options) (*Service, error) {
 
 // Run finishes what earlier calls, and agents, left undone, writes network-status, and goes on so until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.status.run(ctx)
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { s.status.run(ctx) })
+	beside.Go(func() { s.verifyLoop(ctx) })
 	s.collectLoop(ctx)
-	<-done
+	beside.Wait()
 	return nil
 }
 

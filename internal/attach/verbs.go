@@ -89,14 +89,26 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 	if err := p.parse(); err != nil || p.list.DisableGC {
 		return err
 	}
-	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, valid)
+	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, s.validOf(p.list.Name, valid))
+}
+
+// validOf adds to the runtime's list the attachments of a network that the runtime does not know: the further networks of pods.
+func (s *Service) validOf(network string, valid []types.GCAttachment) []types.GCAttachment {
+	for _, sb := range s.Ledger.Sandboxes() {
+		for _, a := range sb.Attachments {
+			if one := (types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}); a.Network == network && !slices.Contains(valid, one) {
+				valid = append(valid, one)
+			}
+		}
+	}
+	return valid
 }
 
 // forget takes a sandbox down unless a call is at work on it.
 func (s *Service) forget(ctx context.Context, containerID string) error {
-	unlock, ok := s.locks.collector(containerID)
-	if !ok {
-		return nil
+	unlock, ok, err := s.locks.next(ctx, containerID)
+	if err != nil || !ok {
+		return err
 	}
 	defer unlock()
 	return s.detachAll(ctx, containerID, nil)

@@ -1,10 +1,12 @@
 package attach
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -12,6 +14,20 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 )
+
+// verifyLoop looks at once and then now and then.
+func (s *Service) verifyLoop(ctx context.Context) {
+	look := time.NewTicker(verifyEvery * s.CollectEvery)
+	defer look.Stop()
+	for {
+		s.verify(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}
 
 // verifyEvery is how many times as long as from one pass of the collector to the next it is from one look at whole attachments to the next.
 const verifyEvery = 5
@@ -52,6 +68,8 @@ func (b *broken) keep(keys map[string]bool) {
 // verify looks whether what is attached to running pods is still there: a driver's reset takes devices from pods, and other software on the node
 // its routes. What a plugin can mend without the pod's noticing, it does; of the rest the pod's owner is told. A device is not put into a pod
 // again: the processes in it that had it open have lost it, and only a new pod gets one that works.
+//
+// It looks beside the collector, which must not wait for it: a driver's reset, which is what it is for, can keep a look waiting for long.
 func (s *Service) verify(ctx context.Context) {
 	there := map[string]bool{}
 	for _, sb := range s.Ledger.Sandboxes() {
@@ -72,7 +90,7 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) {
 	}
 	defer unlock()
 	sb, ok := s.Ledger.Sandbox(containerID)
-	if !ok || s.leftOver(sb) {
+	if !ok || s.leftOver(sb) || !s.runs(ctx, sb) {
 		return
 	}
 	for _, a := range sb.Attachments {
@@ -86,14 +104,33 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) {
 		if errors.Is(err, host.ErrNSGone) || ctx.Err() != nil {
 			continue // it ends
 		}
+		if err != nil && !seenBroken(err) {
+			s.Log.Warn("could not look at an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", err)
+			continue
+		}
 		s.tellBroken(sb, a, err)
 	}
+}
+
+// seenBroken tells whether a plugin saw that something is not as it should be. All else, such as too few file descriptors, says nothing of the pod.
+func seenBroken(err error) bool {
+	var said *cni.Error
+	return errors.As(err, &said) || errors.Is(err, host.ErrNotFound)
+}
+
+// runs tells whether the sandbox's pod is to go on. A DEL that was interrupted leaves a record that looks whole, of a pod that ends.
+func (s *Service) runs(ctx context.Context, sb ledger.Sandbox) bool {
+	pod, err := s.Pods.Cached(ctx, sb.Pod.Namespace, sb.Pod.Name)
+	return err == nil && sameUID(pod, sb.Pod.UID) && pod.DeletionTimestamp.IsZero()
 }
 
 func (s *Service) verifyOne(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment) (mended []error, err error) {
 	list, err := cni.Parse(a.Config)
 	if err != nil {
 		return nil, fmt.Errorf("read the recorded configuration: %w", err)
+	}
+	if list.DisableCheck {
+		return nil, nil
 	}
 	call, err := s.recordedCall(sb, a, nil)
 	if err != nil {
@@ -117,10 +154,6 @@ func (s *Service) tellBroken(sb ledger.Sandbox, a ledger.Attachment, wrong error
 	}
 	s.Log.Error("an attachment of a running pod is broken", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", wrong)
 	if sb.Pod.UID != "" {
-		title := a.Network
-		if a.NAD != "" {
-			title = a.NAD
-		}
-		s.Events.Event(podObject(sb.Pod), corev1.EventTypeWarning, ReasonBroken, fmt.Sprintf("network %s as %s: %s", title, a.IfName, text))
+		s.Events.Event(podObject(sb.Pod), corev1.EventTypeWarning, ReasonBroken, fmt.Sprintf("network %s as %s: %s; a new pod has it again", cmp.Or(a.NAD, a.Network), a.IfName, text))
 	}
 }

@@ -3,10 +3,13 @@ package attach
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
@@ -141,3 +144,72 @@ func TestStrayVFThatIsRecorded(t *testing.T) {
 		t.Errorf("the VF: %+v, %v", now, err)
 	}
 }
+
+// Whatever a pod asks for of its routes, and however the node shares its RDMA devices, what came of it is not called broken.
+func TestVerifyIsSilent(t *testing.T) {
+	both := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ib-sriov,kube-system/ipoib"}
+	for name, c := range map[string]struct {
+		annotations map[string]string
+		prepare     func(*node)
+	}{
+		"default-route":     {several(), nil},
+		"default-route-nic": {merged(both, "ipam.spidernet.io/default-route-nic", "net2"), nil},
+		"three networks":    {both, nil},
+		"shared RDMA mode": {annotations("ib-sriov"), func(n *node) {
+			n.fake.ForceRDMAMode(host.RDMAShared)
+			n.network("kube-system", "ib-sriov", strings.Replace(confIBSRIOV, `"rdmaIsolation":true,`, "", 1), resource)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			if c.prepare != nil {
+				c.prepare(n)
+			}
+			n.pod("p", c.annotations)
+			n.mustCall("ADD", "p")
+			n.service.verify(t.Context())
+			if told := n.eventsOf(ReasonBroken); len(told) > 0 {
+				t.Errorf("told %q", told)
+			}
+		})
+	}
+}
+
+func merged(m map[string]string, key, value string) map[string]string {
+	out := maps.Clone(m)
+	out[key] = value
+	return out
+}
+
+// What cannot be looked at is not called broken, and neither is what the network's owner does not want checked.
+func TestVerifyTellsOnlyWhatItSaw(t *testing.T) {
+	for name, c := range map[string]struct {
+		check  error
+		config string
+		want   int
+	}{
+		"no descriptors": {syscall.EMFILE, confIPoIB, 0},
+		"seen":           {cni.Errorf(cni.CodeFailed, "", "it is gone"), confIPoIB, 1},
+		"disableCheck":   {cni.Errorf(cni.CodeFailed, "", "it is gone"), strings.Replace(confIPoIB, "{", `{"disableCheck":true,`, 1), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.network("kube-system", "ipoib", c.config, "")
+			n.pod("p", annotations("ipoib"))
+			n.mustCall("ADD", "p")
+			n.service.runner.Plugins["ipoib"] = failing{n.service.runner.Plugins["ipoib"], c.check}
+			n.service.verify(t.Context())
+			if told := n.eventsOf(ReasonBroken); len(told) != c.want {
+				t.Errorf("told %q, want %d events", told, c.want)
+			}
+		})
+	}
+}
+
+// failing is a plugin whose Check ends so.
+type failing struct {
+	cni.Plugin
+	err error
+}
+
+func (p failing) Check(context.Context, *cni.Request) error { return p.err }

@@ -35,7 +35,7 @@ func CheckConfigured(k CheckKernel, link host.Link, res *types100.Result) error 
 			return err
 		}
 		if !slices.Contains(have, want) {
-			return Errorf(CodeFailed, "delete the pod, so that it starts anew", "%s does not have its address %s (it has %v)", link.Name, want, have)
+			return Errorf(CodeFailed, "delete the pod, so that it starts anew", "%s does not have its address %s", link.Name, want)
 		}
 	}
 	return checkRoutes(k, link, res)

@@ -159,41 +159,42 @@ func (r *Runner) GC(ctx context.Context, list *libcni.NetworkConfigList, c Call,
 // they can. It returns what was wrong with what was mended; the error is what could not be.
 func (r *Runner) Verify(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) (mended []error, err error) {
 	s := r.session(c)
+	var errs []error
 	for _, p := range list.Plugins {
 		plugin, ours := r.Plugins[p.Network.Type]
 		if !ours {
 			continue
 		}
-		conf, err := s.inject(list, p, previous(prev), nil)
+		wrong, err := s.verify(ctx, list, p, plugin, prev)
 		if err != nil {
-			return mended, err
-		}
-		req, err := s.request(p.Network.Type, conf, variables(s.args("CHECK").AsEnv()))
-		if err != nil {
-			return mended, err
-		}
-		wrong, err := verify(ctx, plugin, req)
-		if err != nil {
-			return mended, fmt.Errorf("plugin %s: %w", p.Network.Type, err)
+			errs = append(errs, fmt.Errorf("plugin %s: %w", p.Network.Type, err))
 		}
 		if wrong != nil {
 			mended = append(mended, wrong)
 		}
 	}
-	return mended, nil
+	return mended, errors.Join(errs...)
 }
 
 // verify returns what was wrong and is mended, or what is wrong still.
-func verify(ctx context.Context, p Plugin, r *Request) (mended, err error) {
-	wrong := p.Check(ctx, r)
+func (s *session) verify(ctx context.Context, list *libcni.NetworkConfigList, conf *libcni.PluginConfig, p Plugin, prev *types100.Result) (mended, err error) {
+	stdin, err := s.inject(list, conf, previous(prev), nil)
+	if err != nil {
+		return nil, err
+	}
+	req, err := s.request(conf.Network.Type, stdin, variables(s.args("CHECK").AsEnv()))
+	if err != nil {
+		return nil, err
+	}
+	wrong := p.Check(ctx, req)
 	m, mends := p.(Mender)
 	if wrong == nil || !mends {
 		return nil, wrong
 	}
-	if err := m.Mend(ctx, r); err != nil {
+	if err := m.Mend(ctx, req); err != nil {
 		return nil, errors.Join(wrong, fmt.Errorf("and mending it failed: %w", err))
 	}
-	if err := p.Check(ctx, r); err != nil {
+	if err := p.Check(ctx, req); err != nil {
 		return nil, err
 	}
 	return wrong, nil

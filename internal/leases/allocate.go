@@ -131,7 +131,11 @@ func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
 	soon, freed := false, (<-chan struct{})(nil)
 	for _, pool := range pools {
 		var here bool
-		here, freed = a.index.unsettled(pool.Name)
+		if pool.Wanted.IsValid() { // nobody gives stock back for one certain address
+			here, freed = a.index.changing(v2beta1.LeaseName(pool.Name, pool.Wanted))
+		} else {
+			here, freed = a.index.unsettled(pool.Name)
+		}
 		soon = soon || here
 	}
 	return soon, freed

@@ -49,11 +49,9 @@ func (a *Allocator) kickAll() {
 	}
 }
 
-// runKeeper keeps the stock until its queue is shut down. What the node had in stock, or uses, is taken for wanted.
+// runKeeper keeps the stock until its queue is shut down. What the node had in stock is taken for wanted. Of a pool from which it has pods' addresses
+// alone nobody knows whether they were asked for one by one, for which there is no stock.
 func (a *Allocator) runKeeper(ctx context.Context) {
-	for _, h := range a.index.onNode() {
-		a.demand.note(h.pool)
-	}
 	for _, pool := range a.index.stockPools() {
 		a.demand.note(pool)
 	}

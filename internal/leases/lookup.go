@@ -91,6 +91,14 @@ func (x *index) unsettled(pool string) (bool, <-chan struct{}) {
 	return p != nil && (p.idle > 0 || p.making > 0 || p.ending > 0 || len(p.mine) > 0), x.freed
 }
 
+// changing tells whether an address is being taken, written or given back, and returns what tells of the next free one.
+func (x *index) changing(name string) (bool, <-chan struct{}) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e := x.entries[name]
+	return e != nil && (e.creating || e.busy || e.ending()), x.freed
+}
+
 // idleNodes names the other nodes that hold addresses of the pool without a pod, for messages.
 func (x *index) idleNodes(pool string) (nodes []string, count int) {
 	x.mu.Lock()

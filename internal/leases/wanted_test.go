@@ -1,10 +1,14 @@
 package leases_test
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/leases"
 )
@@ -67,5 +71,58 @@ func TestWantedAddressChanges(t *testing.T) {
 	}
 	if held := cl.leases(pool); len(held) != 1 {
 		t.Errorf("%d leases: %v; want one", len(held), held)
+	}
+}
+
+// An address in the node's stock is given to the pod that asks for it, without a request.
+func TestWantedAddressFromStock(t *testing.T) {
+	cl := newCluster(t)
+	pool := cl.pool("v4", 200)
+	n := cl.stocked("n1", 4, cl.file("l"))
+	n.warm(pool, 4)
+	ready := cl.idleAddresses(pool)
+	before := n.requests.Load()
+	last := ready[len(ready)-1]
+	if got := only(t, n.Allocator, wanting(t, cl.request("fixed", pool), last)); got != last {
+		t.Errorf("got %s, want %s of the stock %v", got, last, ready)
+	}
+	if made := n.requests.Load() - before; made != 0 {
+		t.Errorf("it made %d requests", made)
+	}
+}
+
+// idleAddresses are those of a pool's leases without a pod.
+func (cl *cluster) idleAddresses(pool string) (out []netip.Addr) {
+	cl.t.Helper()
+	var list v2beta1.SpiderIPLeaseList
+	if err := cl.c.List(cl.t.Context(), &list, client.MatchingFields{"spec.pool": pool}); err != nil {
+		cl.t.Fatal(err)
+	}
+	for _, l := range list.Items {
+		if l.Spec.Pod == nil {
+			out = append(out, netip.MustParseAddr(l.Spec.IP))
+		}
+	}
+	return out
+}
+
+// A pool whose addresses are asked for one by one has no stock, whichever agent looks at it: there an address must be free for whoever names it.
+func TestNoStockOfWantedAddresses(t *testing.T) {
+	cl := newCluster(t)
+	fixed, file := cl.pool("fixed", 200), cl.file("l")
+	lowest := netip.MustParseAddr(fmt.Sprintf("10.%d.0.10", cl.net))
+	for i, agent := range []string{"first", "second"} {
+		n := cl.stocked("n1", 4, file)
+		if got := only(t, n.Allocator, wanting(t, cl.request(agent, fixed), lowest)); got != lowest {
+			t.Fatalf("got %s, want %s", got, lowest)
+		}
+		lowest = lowest.Next()
+		usual := cl.pool6(agent, fmt.Sprintf("fd00:%d::%d:10-fd00:%d::%d:ff", cl.net, i+1, cl.net, i+1))
+		allocate(t, n.Allocator, cl.request(agent+"-usual", "6:"+usual))
+		cl.eventually("the keeper has looked at all pools", func() bool { return cl.stockOf(usual, "") == 4 })
+		if got := cl.stockOf(fixed, ""); got != 0 {
+			t.Errorf("the %s agent holds %d addresses ready", agent, got)
+		}
+		n.stop()
 	}
 }

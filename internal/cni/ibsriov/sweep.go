@@ -16,14 +16,14 @@ import (
 var podName = regexp.MustCompile(`^(eth|net|dev)[0-9]+$`)
 
 // Sweep implements cni.Sweeper: a VF that came home under a pod's name gets a name of the node's, lest it stand in the way of another
-// interface. One that is of some attachment is that attachment's to return.
+// interface. One that is of some attachment is that attachment's to return, and one that is up is in somebody's use: the kernel brings them home down.
 func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
 		return nil, fmt.Errorf("look for VFs with a pod's name: %w", err)
 	}
 	links = slices.DeleteFunc(links, func(l host.Link) bool {
-		return l.LinkLayer != host.InfiniBand || l.PCI == "" || l.Parent != 0 || !podName.MatchString(l.Name)
+		return l.LinkLayer != host.InfiniBand || l.PCI == "" || l.Parent != 0 || l.Up || !podName.MatchString(l.Name)
 	})
 	if len(links) == 0 {
 		return nil, nil
@@ -40,11 +40,14 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err er
 			}
 			continue
 		}
-		if err := p.Kernel.RenameLink(host.NodeNS, l.Index, nodeName(l)); err != nil && !errors.Is(err, host.ErrNotFound) {
-			errs = append(errs, fmt.Errorf("rename %s of VF %s: %w", l.Name, l.PCI, err))
-			continue
+		now, err := p.Kernel.LinkByPCI(host.NodeNS, l.PCI)
+		if err == nil && now.Index == l.Index && now.Name == l.Name { // else a DEL that ended meanwhile has seen to it
+			err = p.Kernel.RenameLink(host.NodeNS, l.Index, nodeName(l))
+			renamed = append(renamed, l.Name)
 		}
-		renamed = append(renamed, l.Name)
+		if err != nil && !errors.Is(err, host.ErrNotFound) {
+			errs = append(errs, fmt.Errorf("rename %s of VF %s: %w", l.Name, l.PCI, err))
+		}
 	}
 	return renamed, errors.Join(errs...)
 }
