@@ -111,6 +111,16 @@ func TestSeveralNetworks(t *testing.T) {
 	if s := statusOf(t, "routed")["net1"]; !s.Default || !slices.Equal(s.Gateway, []string{"172.95.0.1"}) {
 		t.Errorf("network-status of routed: %+v, want net1 to be default by 172.95.0.1", s)
 	}
+	// Its node and Services are by the cluster's own network, although the default route is not, and the node finds it there by either address: a
+	// macvlan link and the link below it do not hear each other.
+	in("routed", "ping -c 2 -W 5 "+topology.Nodes()[0].Address.String())
+	in("routed", "timeout 10 bash -c \"</dev/tcp/$KUBERNETES_SERVICE_HOST/$KUBERNETES_SERVICE_PORT\"")
+	for ifname, s := range statusOf(t, "routed") {
+		if len(s.IPs) != 1 {
+			t.Fatalf("%s of routed has %v, want one address", ifname, s.IPs)
+		}
+		node(t, names[0], "ping -c 2 -W 5 "+s.IPs[0])
+	}
 	shell(t, "kubectl -n e2e delete pod a b routed --timeout=300s; kubectl -n kube-system delete spidermultusconfig e2e-mac; kubectl delete spiderippool e2e-95")
 	want := before
 	want.Objects = withoutLines(before.Objects, "e2e-95", "e2e-mac")
@@ -127,7 +137,8 @@ func gatewaysOn(t *testing.T, name string) {
 		return strings.NewReplacer("VERB", verb, "FAR", farAway, "CARD", secondCard).Replace(
 			`ip addr VERB 172.91.0.1/16 dev ibs5f0; ip addr VERB 172.93.0.1/16 dev "$(ls /sys/bus/pci/devices/CARD/net)"; ip addr VERB 172.95.0.1/16 dev eth0; ip addr VERB FAR/32 dev lo`)
 	}
-	t.Cleanup(func() { node(t, name, "sysctl -qw net.ipv4.conf.all.arp_ignore=0; "+each("del")+"; true") })
+	was := strings.TrimSpace(node(t, name, "sysctl -n net.ipv4.conf.all.arp_ignore"))
+	t.Cleanup(func() { node(t, name, "set -e; sysctl -qw net.ipv4.conf.all.arp_ignore="+was+"; "+each("del")) })
 	node(t, name, "set -e; sysctl -qw net.ipv4.conf.all.arp_ignore=1; "+each("add"))
 }
 

@@ -15,6 +15,44 @@ import (
 // received matches ping's last lines.
 var received = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
+// pinging has a pod ask an address again and again, from the first answer on, until the function that it returns is called, which tells how many
+// packets there were and how many came back.
+func pinging(t *testing.T, pod, address string) (stop func() (sent, back int)) {
+	t.Helper()
+	ping := func(ctx context.Context, count int) (string, error) {
+		return term.Shell(ctx, fmt.Sprintf("kubectl -n e2e exec %s -- ping -q -i 0.2 -c %d -W 5 %s", pod, count, address))
+	}
+	eventually(t, podLimit, func() string {
+		if out, err := ping(t.Context(), 1); err != nil {
+			return out
+		}
+		return ""
+	})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var running sync.WaitGroup
+	var sent, back int
+	running.Go(func() {
+		for ctx.Err() == nil {
+			out, err := ping(context.WithoutCancel(ctx), 25) // an error is packets that are lost
+			count := received.FindStringSubmatch(out)
+			if count == nil {
+				t.Errorf("ping of %s: %v\n%s", address, err, out)
+				return
+			}
+			s, _ := strconv.Atoi(count[1])
+			b, _ := strconv.Atoi(count[2])
+			sent, back = sent+s, back+b
+		}
+	})
+	end := func() (int, int) {
+		cancel()
+		running.Wait()
+		return sent, back
+	}
+	t.Cleanup(func() { end() })
+	return end
+}
+
 // TestRunningPods has the agent killed, and replaced, beside pods whose traffic goes on; has other software on the node take away the node's routes to
 // its pods, which come back; and resets the driver of a running pod's function, of which the pod's owner is told.
 func TestRunningPods(t *testing.T) {
@@ -30,11 +68,7 @@ func TestRunningPods(t *testing.T) {
 	}
 	stays, peer := address("stays"), address("peer")
 
-	var traffic sync.WaitGroup
-	var pings string
-	traffic.Go(func() { // from before the agent dies until after the next one is ready
-		pings, _ = term.Shell(context.WithoutCancel(t.Context()), fmt.Sprintf("kubectl -n e2e exec stays -- sh -c 'ping -q -i 0.2 -w 90 %s; true'", peer))
-	})
+	traffic := pinging(t, "stays", peer)
 	const take = "ip route flush table 500; while ip rule del table 500 2>/dev/null; do :; done"
 	reaches := func() string {
 		if out, err := term.Node(t.Context(), here, "ping -c 1 -W 3 "+stays); err != nil {
@@ -49,13 +83,7 @@ func TestRunningPods(t *testing.T) {
 	}
 	restartAgent(t, here) // which looks at all that is attached when it starts, and then every five minutes
 	eventually(t, podLimit, reaches)
-	traffic.Wait()
-	count := received.FindStringSubmatch(pings)
-	if count == nil {
-		t.Fatalf("ping printed %q", pings)
-	}
-	sent, _ := strconv.Atoi(count[1])
-	back, _ := strconv.Atoi(count[2])
+	sent, back := traffic()
 	t.Logf("%d of %d packets came back while the agent was killed and replaced", back, sent)
 	if sent < 100 || back*100 < sent*98 { // an emulated machine may be late with one or another
 		t.Errorf("of %d packets %d came back", sent, back)

@@ -193,11 +193,11 @@ func killAgents(ctx context.Context, t *testing.T, random *rand.Rand) (killed in
 
 // podsOnNode prints what a node has of pods: its ends of their pairs, routes to them, addresses that its agent has given out or is to give back, and
 // link states of functions that are a pod's wish.
-const podsOnNode = `ip -o link show | grep -oE '\bveth[0-9a-f]{11}\b'
-ip route show table 500 | grep 172.94.
-for view in handouts releases; do curl -sf http://127.0.0.1:5710/v1/node/$view | jq -r '.[]? | "'$view' \(.)"'; done
-ip link show dev "$(ls /sys/bus/pci/devices/` + secondCard + `/net)" | grep 'link-state enable'
-true`
+const podsOnNode = `set -eu -o pipefail
+ip -o link show | { grep -oE '\bveth[0-9a-f]{11}\b' || true; }
+ip route show table 500 | { grep 172.94. || true; }
+for view in handouts releases; do curl -sf http://127.0.0.1:5710/v1/node/$view | jq -r '(. // [])[] | "'$view' \(.)"'; done
+ip link show dev "$(ls /sys/bus/pci/devices/` + secondCard + `/net)" | { grep 'link-state enable' || true; }`
 
 // waveLeftovers is what a node still has of pods that are gone.
 func waveLeftovers(t *testing.T, name string) string {
