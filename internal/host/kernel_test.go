@@ -2,10 +2,12 @@ package host_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,6 +153,12 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 				return netlink.LinkAddAltName(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}, name)
 			})
 		},
+		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) {
+			dst := &net.IPNet{IP: r.Dst.Addr().AsSlice(), Mask: net.CIDRMask(r.Dst.Bits(), r.Dst.Addr().BitLen())}
+			inNS(t, made[ns], func() error {
+				return netlink.RouteAppend(&netlink.Route{Dst: dst, Gw: r.Gateway.AsSlice(), LinkIndex: r.Index, Table: r.Table})
+			})
+		},
 	}
 }
 
@@ -171,6 +179,32 @@ func cableOf(pf string) func(*testing.T, bool) {
 func TestKernelConformance(t *testing.T) { hosttest.Run(t, machine) }
 
 var _ hosttest.API = (*host.Host)(nil)
+
+// TestDeleteHopOfIPv4 has a route over two links, which IPv4 knows as a single one.
+func TestDeleteHopOfIPv4(t *testing.T) {
+	h, env := machine(t)
+	n := newNS(t)
+	var hops []*netlink.NexthopInfo
+	for i := range 2 {
+		l, _, err := h.AddVeth(n.path(), fmt.Sprint("net", i), env.NewNS(t), "peer0", 1500)
+		must(t, err)
+		must(t, h.AddAddress(n.path(), l.Index, netip.MustParsePrefix(fmt.Sprintf("172.%d.0.100/16", 91+i))))
+		hops = append(hops, &netlink.NexthopInfo{LinkIndex: l.Index, Gw: net.IPv4(172, byte(91+i), 0, 1)})
+	}
+	everywhere := netip.MustParsePrefix("0.0.0.0/0")
+	inNS(t, n, func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, MultiPath: hops})
+	})
+	for left := 1; left >= 0; left-- {
+		must(t, h.DeleteRoute(n.path(), host.Route{Dst: everywhere, Index: hops[left].LinkIndex}))
+		routes, err := h.Routes(n.path(), 0)
+		must(t, err)
+		routes = slices.DeleteFunc(routes, func(r host.Route) bool { return r.Dst != everywhere })
+		if len(routes) != left || left > 0 && routes[0].Index != hops[0].LinkIndex {
+			t.Errorf("default routes %+v, want %d", routes, left)
+		}
+	}
+}
 
 // TestNothingLeaks counts file descriptors and looks whether threads stayed in another namespace.
 func TestNothingLeaks(t *testing.T) {

@@ -203,6 +203,35 @@ func sameRoute(r Route) func(Route) bool {
 	}
 }
 
+// deleteHops deletes the hops of a route that match, and leaves its others. IPv6 routes of one destination and metric through gateways are
+// routes of their own, which the kernel lists as one. An IPv4 route over several links is a single one: what is left takes its place.
+func deleteHops(x netlink.Route, match func(Route) bool) error {
+	hops := readRoute(x)
+	var matching, left []*netlink.NexthopInfo
+	for i, hop := range x.MultiPath {
+		if match(hops[i]) {
+			matching = append(matching, hop)
+			continue
+		}
+		hop.Flags &= unix.RTNH_F_ONLINK // the others are the kernel's to say
+		left = append(left, hop)
+	}
+	switch {
+	case !slices.ContainsFunc(hops, match):
+		return nil
+	case len(left) == 0:
+		return netlink.RouteDel(&x)
+	case x.Family == netlink.FAMILY_V4:
+		x.MultiPath = left
+		return netlink.RouteReplace(&x)
+	}
+	var errs []error
+	for _, hop := range matching {
+		errs = append(errs, netlink.RouteDel(&netlink.Route{Dst: x.Dst, Gw: hop.Gw, LinkIndex: hop.LinkIndex, Table: x.Table, Family: x.Family, Priority: x.Priority}))
+	}
+	return errors.Join(errs...)
+}
+
 // DeleteRoute deletes the routes to a destination; a zero Index, Gateway or Src matches any.
 func (h *Host) DeleteRoute(ns NS, r Route) error {
 	r = normalRoute(r)
@@ -211,10 +240,7 @@ func (h *Host) DeleteRoute(ns NS, r Route) error {
 		return err
 	}
 	for _, x := range raw {
-		if !slices.ContainsFunc(readRoute(x), sameRoute(r)) {
-			continue
-		}
-		err := h.in(ns, func() error { return netlink.RouteDel(&x) })
+		err := h.in(ns, func() error { return deleteHops(x, sameRoute(r)) })
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("deleting route %s from table %d in %s: %w", r.Dst, tableNumber(r.Table), ns.where(), kernelError(err))
 		}

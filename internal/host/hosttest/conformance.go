@@ -21,6 +21,8 @@ type Env struct {
 	DeleteNS func(t *testing.T, ns host.NS)
 	// AddAltName gives a link an alternative name, as udev does.
 	AddAltName func(t *testing.T, ns host.NS, index int, name string)
+	// AppendRoute adds a route beside those that the destination has, of a gateway and a link alone.
+	AppendRoute func(t *testing.T, ns host.NS, r host.Route)
 	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in, that the tests may use as they like.
 	// Without one the tests that need it are left out: their names are in the report.
 	IBPF string
@@ -43,6 +45,7 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"HardwareAddr", false, testHardwareAddr},
 		{"Addresses", false, testAddresses},
 		{"Routes", false, testRoutes},
+		{"RoutesOverLinks", false, testRoutesOverLinks},
 		{"Rules", false, testRules},
 		{"Neighbors", false, testNeighbors},
 		{"Sysctl", false, testSysctl},
@@ -337,6 +340,47 @@ func testRoutes(t *testing.T, h API, env Env) {
 	}
 	if err := h.AddRoute(a.NS, routes[0]); err == nil {
 		t.Error("a route through a link that is down was taken")
+	}
+}
+
+// testRoutesOverLinks has routes to one destination that the kernel lists as one over several links.
+func testRoutesOverLinks(t *testing.T, h API, env Env) {
+	a, _ := veth(t, h, env)
+	b, _, err := h.AddVeth(a.NS, "net1", env.NewNS(t), "peer1", 1400)
+	ok(t, err)
+	ok(t, h.AddAddress(a.NS, a.Index, prefix("2001:db8:a::100/64")))
+	ok(t, h.AddAddress(b.NS, b.Index, prefix("2001:db8:b::100/64")))
+	routes := []host.Route{
+		{Dst: prefix("::/0"), Gateway: addr("2001:db8:a::1"), Index: a.Index},
+		{Dst: prefix("::/0"), Gateway: addr("2001:db8:b::1"), Index: b.Index},
+		{Dst: prefix("::/0"), Gateway: addr("2001:db8:b::2"), Index: b.Index},
+	}
+	left := func() []host.Route {
+		t.Helper()
+		all, err := h.Routes(a.NS, 0)
+		ok(t, err)
+		return slices.DeleteFunc(all, func(r host.Route) bool { return r.Dst.Bits() != 0 })
+	}
+	for _, r := range routes {
+		env.AppendRoute(t, a.NS, r)
+	}
+	if have := left(); len(have) != 3 {
+		t.Fatalf("default routes %+v, want three", have)
+	}
+	for range 2 {
+		ok(t, h.DeleteRoute(a.NS, routes[0]))
+		if have := left(); len(have) != 2 || !slices.Contains(have, routes[1]) || !slices.Contains(have, routes[2]) {
+			t.Errorf("deleting the first left %+v", have)
+		}
+	}
+	env.AppendRoute(t, a.NS, routes[0])
+	ok(t, h.DeleteRoute(a.NS, host.Route{Dst: prefix("::/0"), Index: b.Index}))
+	if have := left(); len(have) != 1 || have[0] != routes[0] {
+		t.Errorf("deleting those of the second link left %+v", have)
+	}
+	ok(t, h.DeleteRoute(a.NS, host.Route{Dst: prefix("::/0")}))
+	if have := left(); len(have) != 0 {
+		t.Errorf("deleting all left %+v", have)
 	}
 }
 

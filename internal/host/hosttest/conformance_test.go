@@ -30,7 +30,8 @@ func fakeEnv(f *Fake) Env {
 			f.AddNS(ns)
 			return ns
 		},
-		DeleteNS:   func(_ *testing.T, ns host.NS) { f.DeleteNS(ns) },
-		AddAltName: func(t *testing.T, ns host.NS, index int, name string) { ok(t, f.AddAltName(ns, index, name)) },
+		DeleteNS:    func(_ *testing.T, ns host.NS) { f.DeleteNS(ns) },
+		AddAltName:  func(t *testing.T, ns host.NS, index int, name string) { ok(t, f.AddAltName(ns, index, name)) },
+		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) { ok(t, f.AppendRoute(ns, r)) },
 	}
 }

@@ -105,6 +105,18 @@ func normalRoute(r host.Route) host.Route {
 	return r
 }
 
+// AppendRoute adds a route beside those that the destination has, as ip route append does.
+func (f *Fake) AppendRoute(ns host.NS, r host.Route) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.namespace(ns)
+	if err != nil {
+		return err
+	}
+	n.routes = append(n.routes, normalRoute(r))
+	return nil
+}
+
 // AddRoute implements API. As in the kernel the link must be up and the gateway on one of its networks.
 func (f *Fake) AddRoute(ns host.NS, r host.Route) error {
 	r = normalRoute(r)
