@@ -206,6 +206,42 @@ func TestDeleteHopOfIPv4(t *testing.T) {
 	}
 }
 
+// TestForeignRules has rules that are for less than a host.Rule of the same table. The library writes suppressors of tables below 256 alone.
+func TestForeignRules(t *testing.T) {
+	h, _ := machine(t)
+	n := newNS(t)
+	mask := uint32(0xff)
+	for what, change := range map[string]func(*netlink.Rule){
+		"iif":               func(r *netlink.Rule) { r.IifName = "eth7" },
+		"oif":               func(r *netlink.Rule) { r.OifName = "eth7" },
+		"suppress_prefix":   func(r *netlink.Rule) { r.SuppressPrefixlen = 0 },
+		"suppress_ifgroup":  func(r *netlink.Rule) { r.SuppressIfgroup = 1 },
+		"not":               func(r *netlink.Rule) { r.Invert, r.Mark = true, 1 },
+		"part of the mark":  func(r *netlink.Rule) { r.Mark, r.Mask = 1, &mask },
+		"a port":            func(r *netlink.Rule) { r.Dport = netlink.NewRulePortRange(53, 53) },
+		"a protocol":        func(r *netlink.Rule) { r.IPProto = 17 },
+		"a user":            func(r *netlink.Rule) { r.UIDRange = netlink.NewRuleUIDRange(7, 7) },
+		"a type of service": func(r *netlink.Rule) { r.Tos = 0x10 },
+	} {
+		raw := netlink.NewRule()
+		raw.Family, raw.Table, raw.Priority = netlink.FAMILY_V4, 50, 1000
+		change(raw)
+		inNS(t, n, func() error { return netlink.RuleAdd(raw) })
+		if have, err := h.Rules(n.path()); err != nil || len(have) > 0 {
+			t.Errorf("%s: rules %+v, %v; want none", what, have, err)
+		}
+		inNS(t, n, func() error { return netlink.RuleDel(raw) })
+	}
+	foreign := netlink.NewRule()
+	foreign.Family, foreign.Table, foreign.Priority, foreign.IifName = netlink.FAMILY_V4, 50, 1000, "eth7"
+	inNS(t, n, func() error { return netlink.RuleAdd(foreign) })
+	rule := host.Rule{Priority: 1000, Table: 50}
+	must(t, h.AddRule(n.path(), rule))
+	if have, err := h.Rules(n.path()); err != nil || !slices.Equal(have, []host.Rule{rule}) {
+		t.Errorf("rules %+v, %v; want %+v beside the foreign one", have, err, rule)
+	}
+}
+
 // TestNothingLeaks counts file descriptors and looks whether threads stayed in another namespace.
 func TestNothingLeaks(t *testing.T) {
 	h, env := machine(t)

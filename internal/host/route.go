@@ -248,7 +248,8 @@ func (h *Host) DeleteRoute(ns NS, r Route) error {
 	return nil
 }
 
-// Rules lists the routing rules of both families without the ones that every namespace has (local, main, default).
+// Rules lists the routing rules of both families without the ones that every namespace has (local, main, default), and without those that
+// have selectors which Rule does not know.
 func (h *Host) Rules(ns NS) ([]Rule, error) {
 	raw, err := h.rawRules(ns)
 	if err != nil {
@@ -278,7 +279,7 @@ func (h *Host) rawRules(ns NS) ([]netlink.Rule, error) {
 			}
 			for _, r := range found {
 				r.Family = family
-				if !kernelRule(r) {
+				if !kernelRule(r) && plainRule(r) {
 					all = append(all, r)
 				}
 			}
@@ -295,6 +296,14 @@ func (h *Host) rawRules(ns NS) ([]netlink.Rule, error) {
 func kernelRule(r netlink.Rule) bool {
 	tables := map[int]int{0: unix.RT_TABLE_LOCAL, 32766: unix.RT_TABLE_MAIN, 32767: unix.RT_TABLE_DEFAULT}
 	return r.Src == nil && r.Dst == nil && r.Mark == 0 && r.IifName == "" && tables[max(r.Priority, 0)] == r.Table && r.Table != 0
+}
+
+// plainRule tells a rule that Rule can say all of. Any other is for less than it would seem to be, and no substitute for one of ours; the
+// ones without a table are for other ends than a look into one.
+func plainRule(r netlink.Rule) bool {
+	wholeMark := r.Mask == nil || *r.Mask == 0xffffffff || r.Mark == 0 && *r.Mask == 0
+	return wholeMark && r.Table != 0 && !r.Invert && r.IifName == "" && r.OifName == "" && r.Tos == 0 && r.TunID == 0 && r.Goto < 0 && r.Flow <= 0 &&
+		r.SuppressIfgroup < 0 && r.SuppressPrefixlen < 0 && r.IPProto == 0 && r.Dport == nil && r.Sport == nil && r.UIDRange == nil
 }
 
 func readRule(r netlink.Rule) Rule {

@@ -101,11 +101,12 @@ type API interface {
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	// Routes lists unicast routes of both families, those that the kernel makes for addresses too. Table 0 is the main table.
 	Routes(ns host.NS, table int) ([]host.Route, error)
-	// AddRoute wants the link up and the gateway on one of its networks. ErrExists when another IPv4 route has the destination.
+	// AddRoute wants the link up and the gateway on one of its networks. ErrExists when another route of the table has the destination,
+	// but for the IPv6 ones that the kernel makes for addresses: they have a metric of their own.
 	AddRoute(ns host.NS, r host.Route) error
 	// DeleteRoute deletes the routes to a destination; a zero Index, Gateway or Src matches any.
 	DeleteRoute(ns host.NS, r host.Route) error
-	// Rules lists what was added to the kernel's own three rules. Table 0 is the main table.
+	// Rules lists what was added to the kernel's own three rules, but for rules that host.Rule cannot say all of. Table 0 is the main table.
 	Rules(ns host.NS) ([]host.Rule, error)
 	AddRule(ns host.NS, r host.Rule) error
 	// DeleteRule deletes the rule, of any priority when r has none.

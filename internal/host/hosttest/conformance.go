@@ -361,9 +361,13 @@ func testRoutesOverLinks(t *testing.T, h API, env Env) {
 		ok(t, err)
 		return slices.DeleteFunc(all, func(r host.Route) bool { return r.Dst.Bits() != 0 })
 	}
-	for _, r := range routes {
+	ok(t, h.AddRoute(a.NS, routes[0]))
+	for _, r := range routes[1:] {
+		is(t, "a default route beside another", h.AddRoute(a.NS, r), host.ErrExists)
 		env.AppendRoute(t, a.NS, r)
+		ok(t, h.AddRoute(a.NS, r))
 	}
+	ok(t, h.AddRoute(a.NS, host.Route{Dst: prefix("2001:db8:a::/64"), Gateway: addr("2001:db8:b::1"), Index: b.Index})) // beside the kernel's own
 	if have := left(); len(have) != 3 {
 		t.Fatalf("default routes %+v, want three", have)
 	}

@@ -72,6 +72,15 @@ func (n *namespace) connected() []host.Route {
 	return all
 }
 
+// inTheWay are the routes beside which there is no other of their destination: the kernel's own for IPv6 addresses have
+// another metric than those that are added.
+func (n *namespace) inTheWay(v4 bool) []host.Route {
+	if !v4 {
+		return n.routes
+	}
+	return append(n.connected(), n.routes...)
+}
+
 // Routes implements API.
 func (f *Fake) Routes(ns host.NS, table int) ([]host.Route, error) {
 	f.mu.Lock()
@@ -133,7 +142,7 @@ func (f *Fake) AddRoute(ns host.NS, r host.Route) error {
 			return x.Index == r.Index && !x.Gateway.IsValid() && x.Dst.Contains(r.Gateway)
 		}) && !(r.Gateway.Is6() && r.Gateway.IsLinkLocalUnicast()):
 			return fmt.Errorf("gateway %s is not on a network of %s: %w", r.Gateway, l.Name, syscall.ENETUNREACH)
-		case r.Dst.Addr().Is4() && slices.ContainsFunc(present, func(x host.Route) bool { return x.Dst == r.Dst && x.Table == r.Table }):
+		case slices.ContainsFunc(n.inTheWay(r.Dst.Addr().Is4()), func(x host.Route) bool { return x.Dst == r.Dst && x.Table == r.Table }):
 			return host.ErrExists
 		}
 		n.routes = append(n.routes, r)
