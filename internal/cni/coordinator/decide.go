@@ -49,8 +49,9 @@ type facts struct {
 	nodeMain, firstRoutes []host.Route
 	// gateways are those that the plugins before us reported for this interface.
 	gateways []netip.Addr
-	// nodeAddrs are the node's addresses, best first.
-	nodeAddrs []netip.Addr
+	// nodeAddrs are the node's addresses, best first; allNodeAddrs are those of pods' bridges and the like too.
+	nodeAddrs, allNodeAddrs []netip.Addr
+	nodeLinks               []host.Link
 	// podEnd and nodeEnd are the pair; nil in an overlay pod.
 	podEnd, nodeEnd *host.Link
 }
@@ -166,7 +167,9 @@ func (p *plan) tuneFilters(f facts, this nic) {
 	case modeFirst:
 		names = append(names, podVeth)
 	case modeOverlay: // what the node sends to this interface's addresses enters there
-		names = append(names, firstNIC)
+		if _, ok := named(f.nics, firstNIC); ok {
+			names = append(names, firstNIC)
+		}
 	}
 	for _, n := range names {
 		p.sysctls = append(p.sysctls, sysctl{f.pod, "net/ipv4/conf/" + n + "/rp_filter", strconv.Itoa(f.set.rpFilter)})
@@ -212,7 +215,18 @@ func NodeRule(table int, v6 bool) host.Rule {
 	return host.Rule{Priority: nodeRulePriority, Table: table, IPv6: v6}
 }
 
-// onNode leads the node to the interface's addresses. A route of an address's earlier pod would win, so it goes first.
+// nodeRoute leads the node to an address. Another route to it goes first: an earlier pod's would win, and one that an
+// earlier attempt made when things were otherwise would be in the way.
+func (p *plan) nodeRoute(f facts, r host.Route) {
+	for _, old := range f.nodeRoutes {
+		if old.Dst == r.Dst && old != r {
+			p.nodeDrop = append(p.nodeDrop, old)
+		}
+	}
+	p.nodeRoutes = append(p.nodeRoutes, r)
+}
+
+// onNode leads the node to the interface's addresses.
 func (p *plan) onNode(f facts, this nic, v6 bool) {
 	if v6 {
 		p.sysctls = append(p.sysctls, sysctl{host.NodeNS, "net/ipv6/conf/" + f.nodeEnd.Name + "/disable_ipv6", "0"})
@@ -222,13 +236,8 @@ func (p *plan) onNode(f facts, this nic, v6 bool) {
 		if a.Is6() != v6 {
 			continue
 		}
-		for _, old := range f.nodeRoutes {
-			if old.Dst == single(a) && old.Index != f.nodeEnd.Index {
-				p.nodeDrop = append(p.nodeDrop, old)
-			}
-		}
 		p.nodeNeighbors = append(p.nodeNeighbors, host.Neighbor{Index: f.nodeEnd.Index, IP: a, HardwareAddr: f.podEnd.HardwareAddr})
-		p.nodeRoutes = append(p.nodeRoutes, host.Route{Dst: single(a), Index: f.nodeEnd.Index, Table: f.set.hostTable})
+		p.nodeRoute(f, host.Route{Dst: single(a), Index: f.nodeEnd.Index, Table: f.set.hostTable})
 	}
 }
 

@@ -61,9 +61,11 @@
 //	    from net1's address through eth0. It has eth0's address as gateway, so
 //	    that no neighbour is asked for that the link does not have (IPv6
 //	    answers for the interface's own addresses alone). Where eth0 is no veth,
-//	    or the node reaches it through a gateway, there is none; then the node's
-//	    own addresses are left out of net1's table, for they and net1 may reach
-//	    each other over the fabric.
+//	    or the node reaches it otherwise than by a bridge or by eth0's other end
+//	    (through a gateway, a switch's port, Cilium's programs), there is none;
+//	    then the node's own addresses are left out of net1's table, for they and
+//	    net1 may reach each other over the fabric. The way's source is an address
+//	    of the node, chosen again when the node has lost it.
 //	  - As with veth0, all addresses of the node are reached so, the one that it
 //	    has on the fabric too: RDMA between a pod and its own node, by IP
 //	    address, is not to be had.

@@ -1,6 +1,8 @@
 package coordinator
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,6 +72,92 @@ func TestMend(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// The node's address, which its ways to an overlay pod's interface have as source, changes: Check finds it, Mend takes another that
+// the node has, and Del finds what there is, whether or not it was mended, and whether or not an older record has the source.
+func TestSourceGone(t *testing.T) {
+	for _, tt := range []struct {
+		name                 string
+		mend, inRecord, lost bool
+		want                 string
+	}{
+		{"mended", true, false, false, "a route to 172.91.0.100 from 10.20.1.10, which is no address of the node any more"},
+		{"a manager took them away", true, false, true, "no route to 172.91.0.100 via 10.244.0.7"},
+		{"not mended", false, false, false, "from 10.20.1.10"},
+		{"not mended, an older record", false, true, false, "from 10.20.1.10"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := node(t)
+			bridge(t, f)
+			eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+			check(t, err)
+			check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fd20::10/64")))
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			r := request("net1", attachBoth(t, f), `{}`)
+			_, err = p.Add(t.Context(), r)
+			check(t, err)
+			if tt.inRecord {
+				routes, err := f.Routes(host.NodeNS, 500)
+				check(t, err)
+				check(t, r.State.Save(state{Mode: modeOverlay, HostTable: 500, Routes: routes}))
+			}
+			for was, is := range map[string]string{"10.20.1.10/24": "10.20.1.11/24", "fd20::10/64": "fd20::11/64"} {
+				check(t, f.RemoveAddress(host.NodeNS, eno.Index, netip.MustParsePrefix(was)))
+				check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix(is)))
+			}
+			takeFromNode(t, f, false, tt.lost)
+			if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("check: %v, want %q", err, tt.want)
+			}
+			if tt.mend {
+				for range 2 {
+					check(t, p.Mend(t.Context(), r))
+					check(t, p.Check(t.Context(), r))
+				}
+				wantSources(t, f, "10.20.1.11", "fd20::11")
+			}
+			check(t, p.Del(t.Context(), r))
+			wantSources(t, f)
+		})
+	}
+}
+
+// An IPv6 route alone stays, without its source.
+func TestSourceOfIPv6Gone(t *testing.T) {
+	f := node(t)
+	bridge(t, f)
+	eno, err := f.LinkByName(host.NodeNS, hosttest.GuideEthName)
+	check(t, err)
+	was := netip.MustParsePrefix("fd20::10/64")
+	check(t, f.AddAddress(host.NodeNS, eno.Index, was))
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	r := request("net1", attachBoth(t, f), `{}`)
+	_, err = p.Add(t.Context(), r)
+	check(t, err)
+	check(t, f.RemoveAddress(host.NodeNS, eno.Index, was))
+	check(t, p.Check(t.Context(), r)) // there is no other to take
+	check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fd20::11/64")))
+	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), "a route to fd91::100 from no particular address of the node") {
+		t.Errorf("check: %v", err)
+	}
+	check(t, p.Mend(t.Context(), r))
+	wantSources(t, f, "10.20.1.10", "fd20::11")
+}
+
+// wantSources wants table 500 of the node to have routes with these sources.
+func wantSources(t *testing.T, f *hosttest.Fake, want ...string) {
+	t.Helper()
+	routes, err := f.Routes(host.NodeNS, 500)
+	check(t, err)
+	var got []string
+	for _, r := range routes {
+		got = append(got, r.Src.String())
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the node's routes have the sources %q, want %q", got, want)
 	}
 }
 

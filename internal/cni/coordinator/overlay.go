@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"spidernet.io/spiderpool/internal/host"
 )
@@ -19,7 +20,7 @@ func (p *plan) throughFirst(f facts, this nic, v6 bool) {
 	back := f.waysBack(this, v6)
 	p.onNodeThroughFirst(f, back, v6)
 	if len(back) == 0 {
-		p.remarks = append(p.remarks, fmt.Sprintf("the node reaches %s by no veth of its own: what is sent to it from the addresses of %s does not go by %s", src, this.Name, firstNIC))
+		p.remarks = append(p.remarks, fmt.Sprintf("the node reaches %s by no link of its own that leads to the pod: what is sent to it from the addresses of %s does not go by %s", src, this.Name, firstNIC))
 	}
 	for _, dst := range f.behindNode(v6) {
 		way, ok := longest(f.firstRoutes, dst)
@@ -78,10 +79,10 @@ func longest(routes []host.Route, dst netip.Prefix) (best host.Route, ok bool) {
 }
 
 // waysBack are the node's routes to an interface's addresses: the first interface's address is their gateway, so that the
-// node needs to find no other neighbour than it does anyway. That wants it on a link of the node, at the other end of
-// which is the pod: a veth's peer, or the bridge that it is a port of. There are none where a tunnel or a program in
-// between decides (a gateway), and where the first interface shares a card with the node (macvlan), which do not hear
-// each other. Their source is an address that throughFirst leads to: the bridge's own, which the kernel would take, is not.
+// node needs to find no other neighbour than it does anyway. That wants it on a link of the node that leads to the pod
+// (leadsToPod). There are none where the node reaches it through a gateway, and where the first interface shares a card
+// with the node (macvlan), which do not hear each other. Their source is an address that throughFirst leads to: the
+// bridge's own, which the kernel would take, is not.
 func (f facts) waysBack(this nic, v6 bool) []host.Route {
 	first, ok := named(f.nics, firstNIC)
 	src := firstOf(first.addrs, v6)
@@ -89,7 +90,7 @@ func (f facts) waysBack(this nic, v6 bool) []host.Route {
 		return nil
 	}
 	way, ok := longest(f.nodeMain, single(src))
-	if !ok || way.Gateway.IsValid() || way.Dst.Bits() == 0 {
+	if !ok || way.Gateway.IsValid() || way.Dst.Bits() == 0 || !f.leadsToPod(way.Index, first) {
 		return nil
 	}
 	var back []host.Route
@@ -101,25 +102,55 @@ func (f facts) waysBack(this nic, v6 bool) []host.Route {
 	return back
 }
 
-// onNodeThroughFirst leads the node to the interface's addresses. A route of an address's earlier pod goes first.
+// leadsToPod tells whether what the node sends by a link comes to the pod's first interface whatever its addresses are:
+// by the veth's other end, or a bridge. A switch's port or a tunnel (antrea-gw0, ovn-k8s-mp0) sorts by address, and so
+// do Cilium's programs at the ends of its veths. Each end of a veth names the other, lest it be a link of some third namespace.
+func (f facts) leadsToPod(index int, first nic) bool {
+	i := slices.IndexFunc(f.nodeLinks, func(l host.Link) bool { return l.Index == index })
+	if i < 0 {
+		return false
+	}
+	switch l := f.nodeLinks[i]; l.Kind {
+	case "bridge":
+		return true
+	case "veth":
+		return first.Parent == l.Index && l.Parent == first.Index && !strings.HasPrefix(l.Name, "lxc")
+	}
+	return false
+}
+
+// onNodeThroughFirst leads the node to the interface's addresses.
 func (p *plan) onNodeThroughFirst(f facts, back []host.Route, v6 bool) {
 	if len(back) > 0 {
 		p.nodeRules = append(p.nodeRules, NodeRule(f.set.hostTable, v6))
 	}
 	for _, r := range back {
-		for _, old := range f.nodeRoutes {
-			if old.Dst == r.Dst && (old.Index != r.Index || old.Gateway != r.Gateway) {
-				p.nodeDrop = append(p.nodeDrop, old)
-			}
-		}
-		p.nodeRoutes = append(p.nodeRoutes, r)
+		p.nodeRoute(f, r)
 	}
 }
 
-// ways are the routes on the node that an overlay pod's interface gets, of both families, for the record.
+// ways are the routes on the node that an overlay pod's interface gets, of both families, for the record. Their source is
+// not in it: the node's addresses change.
 func (f facts) ways(this nic) []host.Route {
 	if f.mode != modeOverlay || !f.set.tunePodRoutes {
 		return nil
 	}
-	return slices.Concat(f.waysBack(this, false), f.waysBack(this, true))
+	return sourceless(slices.Concat(f.waysBack(this, false), f.waysBack(this, true)))
+}
+
+func sourceless(routes []host.Route) []host.Route {
+	out := slices.Clone(routes)
+	for i := range out {
+		out[i].Src = netip.Addr{}
+	}
+	return out
+}
+
+// staleSource tells that the node does not send by a way back with an address of its own that the pod knows a way to: it
+// has lost the address, and with an IPv6 one the kernel took it off the route.
+func (f facts) staleSource(back host.Route) bool {
+	if back.Src.IsValid() {
+		return !slices.Contains(f.allNodeAddrs, back.Src)
+	}
+	return firstOf(f.nodeAddrs, back.Dst.Addr().Is6()).IsValid()
 }

@@ -54,7 +54,7 @@ type state struct {
 	// HostTable and Addresses are the routes on the node.
 	HostTable int          `json:"hostTable"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
-	// Routes are those on the node that go by an overlay pod's first interface.
+	// Routes are those on the node that go by an overlay pod's first interface, without their source.
 	Routes []host.Route `json:"routes,omitempty"`
 	// FormerMAC is the hardware address that the netdev of a card had before podMACPrefix.
 	FormerMAC string `json:"formerMAC,omitempty"`
@@ -82,7 +82,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	if f.mode, err = resolveMode(f.set.mode, r.IfName, f.podEnd != nil); err != nil || f.mode == modeDisabled {
 		return r.Prev, err
 	}
-	if f.nodeAddrs, f.nodeMain, err = p.nodeAddresses(); err != nil {
+	if err := p.seeNode(&f); err != nil {
 		return nil, err
 	}
 	if err := checkWishes(f); err != nil {
@@ -241,33 +241,34 @@ func (p *Plugin) global(ns host.NS) (map[int][]netip.Addr, error) {
 // tunnels of pods, virtual machines and service proxies.
 var notTheNodes = []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "lo", "cali", "flannel", "kube-ipvs", "cni", "vx-submariner", "cilium"}
 
-// nodeAddresses are the node's addresses, those of the interface with the default route first: the first of a family
-// becomes the pod's gateway. The node's main table comes with them.
-func (p *Plugin) nodeAddresses() ([]netip.Addr, []host.Route, error) {
-	links, err := p.Kernel.Links(host.NodeNS)
-	if err != nil {
-		return nil, nil, fmt.Errorf("list the node's links: %w", err)
+// seeNode learns the node's links, main table and addresses, those of the interface with the default route first: the first
+// of a family becomes the pod's gateway.
+func (p *Plugin) seeNode(f *facts) error {
+	var err error
+	if f.nodeLinks, err = p.Kernel.Links(host.NodeNS); err != nil {
+		return fmt.Errorf("list the node's links: %w", err)
 	}
-	routes, err := p.Kernel.Routes(host.NodeNS, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("list the node's routes: %w", err)
+	if f.nodeMain, err = p.Kernel.Routes(host.NodeNS, 0); err != nil {
+		return fmt.Errorf("list the node's routes: %w", err)
 	}
 	addresses, err := p.global(host.NodeNS)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	var best, rest []netip.Addr
-	for _, l := range links {
+	for _, l := range f.nodeLinks {
+		f.allNodeAddrs = append(f.allNodeAddrs, addresses[l.Index]...)
 		if !l.Up || slices.ContainsFunc(notTheNodes, func(prefix string) bool { return strings.HasPrefix(l.Name, prefix) }) {
 			continue
 		}
-		if slices.ContainsFunc(routes, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) {
+		if slices.ContainsFunc(f.nodeMain, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) {
 			best = append(best, addresses[l.Index]...)
 		} else {
 			rest = append(rest, addresses[l.Index]...)
 		}
 	}
-	return append(best, rest...), routes, nil
+	f.nodeAddrs = append(best, rest...)
+	return nil
 }
 
 // pair makes the pair for the first interface, anew when a broken attempt left one, and finds it for later ones.
@@ -421,15 +422,8 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	if err != nil {
 		return err
 	}
-	// Interface or gateway are named, since the address may be another pod's by now.
-	routes := st.Routes
-	for _, a := range st.Addresses {
-		if nodeEnd != nil {
-			routes = append(routes, host.Route{Dst: single(a), Index: nodeEnd.Index, Table: st.HostTable})
-		}
-	}
 	var errs []error
-	for _, r := range routes {
+	for _, r := range routesOnNode(st, nodeEnd) {
 		if err := p.Kernel.DeleteRoute(host.NodeNS, r); err != nil {
 			errs = append(errs, fmt.Errorf("delete the node's route to %s: %w", r.Dst.Addr(), err))
 		}
@@ -444,7 +438,7 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	if err != nil || !ok {
 		return err
 	}
-	want, err := p.routesOnNode(r, st)
+	nodeEnd, err := p.nodeEnd(r, st)
 	if err != nil {
 		return err
 	}
@@ -453,7 +447,7 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 			return fmt.Errorf("look for the pod's end of the pair: %w", err)
 		}
 	}
-	missing, err := p.missing(st, want)
+	missing, err := p.missing(st, routesOnNode(st, nodeEnd))
 	if err != nil || missing == "" {
 		return err
 	}

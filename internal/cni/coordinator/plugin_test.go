@@ -344,24 +344,37 @@ func TestLongest(t *testing.T) {
 
 // The node has a way back to an overlay pod's interface where it has the first interface at the end of a link.
 func TestWaysBack(t *testing.T) {
+	peer := host.Link{Index: 4, Name: "cali0123", Kind: "veth", Parent: 2}
+	bridge := host.Link{Index: 4, Name: "cni0", Kind: "bridge"}
 	for _, tt := range []struct {
 		name, kind, first, dst, gateway string
+		link                            host.Link
 		want                            bool
 	}{
-		{"a route of the pod's own", "veth", "10.244.0.7", "10.244.0.7/32", "", true},
-		{"a bridge", "veth", "10.244.0.7", "10.244.0.0/24", "", true},
-		{"a gateway in between", "veth", "10.244.0.7", "10.244.0.0/24", "10.244.0.1", false},
-		{"the default route", "veth", "10.244.0.7", "0.0.0.0/0", "", false},
-		{"macvlan beside the node", "macvlan", "10.20.1.7", "10.20.1.0/24", "", false},
-		{"the other family", "veth", "fd10::7", "10.244.0.0/24", "", false},
+		{"a route of the pod's own", "veth", "10.244.0.7", "10.244.0.7/32", "", peer, true},
+		{"a bridge", "veth", "10.244.0.7", "10.244.0.0/24", "", bridge, true},
+		{"a gateway in between", "veth", "10.244.0.7", "10.244.0.0/24", "10.244.0.1", bridge, false},
+		{"the default route", "veth", "10.244.0.7", "0.0.0.0/0", "", bridge, false},
+		{"macvlan beside the node", "macvlan", "10.20.1.7", "10.20.1.0/24", "", bridge, false},
+		{"the other family", "veth", "fd10::7", "10.244.0.0/24", "", bridge, false},
+		{"Cilium's end", "veth", "10.244.0.7", "10.244.0.7/32", "", host.Link{Index: 4, Name: "lxc0123", Kind: "veth", Parent: 2}, false},
+		{"another veth", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "cilium_host", Kind: "veth", Parent: 3}, false},
+		{"a veth whose peer is in a third namespace", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 9, Kind: "veth", Parent: 2}, false},
+		{"a switch's port", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "antrea-gw0", Kind: "openvswitch"}, false},
+		{"a tunnel", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "flannel.1", Kind: "vxlan"}, false},
+		{"a card", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "ens2", Kind: "device"}, false},
+		{"a link that has gone", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 5, Kind: "bridge"}, false},
 	} {
 		this := nic{host.Link{Name: "net1"}, []netip.Addr{netip.MustParseAddr("172.91.0.100")}}
 		way := host.Route{Dst: netip.MustParsePrefix(tt.dst), Index: 4}
+		if tt.link.Kind == "veth" {
+			way.Index = tt.link.Index
+		}
 		if tt.gateway != "" {
 			way.Gateway = netip.MustParseAddr(tt.gateway)
 		}
-		f := facts{set: settings{hostTable: 500}, nodeMain: []host.Route{way}, nodeAddrs: []netip.Addr{netip.MustParseAddr("10.20.1.10")},
-			nics: []nic{{host.Link{Name: firstNIC, Kind: tt.kind}, []netip.Addr{netip.MustParseAddr(tt.first)}}, this}}
+		f := facts{set: settings{hostTable: 500}, nodeMain: []host.Route{way}, nodeAddrs: []netip.Addr{netip.MustParseAddr("10.20.1.10")}, nodeLinks: []host.Link{{Index: 1, Name: "lo"}, tt.link},
+			nics: []nic{{host.Link{Index: 2, Name: firstNIC, Kind: tt.kind, Parent: 4}, []netip.Addr{netip.MustParseAddr(tt.first)}}, this}}
 		var want []host.Route
 		if tt.want {
 			want = []host.Route{{Dst: single(this.addrs[0]), Gateway: netip.MustParseAddr(tt.first), Src: f.nodeAddrs[0], Index: 4, Table: 500}}
@@ -369,6 +382,38 @@ func TestWaysBack(t *testing.T) {
 		if got := f.waysBack(this, false); !slices.Equal(got, want) {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 		}
+	}
+}
+
+// A way back from before the node's address changed does not stop the next attempt.
+func TestOverlayStaleSource(t *testing.T) {
+	f := node(t)
+	calico(t, f)
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	r := request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), `{}`)
+	_, err := p.Add(t.Context(), r)
+	check(t, err)
+	want, err := f.Routes(host.NodeNS, 500)
+	check(t, err)
+	stale := want[0]
+	stale.Src = netip.MustParseAddr("10.20.1.77")
+	check(t, f.DeleteRoute(host.NodeNS, want[0]))
+	check(t, f.AddRoute(host.NodeNS, stale))
+	_, err = p.Add(t.Context(), r)
+	check(t, err)
+	if got, err := f.Routes(host.NodeNS, 500); err != nil || !slices.Equal(got, want) {
+		t.Errorf("routes of table 500: %+v, %v; want %+v", got, err, want)
+	}
+}
+
+// A pod whose first interface has another name than the usual one, or none, has no filter of that name to set.
+func TestFiltersWithoutFirst(t *testing.T) {
+	f := node(t)
+	p := &Plugin{Kernel: f, Cluster: labCluster}
+	_, err := p.Add(t.Context(), request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), `{"podRPFilter":2}`))
+	check(t, err)
+	if v, err := f.Sysctl(pod, "net/ipv4/conf/net1/rp_filter"); err != nil || v != "2" {
+		t.Errorf("the filter of net1 is %q, %v; want 2", v, err)
 	}
 }
 

@@ -55,6 +55,31 @@ func (f *Fake) AddAddress(ns host.NS, index int, p netip.Prefix) error {
 	})
 }
 
+// RemoveAddress takes an address off a link. Of the routes that have it as their source the IPv6 ones stay without it,
+// the IPv4 ones of the main table go, and those of other tables are as they were.
+func (f *Fake) RemoveAddress(ns host.NS, index int, p netip.Prefix) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.namespace(ns)
+	if err != nil {
+		return err
+	}
+	l, err := n.byIndex(index)
+	if err != nil {
+		return err
+	}
+	l.addresses = slices.DeleteFunc(l.addresses, func(x netip.Prefix) bool { return x == p })
+	n.routes = slices.DeleteFunc(n.routes, func(r host.Route) bool {
+		return r.Src == p.Addr() && r.Src.Is4() && r.Table == 0
+	})
+	for i, r := range n.routes {
+		if r.Src == p.Addr() && r.Src.Is6() {
+			n.routes[i].Src = netip.Addr{}
+		}
+	}
+	return nil
+}
+
 // connected are the routes that the kernel makes for the addresses of links that are up.
 func (n *namespace) connected() []host.Route {
 	var all []host.Route
