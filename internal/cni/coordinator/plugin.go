@@ -23,6 +23,7 @@ const Type = "coordinator"
 type Kernel interface {
 	Links(ns host.NS) ([]host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)
+	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
 	DeleteLink(ns host.NS, index int) error
 	SetLinkUp(ns host.NS, index int) error
@@ -56,8 +57,7 @@ type state struct {
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Routes are those on the node that go by an overlay pod's first interface, without their source.
 	Routes []host.Route `json:"routes,omitempty"`
-	// FormerMAC is the hardware address that the netdev of a card had before podMACPrefix.
-	FormerMAC string `json:"formerMAC,omitempty"`
+	former
 }
 
 // hostVeth names the node's end of the pair after the sandbox, so that it is found without any record.
@@ -163,15 +163,15 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	if f.mode != modeOverlay {
 		st.Addresses = this.addrs
 	}
-	if a, _ := f.set.hardwareAddr(this); a != nil {
+	if st.former = f.set.formerOf(former{}, this); st.former != (former{}) {
 		var old state
 		if _, err := r.State.Load(&old); err != nil {
 			return fmt.Errorf("read the coordinator's record: %w", err)
 		}
-		st.FormerMAC = formerMAC(old, this, a)
+		st.former = f.set.formerOf(old.former, this)
 	}
 	save := r.State.Save
-	if r.IfName == firstNIC && st.FormerMAC == "" { // all that is made for it goes with the pair, which is found by its name
+	if r.IfName == firstNIC && st.former == (former{}) { // all that is made for it goes with the pair, which is found by its name
 		save = r.State.Note
 	}
 	if err := save(st); err != nil {
@@ -411,7 +411,7 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	if err != nil {
 		return fmt.Errorf("read the coordinator's record: %w", err)
 	}
-	p.giveMACBack(ctx, r, st)
+	p.giveBack(ctx, r, st.former)
 	if r.IfName == firstNIC {
 		return p.deletePair(hostVeth(r.ContainerID))
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -45,13 +46,33 @@ func (s settings) hardwareAddr(n nic) (a net.HardwareAddr, remark string) {
 	return slices.Concat(net.HardwareAddr(s.macPrefix), ip.AsSlice()), ""
 }
 
-// formerMAC is what Del gives the netdev of a card back. Only such a one goes back to the node; a link that was made for the
-// pod ends with it. An earlier attempt may have set the address already, and recorded what it found.
-func formerMAC(old state, n nic, a net.HardwareAddr) string {
-	if a == nil || n.PCI == "" {
-		return ""
+// former is what Del gives the netdev of a card back.
+type former struct {
+	// PCI is the card's address: the netdev may have another name by then.
+	PCI string `json:"pci,omitempty"`
+	// FormerMAC is the hardware address that it had before podMACPrefix.
+	FormerMAC string `json:"formerMAC,omitempty"`
+	// FormerTxQueueLen is its queue before txQueueLen; nil when that is not set.
+	FormerTxQueueLen *int `json:"formerTxQueueLen,omitempty"`
+}
+
+// formerOf records what the settings will change of a card's netdev. Only such a one goes back to the node; a link that was
+// made for the pod ends with it. An earlier attempt may have changed it already, and recorded what it found.
+func (s settings) formerOf(old former, n nic) former {
+	if n.PCI == "" {
+		return former{}
 	}
-	return cmp.Or(old.FormerMAC, n.HardwareAddr.String())
+	var f former
+	if a, _ := s.hardwareAddr(n); a != nil {
+		f.FormerMAC = cmp.Or(old.FormerMAC, n.HardwareAddr.String())
+	}
+	if s.txQueueLen > 0 {
+		f.FormerTxQueueLen = cmp.Or(old.FormerTxQueueLen, &n.TxQueueLen)
+	}
+	if f != (former{}) {
+		f.PCI = n.PCI
+	}
+	return f
 }
 
 // tuneLink sets what the settings say of the interface itself, and returns the result with it. The routes are read
@@ -124,24 +145,25 @@ func (p *Plugin) whileDown(ns host.NS, index int, tables []int, do func() error)
 	if err != nil {
 		return err
 	}
-	if err := p.Kernel.SetLinkDown(ns, index); err != nil {
-		return err
+	err = p.Kernel.SetLinkDown(ns, index)
+	if err == nil {
+		err = do()
 	}
-	if err := do(); err != nil {
-		return err
-	}
-	if err := p.Kernel.SetLinkUp(ns, index); err != nil {
-		return err
-	}
-	for _, a := range addresses[index] {
+	// A failure is no reason to leave the pod cut off: the next attempt does not know what there was.
+	return errors.Join(err, p.Kernel.SetLinkUp(ns, index), p.restoreAddresses(ns, index, addresses[index]), p.restoreRoutes(ns, index, tables, routes))
+}
+
+func (p *Plugin) restoreAddresses(ns host.NS, index int, want []netip.Prefix) error {
+	var errs []error
+	for _, a := range want {
 		if a.Addr().IsLinkLocalUnicast() && a.Addr().Is6() {
 			continue // the kernel makes one
 		}
 		if err := p.Kernel.AddAddress(ns, index, a); err != nil {
-			return fmt.Errorf("give the address %s back: %w", a, err)
+			errs = append(errs, fmt.Errorf("give the address %s back: %w", a, err))
 		}
 	}
-	return p.restoreRoutes(ns, index, tables, routes)
+	return errors.Join(errs...)
 }
 
 func (p *Plugin) routesOf(ns host.NS, index int, tables []int) (out []host.Route, err error) {
@@ -163,12 +185,13 @@ func (p *Plugin) restoreRoutes(ns host.NS, index int, tables []int, want []host.
 	}
 	missing := slices.DeleteFunc(want, func(r host.Route) bool { return kernelsOwn(r) || slices.Contains(have, r) })
 	slices.SortStableFunc(missing, func(a, b host.Route) int { return a.Gateway.Compare(b.Gateway) }) // no gateway is least
+	var errs []error
 	for _, r := range missing {
 		if err := p.Kernel.AddRoute(ns, r); err != nil {
-			return fmt.Errorf("bring the route to %s back: %w", r.Dst, err)
+			errs = append(errs, fmt.Errorf("bring the route to %s back: %w", r.Dst, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // withMAC is a copy of a result with the hardware address of an interface of the pod.
@@ -185,23 +208,60 @@ func withMAC(prev *types100.Result, ifname string, a net.HardwareAddr) *types100
 	return &out
 }
 
-// giveMACBack is for the netdev of a card that is in the pod still: the node, and the next pod, get it as it was. It is best
-// effort, since the plugin that takes the netdev out of the pod must have its turn; when the namespace is gone, the kernel
-// has taken it already, and what it is now called is that plugin's knowledge.
-func (p *Plugin) giveMACBack(ctx context.Context, r *cni.Request, st state) {
-	a, err := net.ParseMAC(st.FormerMAC)
-	if err != nil || r.NetNS == host.NodeNS {
+// giveBack is for the netdev of a card: the node, and the next pod, get it as it was. It is best effort, since the plugin
+// that takes the netdev out of the pod must have its turn.
+func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, was former) {
+	if was == (former{}) {
 		return
 	}
-	l, err := p.Kernel.LinkByName(r.NetNS, r.IfName)
-	if err == nil && l.PCI != "" && !slices.Equal(l.HardwareAddr, a) {
-		if err = p.Kernel.SetLinkHardwareAddr(r.NetNS, l.Index, a); errors.Is(err, host.ErrBusy) {
-			err = errors.Join(p.Kernel.SetLinkDown(r.NetNS, l.Index), p.Kernel.SetLinkHardwareAddr(r.NetNS, l.Index, a))
-		}
+	l, err := p.findCard(r, was)
+	if err == nil {
+		err = errors.Join(p.giveMACBack(l, was), p.giveQueueBack(l, was))
 	}
 	if err != nil && !errors.Is(err, host.ErrNotFound) && !errors.Is(err, host.ErrNSGone) {
-		slog.WarnContext(ctx, "coordinator: an interface goes back to the node with the hardware address that podMACPrefix made", "ifname", r.IfName, "sandbox", r.ContainerID, "want", a, "error", err)
+		slog.WarnContext(ctx, "coordinator: an interface goes back to the node with what was set for the pod", "ifname", r.IfName, "sandbox", r.ContainerID, "pci", was.PCI, "mac", was.FormerMAC, "error", err)
 	}
+}
+
+// findCard looks in the pod, and on the node when the namespace is gone: the kernel takes the netdev there, under a name
+// that may be another. A record without a card's address is of an older version.
+func (p *Plugin) findCard(r *cni.Request, was former) (l host.Link, err error) {
+	if r.NetNS != host.NodeNS {
+		l, err = p.Kernel.LinkByName(r.NetNS, r.IfName)
+		if err == nil && (l.PCI == "" || was.PCI != "" && l.PCI != was.PCI) {
+			err = fmt.Errorf("%s is no card's: %w", l.Name, host.ErrNotFound)
+		}
+		if !errors.Is(err, host.ErrNSGone) {
+			return l, err
+		}
+	}
+	if was.PCI == "" {
+		return host.Link{}, fmt.Errorf("the card of %s is not recorded: %w", r.IfName, host.ErrNotFound)
+	}
+	l, err = p.Kernel.LinkByPCI(host.NodeNS, was.PCI)
+	if err != nil {
+		return host.Link{}, fmt.Errorf("look for the netdev of %s: %w", was.PCI, err)
+	}
+	return l, nil
+}
+
+func (p *Plugin) giveMACBack(l host.Link, was former) error {
+	a, err := net.ParseMAC(was.FormerMAC)
+	if err != nil || slices.Equal(l.HardwareAddr, a) {
+		return nil // there is none to give back
+	}
+	err = p.Kernel.SetLinkHardwareAddr(l.NS, l.Index, a)
+	if errors.Is(err, host.ErrBusy) {
+		err = errors.Join(p.Kernel.SetLinkDown(l.NS, l.Index), p.Kernel.SetLinkHardwareAddr(l.NS, l.Index, a))
+	}
+	return err
+}
+
+func (p *Plugin) giveQueueBack(l host.Link, was former) error {
+	if was.FormerTxQueueLen == nil || *was.FormerTxQueueLen == l.TxQueueLen {
+		return nil
+	}
+	return p.Kernel.SetLinkTxQueueLen(l.NS, l.Index, *was.FormerTxQueueLen)
 }
 
 // logRemarks logs what was left out, and why.

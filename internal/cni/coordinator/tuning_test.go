@@ -153,9 +153,7 @@ func TestTuning(t *testing.T) {
 				t.Error("a link of the node got the queue")
 			}
 			check(t, p.Del(t.Context(), r))
-			if l, err := f.LinkByName(pod, "eth0"); err != nil || !slices.Equal(l.HardwareAddr, cardMAC) {
-				t.Errorf("what goes back to the node is %+v, %v; want %s", l, err, cardMAC)
-			}
+			wantCard(t, f, pod)
 			check(t, p.Del(t.Context(), r))
 			sameNode(t, before, f)
 		})
@@ -182,39 +180,75 @@ func (s stiffDriver) SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAd
 }
 
 // A link that was made for the pod ends with it.
-func TestFormerMACIsOfCardsAlone(t *testing.T) {
-	a := net.HardwareAddr{0x0a, 0x1b, 0, 0, 0, 1}
-	virtual := nic{Link: host.Link{HardwareAddr: cardMAC}}
-	card := nic{Link: host.Link{HardwareAddr: cardMAC, PCI: cardPCI}}
+func TestFormerIsOfCardsAlone(t *testing.T) {
+	mac, queue, both := settings{macPrefix: []byte{0x0a, 0x1b}}, settings{txQueueLen: 4000}, settings{macPrefix: []byte{0x0a, 0x1b}, txQueueLen: 4000}
+	virtual := nic{host.Link{LinkLayer: host.Ethernet, HardwareAddr: cardMAC, TxQueueLen: 1000}, []netip.Addr{netip.MustParseAddr("172.91.0.100")}}
+	card, fabric := virtual, virtual
+	card.PCI, fabric.PCI, fabric.LinkLayer = cardPCI, cardPCI, host.InfiniBand
+	old := former{FormerMAC: "02:00:00:00:00:09", FormerTxQueueLen: new(7)}
 	for _, tt := range []struct {
 		name string
-		old  state
+		set  settings
+		old  former
 		n    nic
-		a    net.HardwareAddr
-		want string
+		want former
 	}{
-		{"nothing is set", state{}, card, nil, ""},
-		{"virtual", state{}, virtual, a, ""},
-		{"card", state{}, card, a, cardMAC.String()},
-		{"an earlier attempt", state{FormerMAC: "02:00:00:00:00:09"}, card, a, "02:00:00:00:00:09"},
+		{"nothing is set", settings{}, former{}, card, former{}},
+		{"virtual", both, former{}, virtual, former{}},
+		{"address", mac, former{}, card, former{PCI: cardPCI, FormerMAC: cardMAC.String()}},
+		{"queue", queue, former{}, card, former{PCI: cardPCI, FormerTxQueueLen: new(1000)}},
+		{"both", both, former{}, card, former{PCI: cardPCI, FormerMAC: cardMAC.String(), FormerTxQueueLen: new(1000)}},
+		{"InfiniBand", both, former{}, fabric, former{PCI: cardPCI, FormerTxQueueLen: new(1000)}},
+		{"an earlier attempt", both, old, card, former{PCI: cardPCI, FormerMAC: "02:00:00:00:00:09", FormerTxQueueLen: new(7)}},
 	} {
-		if got := formerMAC(tt.old, tt.n, tt.a); got != tt.want {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		if diff := cmp.Diff(tt.want, tt.set.formerOf(tt.old, tt.n)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
 		}
 	}
 }
 
-// When the namespace is gone the kernel has the netdev, and DEL goes on.
-func TestFormerMACWithoutNamespace(t *testing.T) {
-	f := node(t)
-	p := &Plugin{Kernel: f, Cluster: labCluster}
-	r := request("eth0", attachCard(t, f, "eth0", "", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b"}`)
-	_, err := p.Add(t.Context(), r)
-	check(t, err)
-	f.DeleteNS(pod)
-	check(t, p.Del(t.Context(), r))
-	r.NetNS = ""
-	check(t, p.Del(t.Context(), r))
+// When the namespace is gone the kernel has the netdev, under another name where the old one is taken.
+func TestFormerWithoutNamespace(t *testing.T) {
+	for _, stiff := range []bool{false, true} {
+		for _, netns := range []host.NS{pod, host.NodeNS} { // the runtime may know the path still, or not
+			f := node(t)
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			if stiff {
+				p.Kernel = stiffDriver{f}
+			}
+			r := request("eth0", attachCard(t, f, "eth0", "", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
+			_, err := p.Add(t.Context(), r)
+			check(t, err)
+			_, _, err = f.AddVeth(host.NodeNS, "eth0", pod, "other0", 1500)
+			check(t, err)
+			f.DeleteNS(pod)
+			r.NetNS = netns
+			for range 2 {
+				check(t, p.Del(t.Context(), r))
+				wantCard(t, f, host.NodeNS)
+			}
+		}
+	}
+}
+
+// wantCard wants the card's netdev as it was before the pod.
+func wantCard(t *testing.T, f *hosttest.Fake, ns host.NS) {
+	t.Helper()
+	if l, err := f.LinkByPCI(ns, cardPCI); err != nil || !slices.Equal(l.HardwareAddr, cardMAC) || l.TxQueueLen != 1000 {
+		t.Errorf("what goes back to the node is %+v, %v; want %s and a queue of 1000", l, err, cardMAC)
+	}
+}
+
+// An interface that another card's netdev, or none of a card, has taken the name of is left alone.
+func TestFormerOfAnother(t *testing.T) {
+	for _, was := range []former{{PCI: "0000:03:00.0", FormerMAC: "02:00:00:00:00:09"}, {PCI: "0000:03:00.0", FormerTxQueueLen: new(7)}} {
+		f := node(t)
+		attachCard(t, f, "eth0", "", "172.91.0.100/16")
+		r := request("eth0", nil, `{}`)
+		check(t, r.State.Save(state{former: was}))
+		check(t, (&Plugin{Kernel: f, Cluster: labCluster}).Del(t.Context(), r))
+		wantCard(t, f, pod)
+	}
 }
 
 // A cluster-wide value must not break the pods that it is not for.
@@ -272,31 +306,71 @@ func (fixed) SetLinkHardwareAddr(host.NS, int, net.HardwareAddr) error {
 	return fmt.Errorf("ndo_set_mac_address: %w", host.ErrUnsupported)
 }
 
-// TestTuningFaults fails at every step and wants the next attempt, or Del, to do all the same.
+// TestTuningFaults fails at every step and wants the interface to stay as it was but for what was set, and the next attempt,
+// or Del, to do all the same.
 func TestTuningFaults(t *testing.T) {
-	steps := 1000
-	for k := 1; k < steps; k++ {
-		f := node(t)
-		p := &Plugin{Kernel: f, Cluster: labCluster}
-		r := request("eth0", attachCard(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
-		before := f.Snapshot()
-		f.FailAfter(k, errors.New("injected"))
-		_, err := p.Add(t.Context(), r)
-		if len(f.Calls()) < k {
-			steps = k // there are no more steps
-		}
-		f.Revive()
-		if err != nil && k%2 == 0 {
+	for _, stiff := range []bool{false, true} {
+		steps := 1000
+		for k := 1; k < steps; k++ {
+			f := node(t)
+			p := &Plugin{Kernel: f, Cluster: labCluster}
+			if stiff {
+				p.Kernel = stiffDriver{f}
+			}
+			r := request("eth0", attachCard(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
+			before := f.Snapshot()
+			f.FailAfter(k, errors.New("injected"))
 			_, err := p.Add(t.Context(), r)
-			check(t, err)
+			if len(f.Calls()) < k {
+				steps = k // there are no more steps
+			}
+			f.Revive()
+			wantConnected(t, f, k)
+			if err != nil && k%2 == 0 {
+				_, err := p.Add(t.Context(), r)
+				check(t, err)
+			}
+			check(t, p.Del(t.Context(), r))
+			wantCard(t, f, pod)
+			sameNode(t, before, f)
 		}
-		check(t, p.Del(t.Context(), r))
-		if l, err := f.LinkByName(pod, "eth0"); err != nil || !slices.Equal(l.HardwareAddr, cardMAC) {
-			t.Errorf("step %d: what goes back to the node is %+v, %v; want %s", k, l, err, cardMAC)
+		if steps < 10 {
+			t.Errorf("%d steps were tried", steps)
 		}
-		sameNode(t, before, f)
 	}
-	if steps < 10 {
-		t.Errorf("%d steps were tried", steps)
+}
+
+// A driver that does not take the address, down or up, leaves the pod its network.
+func TestTuningRefused(t *testing.T) {
+	f := node(t)
+	p := &Plugin{Kernel: refusing{stiffDriver{f}}, Cluster: labCluster}
+	r := request("eth0", attachCard(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b"}`)
+	if _, err := p.Add(t.Context(), r); !errors.Is(err, errRefused) {
+		t.Errorf("the error is %v, want the driver's", err)
+	}
+	wantConnected(t, f, 0)
+}
+
+var errRefused = errors.New("the firmware does not want to")
+
+type refusing struct{ stiffDriver }
+
+func (s refusing) SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) error {
+	if err := s.stiffDriver.SetLinkHardwareAddr(ns, index, a); err != nil {
+		return err
+	}
+	return errRefused
+}
+
+// wantConnected wants the pod's interface up, with its address and its default route.
+func wantConnected(t *testing.T, f *hosttest.Fake, step int) {
+	t.Helper()
+	l, err := f.LinkByName(pod, "eth0")
+	check(t, err)
+	addresses, err := f.Addresses(pod, l.Index)
+	check(t, err)
+	byDefault := slices.ContainsFunc(allRoutes(t, f, l.Index), func(r host.Route) bool { return r.Dst == everything(false) })
+	if !l.Up || len(addresses) != 1 || !byDefault {
+		t.Errorf("step %d: the interface is %+v, its addresses are %v, it has a default route: %t", step, l, addresses, byDefault)
 	}
 }
