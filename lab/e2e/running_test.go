@@ -85,7 +85,7 @@ func TestRunningPods(t *testing.T) {
 	eventually(t, podLimit, reaches)
 	sent, back := traffic()
 	t.Logf("%d of %d packets came back while the agent was killed and replaced", back, sent)
-	if sent < 100 || back*100 < sent*98 { // an emulated machine may be late with one or another
+	if sent < 25 || back*100 < sent*98 { // an emulated machine may be late with one or another
 		t.Errorf("of %d packets %d came back", sent, back)
 	}
 
