@@ -470,7 +470,7 @@ func (a *Allocator) lookUp(ctx context.Context, name string) (*v2beta1.SpiderIPL
 	if err != nil {
 		return nil, fmt.Errorf("read lease %s: %w", name, err)
 	}
-	a.index.put(lease)
+	a.index.looked(lease)
 	return lease, nil
 }
 

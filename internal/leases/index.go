@@ -221,16 +221,29 @@ func (x *index) vanish(name string, e *entry) {
 	x.change(name, func(e *entry) { e.lease, e.confirmed, e.epoch, e.busy = nil, false, 0, false })
 }
 
-// put remembers a lease as the API server returned it to this process.
-func (x *index) put(l *v2beta1.SpiderIPLease) { x.store(l, 0, false) }
+// put remembers a lease as this process wrote it, which ends a borrowing.
+func (x *index) put(l *v2beta1.SpiderIPLease) { x.store(l, 0, written) }
 
 // putStock remembers a lease without a pod that this process itself wrote in this epoch.
-func (x *index) putStock(l *v2beta1.SpiderIPLease, epoch uint64) { x.store(l, epoch, false) }
+func (x *index) putStock(l *v2beta1.SpiderIPLease, epoch uint64) { x.store(l, epoch, written) }
+
+// looked remembers a lease as the API server returned it to somebody who asked. Whoever has borrowed it meanwhile ends that himself: it may be
+// gone by the time that this is known.
+func (x *index) looked(l *v2beta1.SpiderIPLease) { x.store(l, 0, read) }
 
 // saw remembers a lease that the watch showed.
-func (x *index) saw(l *v2beta1.SpiderIPLease) { x.store(l, 0, true) }
+func (x *index) saw(l *v2beta1.SpiderIPLease) { x.store(l, 0, watched) }
 
-func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, watched bool) {
+// source is how a lease became known.
+type source int
+
+const (
+	written source = iota
+	read
+	watched
+)
+
+func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, by source) {
 	ip, err := l.Address()
 	if err != nil {
 		return // not a lease by its name: it guards no address
@@ -243,25 +256,25 @@ func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, watched bool) {
 	old := x.entries[l.Name]
 	switch {
 	case old == nil:
-		x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, epoch: epoch, confirmed: watched, since: time.Now()})
+		x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, epoch: epoch, confirmed: by == watched, since: time.Now()})
 	case old.lease != nil && newer(old.lease, l):
-		old.confirmed = old.confirmed || watched && old.lease.UID == l.UID
+		old.confirmed = old.confirmed || by == watched && old.lease.UID == l.UID
 	case old.lease != nil && old.lease.ResourceVersion == l.ResourceVersion:
-		x.change(l.Name, func(e *entry) { e.again(epoch, watched) })
+		x.change(l.Name, func(e *entry) { e.again(epoch, by) })
 	default:
 		x.change(l.Name, func(e *entry) {
-			e.confirmed = watched || e.confirmed && e.uid() == l.UID
-			e.busy = e.busy && watched // who writes it says how that ended
+			e.confirmed = by == watched || e.confirmed && e.uid() == l.UID
+			e.busy = e.busy && by != written // who writes it says how that ended
 			e.lease, e.epoch, e.creating, e.since = l, epoch, false, time.Now()
 			e.show()
 		})
 	}
 }
 
-// again notes that the same version was shown once more: to the one who wrote it, or by the watch.
-func (e *entry) again(epoch uint64, watched bool) {
-	e.confirmed = e.confirmed || watched
-	e.busy = e.busy && watched
+// again notes that the same version was shown once more: to the one who wrote it, to one who asked, or by the watch.
+func (e *entry) again(epoch uint64, by source) {
+	e.confirmed = e.confirmed || by == watched
+	e.busy = e.busy && by != written
 	if epoch != 0 {
 		e.epoch = epoch
 	}

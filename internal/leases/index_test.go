@@ -268,3 +268,32 @@ func BenchmarkReserve(b *testing.B) {
 		})
 	}
 }
+
+// Somebody looks a lease up while it is being deleted: nobody may be given it by that, whether what he saw is the same version or a later one.
+func TestLookUpDoesNotEndABorrowing(t *testing.T) {
+	for _, version := range []string{"7", "8"} {
+		x := newIndex("this")
+		lease := func(version string) *v2beta1.SpiderIPLease {
+			l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName("p", netip.MustParseAddr("192.0.2.1")), UID: "u", ResourceVersion: version}}
+			l.Spec.Pool, l.Spec.IP, l.Spec.Node = "p", "192.0.2.1", "this"
+			return l
+		}
+		any := func(*entry) bool { return true }
+		free := func() bool {
+			_, ok := x.claim(modelPool, any, &v2beta1.LeasePod{UID: "pod"})
+			return ok
+		}
+		x.putStock(lease("7"), 1)
+		if _, ok := x.borrow("p", any); !ok {
+			t.Fatal("stock cannot be borrowed")
+		}
+		x.looked(lease(version))
+		if free() {
+			t.Errorf("version %s: given out while it is borrowed", version)
+		}
+		x.unborrow(lease(version).Name)
+		if !free() {
+			t.Errorf("version %s: not given out after it was returned", version)
+		}
+	}
+}

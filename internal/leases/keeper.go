@@ -157,6 +157,7 @@ func (a *Allocator) rewrite(ctx context.Context, lease *v2beta1.SpiderIPLease, e
 		return nil
 	case apierrors.IsConflict(err) || apierrors.IsNotFound(err):
 		_, err = a.lookUp(ctx, lease.Name)
+		a.index.unborrow(lease.Name)
 		return err
 	}
 	a.index.unborrow(lease.Name)
@@ -208,7 +209,9 @@ func (a *Allocator) give(ctx context.Context, pool string, count int, fits func(
 		case err == nil || apierrors.IsNotFound(err):
 			a.index.forget(lease.Name, lease.UID)
 		case apierrors.IsConflict(err):
+			a.index.suspect(lease.Name) // it is not what it was, whether that can be read or not
 			_, err := a.lookUp(ctx, lease.Name)
+			a.index.unborrow(lease.Name)
 			errs = append(errs, err)
 		default: // it may be gone, and is no stock before it was written again
 			a.index.suspect(lease.Name)

@@ -86,6 +86,7 @@ func (a *Allocator) remove(ctx context.Context, lease *v2beta1.SpiderIPLease, st
 		}
 		lease = fresh
 	}
+	a.index.unborrow(lease.Name)
 	return errors.New("the lease keeps changing")
 }
 

@@ -112,12 +112,12 @@ func TestNoStockOfWantedAddresses(t *testing.T) {
 	fixed, file := cl.pool("fixed", 200), cl.file("l")
 	lowest := netip.MustParseAddr(fmt.Sprintf("10.%d.0.10", cl.net))
 	for i, agent := range []string{"first", "second"} {
+		usual := cl.pool6(agent, fmt.Sprintf("fd00:%d::%d:10-fd00:%d::%d:ff", cl.net, i+1, cl.net, i+1))
 		n := cl.stocked("n1", 4, file)
 		if got := only(t, n.Allocator, wanting(t, cl.request(agent, fixed), lowest)); got != lowest {
 			t.Fatalf("got %s, want %s", got, lowest)
 		}
 		lowest = lowest.Next()
-		usual := cl.pool6(agent, fmt.Sprintf("fd00:%d::%d:10-fd00:%d::%d:ff", cl.net, i+1, cl.net, i+1))
 		allocate(t, n.Allocator, cl.request(agent+"-usual", "6:"+usual))
 		cl.eventually("the keeper has looked at all pools", func() bool { return cl.stockOf(usual, "") == 4 })
 		if got := cl.stockOf(fixed, ""); got != 0 {
