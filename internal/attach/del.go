@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"spidernet.io/spiderpool/internal/cni"
@@ -114,11 +115,11 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 }
 
 func (s *Service) runDel(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
-	call, err := s.recordedCall(sb, a, phases)
-	if err != nil {
-		return err
-	}
 	if len(a.Direct) > 0 {
+		call, err := s.recordedCall(sb, a, phases)
+		if err != nil {
+			return err
+		}
 		var errs []error
 		for _, d := range slices.Backward(a.Direct) {
 			_, err := s.runner.Direct(ctx, d.Plugin, "DEL", d.Conf, call)
@@ -126,15 +127,29 @@ func (s *Service) runDel(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 		}
 		return errors.Join(errs...)
 	}
-	list, err := cni.Parse(a.Config)
-	if err != nil {
-		return fmt.Errorf("read the recorded configuration: %w", err)
-	}
-	prev, err := recordedResult(a)
+	run, err := s.recordedRun(sb, a, phases)
 	if err != nil {
 		return err
 	}
-	return s.runner.Del(ctx, list, call, prev)
+	return s.runner.Del(ctx, run.list, run.call, run.prev)
+}
+
+// recordedRun is what an attachment's plugins are run with again, from the record.
+type recordedRun struct {
+	list *libcni.NetworkConfigList
+	call cni.Call
+	prev *types100.Result // nil when there is none
+}
+
+func (s *Service) recordedRun(sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) (r recordedRun, err error) {
+	if r.list, err = cni.Parse(a.Config); err != nil {
+		return r, fmt.Errorf("read the recorded configuration: %w", err)
+	}
+	if r.call, err = s.recordedCall(sb, a, phases); err != nil {
+		return r, err
+	}
+	r.prev, err = recordedResult(a)
+	return r, err
 }
 
 // recordedCall is the call that an attachment was made with, from the record.

@@ -38,19 +38,11 @@ func (s *Service) checkOne(ctx context.Context, sb ledger.Sandbox, a ledger.Atta
 	if len(a.Direct) > 0 {
 		return nil // its caller checks it
 	}
-	list, err := cni.Parse(a.Config)
-	if err != nil {
+	run, err := s.recordedRun(sb, a, phases)
+	if err != nil || run.list.DisableCheck {
 		return err
 	}
-	call, err := s.recordedCall(sb, a, phases)
-	if err != nil {
-		return err
-	}
-	prev, err := recordedResult(a)
-	if err != nil || list.DisableCheck {
-		return err
-	}
-	return s.runner.Check(ctx, list, call, prev)
+	return s.runner.Check(ctx, run.list, run.call, run.prev)
 }
 
 // statusVerb tells the runtime whether pods can be attached now: there is a default network and its plugins are ready.

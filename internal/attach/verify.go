@@ -125,22 +125,11 @@ func (s *Service) runs(ctx context.Context, sb ledger.Sandbox) bool {
 }
 
 func (s *Service) verifyOne(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment) (mended []error, err error) {
-	list, err := cni.Parse(a.Config)
-	if err != nil {
-		return nil, fmt.Errorf("read the recorded configuration: %w", err)
-	}
-	if list.DisableCheck {
-		return nil, nil
-	}
-	call, err := s.recordedCall(sb, a, nil)
-	if err != nil {
+	run, err := s.recordedRun(sb, a, nil)
+	if err != nil || run.list.DisableCheck {
 		return nil, err
 	}
-	prev, err := recordedResult(a)
-	if err != nil {
-		return nil, err
-	}
-	return s.runner.Verify(ctx, list, call, prev)
+	return s.runner.Verify(ctx, run.list, run.call, run.prev)
 }
 
 // tellBroken says at the pod, and in the log, what is wrong with an attachment, when that is new.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -140,19 +141,21 @@ func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
 func (cl *cluster) file(name string) string { return filepath.Join(cl.t.TempDir(), name) }
 
 // stockOf counts the leases without a pod of a node, all nodes' for "".
-func (cl *cluster) stockOf(pool, node string) int {
+func (cl *cluster) stockOf(pool, node string) int { return len(cl.idle(pool, node)) }
+
+// idle are the addresses of a node's leases without a pod, of all nodes' for "".
+func (cl *cluster) idle(pool, node string) (out []netip.Addr) {
 	cl.t.Helper()
 	var list v2beta1.SpiderIPLeaseList
 	if err := cl.c.List(cl.t.Context(), &list, client.MatchingFields{"spec.pool": pool}); err != nil {
 		cl.t.Fatal(err)
 	}
-	count := 0
 	for _, l := range list.Items {
 		if l.Spec.Pod == nil && (node == "" || l.Spec.Node == node) {
-			count++
+			out = append(out, netip.MustParseAddr(l.Spec.IP))
 		}
 	}
-	return count
+	return out
 }
 
 // warm has a pod ask for the pool, so that the node keeps a stock of it, and waits for it.

@@ -6,9 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/leases"
 )
@@ -80,7 +77,7 @@ func TestWantedAddressFromStock(t *testing.T) {
 	pool := cl.pool("v4", 200)
 	n := cl.stocked("n1", 4, cl.file("l"))
 	n.warm(pool, 4)
-	ready := cl.idleAddresses(pool)
+	ready := cl.idle(pool, n.name)
 	before := n.requests.Load()
 	last := ready[len(ready)-1]
 	if got := only(t, n.Allocator, wanting(t, cl.request("fixed", pool), last)); got != last {
@@ -89,21 +86,6 @@ func TestWantedAddressFromStock(t *testing.T) {
 	if made := n.requests.Load() - before; made != 0 {
 		t.Errorf("it made %d requests", made)
 	}
-}
-
-// idleAddresses are those of a pool's leases without a pod.
-func (cl *cluster) idleAddresses(pool string) (out []netip.Addr) {
-	cl.t.Helper()
-	var list v2beta1.SpiderIPLeaseList
-	if err := cl.c.List(cl.t.Context(), &list, client.MatchingFields{"spec.pool": pool}); err != nil {
-		cl.t.Fatal(err)
-	}
-	for _, l := range list.Items {
-		if l.Spec.Pod == nil {
-			out = append(out, netip.MustParseAddr(l.Spec.IP))
-		}
-	}
-	return out
 }
 
 // A pool whose addresses are asked for one by one has no stock, whichever agent looks at it: there an address must be free for whoever names it.

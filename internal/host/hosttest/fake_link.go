@@ -34,6 +34,16 @@ func (n *namespace) lowestFree(prefix string) string {
 	}
 }
 
+// linkAt finds a link of a namespace by its index, with the lock held.
+func (f *Fake) linkAt(ns host.NS, index int) (*namespace, *link, error) {
+	n, err := f.namespace(ns)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := n.byIndex(index)
+	return n, l, err
+}
+
 func (n *namespace) byIndex(index int) (*link, error) {
 	for _, l := range n.links {
 		if l.Index == index {
@@ -149,11 +159,7 @@ func (f *Fake) LinkByPCI(ns host.NS, pci string) (host.Link, error) {
 // change runs an effectful call on one link.
 func (f *Fake) change(ns host.NS, index int, call string, do func(*namespace, *link) error) error {
 	return f.effect(fmt.Sprintf("%s of link %d in %s", call, index, where(ns)), func() error {
-		n, err := f.namespace(ns)
-		if err != nil {
-			return err
-		}
-		l, err := n.byIndex(index)
+		n, l, err := f.linkAt(ns, index)
 		if err != nil {
 			return err
 		}
@@ -326,11 +332,7 @@ func (f *Fake) SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error {
 func (f *Fake) AddAltName(ns host.NS, index int, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, err := f.namespace(ns)
-	if err != nil {
-		return err
-	}
-	l, err := n.byIndex(index)
+	n, l, err := f.linkAt(ns, index)
 	if err != nil {
 		return err
 	}

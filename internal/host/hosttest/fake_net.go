@@ -14,11 +14,7 @@ import (
 func (f *Fake) Addresses(ns host.NS, index int) ([]netip.Prefix, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, err := f.namespace(ns)
-	if err != nil {
-		return nil, err
-	}
-	l, err := n.byIndex(index)
+	_, l, err := f.linkAt(ns, index)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +56,7 @@ func (f *Fake) AddAddress(ns host.NS, index int, p netip.Prefix) error {
 func (f *Fake) RemoveAddress(ns host.NS, index int, p netip.Prefix) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, err := f.namespace(ns)
-	if err != nil {
-		return err
-	}
-	l, err := n.byIndex(index)
+	n, l, err := f.linkAt(ns, index)
 	if err != nil {
 		return err
 	}

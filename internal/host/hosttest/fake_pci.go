@@ -151,26 +151,10 @@ func (f *Fake) PFs() ([]host.PF, error) {
 }
 
 // PF is FindPF, for brevity.
-func (f *Fake) PF(pci string) (host.PF, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	fn := f.function(pci)
-	if fn == nil || fn.pf != nil {
-		return host.PF{}, fmt.Errorf("%s is not a physical network function: %w", pci, host.ErrNotFound)
-	}
-	return f.viewPF(fn), nil
-}
+func (f *Fake) PF(pci string) (host.PF, error) { return FindPF(f, pci) }
 
 // VF is FindVF, for brevity.
-func (f *Fake) VF(pci string) (host.VF, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	fn := f.function(pci)
-	if fn == nil || fn.pf == nil {
-		return host.VF{}, fmt.Errorf("%s is not a virtual function: %w", pci, host.ErrNotFound)
-	}
-	return f.viewVF(fn), nil
-}
+func (f *Fake) VF(pci string) (host.VF, error) { return FindVF(f, pci) }
 
 // VFDevices implements API.
 func (f *Fake) VFDevices(pci string) (host.VFDevices, error) {
