@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -99,7 +100,11 @@ func (b steppedBook) PutHandOut(h ledger.HandOut) error {
 	if b.p.m.w.mutant.noRecord {
 		return nil
 	}
-	if err := b.memBook.PutHandOut(h); err != nil || !b.p.step() {
+	if err := b.memBook.PutHandOut(h); err != nil {
+		return err
+	}
+	b.p.assigned(h.Pod, netip.MustParseAddr(h.IP))
+	if !b.p.step() {
 		return errDead
 	}
 	return nil

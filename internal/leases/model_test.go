@@ -42,7 +42,7 @@ type action struct {
 // actions by name, as often as they are to be drawn.
 var actionKinds = []string{
 	"create", "create", "create", "create", "fill", "crowd", "crowd", "set", "delete", "delete", "force", "empty", "finish", "sandbox",
-	"cut", "cut", "mute", "mute", "crash", "crash", "crash-soon", "crash-soon", "restart", "pause", "off", "off", "wipe", "on", "remove-node",
+	"cut", "cut", "mute", "mute", "stall", "crash", "crash", "crash-soon", "crash-soon", "restart", "pause", "off", "off", "wipe", "on", "remove-node",
 	"exclude", "include", "disable", "enable", "controller",
 }
 
@@ -117,6 +117,26 @@ func TestModel(t *testing.T) {
 			})
 			t.Logf("%d schedules, in which pods got an address %d times", schedules, attached)
 		})
+	}
+}
+
+// An agent dies between recording an assignment and answering the runtime, and the address is excluded
+// before its successor starts: the pod keeps the address, as it does when its lease shows the pod.
+func TestModelCrashAfterAssignment(t *testing.T) {
+	for steps := range 24 {
+		for excluded := range 8 {
+			s := schedule{Seed: uint64(steps), Nodes: 2, Addresses: 8, PerPool: 4, Actions: []action{
+				{Kind: "create", Pod: 1, Wait: 8 * time.Second},
+				{Kind: "crash-soon", Pod: steps},
+				{Kind: "fill", Pod: 3, Wait: 2 * time.Second},
+				{Kind: "exclude", Pod: excluded},
+				{Kind: "stall", Duration: 5 * time.Second},
+				{Kind: "restart", Wait: 10 * time.Second},
+			}}
+			if bad := run(t, s, mutant{}).report(); bad != "" {
+				t.Fatalf("agent dead after %d steps, 10.0.0.%d excluded: %s", steps, 1+excluded, bad)
+			}
+		}
 	}
 }
 
@@ -221,6 +241,10 @@ func (w *world) do(a action) {
 	case "mute":
 		m.mu.Lock()
 		m.mute, m.muteHow = time.Now().Add(a.Duration), a.Pod%muteWays
+		m.mu.Unlock()
+	case "stall":
+		m.mu.Lock()
+		m.stalled = time.Now().Add(a.Duration)
 		m.mu.Unlock()
 	case "crash", "crash-soon", "restart", "pause":
 		w.disturb(m, a)

@@ -26,6 +26,7 @@ import (
 	"spidernet.io/spiderpool/internal/fence"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/leases"
+	"spidernet.io/spiderpool/internal/ledger"
 	"spidernet.io/spiderpool/internal/simapi"
 )
 
@@ -57,7 +58,7 @@ type world struct {
 	began    time.Time
 	nodes    []*machine
 	kept     map[string]bool // addresses that the API server has shown for a pod, by both
-	gave     map[string]bool // addresses that a pod was ever given, by both
+	gave     map[string]bool // addresses that were ever assigned to a pod, by both; see assigned
 	sick     time.Duration   // until when links misbehave, since began; 0: for good
 }
 
@@ -177,7 +178,6 @@ func (w *world) startUse(ip netip.Addr, u use) {
 	w.mu.Lock()
 	old, taken := w.uses[ip]
 	w.uses[ip] = u
-	w.gave[u.pod+ip.String()] = true
 	w.attached++
 	w.mu.Unlock()
 	if !taken || old.pod == u.pod || !w.live(old) {
@@ -350,6 +350,7 @@ type machine struct {
 	cut       time.Time // until when nothing of this machine reaches the API server
 	mute      time.Time // until when the API server does nothing, or not everything, that the agent asks
 	muteHow   int
+	stalled   time.Time // until when its watch of leases stands still, while all it asks is done
 	agent     *process
 	agents    int
 	sandboxes map[string]sandbox // attached ones by pod UID
@@ -415,7 +416,8 @@ func (m *machine) isMute(kind string) bool {
 func (m *machine) isUntold(kind string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return time.Now().Before(m.mute) && m.muteHow == muteAndUntold && kind == "SpiderIPLease"
+	muted := time.Now().Before(m.mute) && m.muteHow == muteAndUntold
+	return (muted || time.Now().Before(m.stalled)) && kind == "SpiderIPLease"
 }
 
 func (m *machine) powerOn() {
@@ -465,7 +467,8 @@ type process struct {
 	mu     sync.Mutex
 	dead   bool
 	paused time.Time
-	steps  int // until it dies; negative: it does not
+	steps  int                   // until it dies; negative: it does not
+	pools  map[string]*ipam.Pool // as known when the latest ADD of a pod began, by pod UID
 }
 
 var errDead = errors.New("this process has ended")
@@ -517,7 +520,7 @@ func (m *machine) startAgent() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	m.mu.Lock()
 	m.agents++
-	p := &process{m: m, cancel: cancel, steps: -1}
+	p := &process{m: m, cancel: cancel, steps: -1, pools: map[string]*ipam.Pool{}}
 	name, book := fmt.Sprintf("%s-agent-%d", m.name, m.agents), m.book
 	m.agent = p
 	m.mu.Unlock()
@@ -744,7 +747,7 @@ func (m *machine) attach(uid string, s sandbox) bool {
 			return false
 		}
 	}
-	before := p.poolSeen()
+	p.asks(uid)
 	m.w.sleep(100 * time.Millisecond) // what is in the cache reaches its handlers a moment later
 	got, err := p.Allocate(ctx, ipam.Request{Pod: ipam.PodFrom(pod), Interface: simNIC, Interfaces: []string{simNIC}, Sandbox: s.id, DefaultIPv4: []string{simPool}})
 	if err != nil || !p.step() {
@@ -762,12 +765,35 @@ func (m *machine) attach(uid string, s sandbox) bool {
 		return false
 	}
 	m.w.say("%s has %s on %s (sandbox %s)", pod.Name, ip, m.name, s.id)
-	again := m.w.had(uid, ip)
+	p.assigned(ledger.Pod{Name: pod.Name, UID: uid}, ip)
 	m.w.startUse(ip, use{pod: uid, sandbox: s.id, node: m})
-	if before != nil && !before.Has(ip) && !p.poolSeen().Has(ip) && !again && !m.w.shown(pod, ip) {
-		m.w.fault("%s, which %s gave to pod %s, is not one that the pool may give out as that node knows it", ip, m.name, pod.Name)
-	}
 	return true
+}
+
+// asks remembers the pool as this process knows it when an ADD of the pod begins.
+func (p *process) asks(uid string) {
+	pool := p.poolSeen()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pools[uid] = pool
+}
+
+// assigned checks an address at the moment from which it is the pod's: when the assignment is in the node's ledger, when
+// the API server shows it, or else when the ADD ends. Only an address that the pool may give out is assigned. From then
+// on the pod keeps it, in later sandboxes too, whatever becomes of the pool: also when the agent ends before it answers
+// the runtime, and its successor finds the assignment in the ledger.
+func (p *process) assigned(pod ledger.Pod, ip netip.Addr) {
+	w, now := p.m.w, p.poolSeen()
+	p.mu.Lock()
+	before := p.pools[pod.UID]
+	p.mu.Unlock()
+	again := w.had(pod.UID, ip)
+	w.mu.Lock()
+	w.gave[pod.UID+ip.String()] = true
+	w.mu.Unlock()
+	if before != nil && !before.Has(ip) && !now.Has(ip) && !again && !w.shown(pod, ip) {
+		w.fault("%s, which %s gave to pod %s, is not one that the pool may give out as that node knows it", ip, p.m.name, pod.Name)
+	}
 }
 
 // poolSeen is the pool as this process knows it; nil before it does.
@@ -790,16 +816,16 @@ func (w *world) mark(l *v2beta1.SpiderIPLease) {
 	}
 }
 
-// had tells whether the pod itself had the address before, in an earlier sandbox: it keeps it whatever becomes of the pool.
+// had reports whether the address was assigned to the pod itself before, for this sandbox or an earlier one.
 func (w *world) had(uid string, ip netip.Addr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.gave[uid+ip.String()]
 }
 
-// shown tells whether the address was not just handed out from stock.
-func (w *world) shown(pod *corev1.Pod, ip netip.Addr) bool {
+// shown reports whether the API server has shown the address for the pod, or for one of its name in a StatefulSet.
+func (w *world) shown(pod ledger.Pod, ip netip.Addr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.kept[string(pod.UID)+ip.String()] || w.kept[pod.Name+ip.String()]
+	return w.kept[pod.UID+ip.String()] || w.kept[pod.Name+ip.String()]
 }
