@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -261,7 +260,7 @@ func (a *Allocator) part(pool *ipam.Pool, try int) part {
 	case try == 0 && a.index.stock(pool).Nodes == 1 && !a.index.creates(pool.Name):
 		return part{}
 	case try >= nearTries:
-		return part{from: pool.At(rand.Uint64())}
+		return part{from: pool.At(a.Random())}
 	}
 	return a.index.part(pool, a.place)
 }

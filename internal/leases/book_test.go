@@ -1,7 +1,6 @@
 package leases_test
 
 import (
-	"crypto/rand"
 	"errors"
 	"maps"
 	"net/netip"
@@ -24,7 +23,9 @@ type memBook struct {
 	outs map[string]ledger.HandOut
 }
 
-func newMemBook() *memBook { return &memBook{id: rand.Text(), outs: map[string]ledger.HandOut{}} }
+func newMemBook(id string) *memBook {
+	return &memBook{id: id, outs: map[string]ledger.HandOut{}}
+}
 
 func (b *memBook) ID() string { return b.id }
 
@@ -61,7 +62,7 @@ func TestBooks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer real.Close()
-	for name, book := range map[string]leases.Book{"ledger": real, "memory": newMemBook()} {
+	for name, book := range map[string]leases.Book{"ledger": real, "memory": newMemBook("memory")} {
 		t.Run(name, func(t *testing.T) {
 			out := func(lease, uid string) ledger.HandOut {
 				return ledger.HandOut{Lease: lease, Pool: "p", IP: "10.0.0.1", Pod: ledger.Pod{UID: uid}, Interface: "eth0", Sandbox: "s"}

@@ -1,8 +1,9 @@
 package leases
 
 import (
-	"math/rand/v2"
+	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,8 @@ import (
 // behind the API server in both directions: then a create is refused, or a
 // free address is found a little later. It is never asked to list a pool.
 type index struct {
-	node string
+	node   string
+	random func() uint64
 
 	mu      sync.Mutex
 	entries map[string]*entry // by the lease's name
@@ -80,9 +82,9 @@ func keyOfOwner(namespace, pod string, owner v2beta1.LeaseOwner) ownerKey {
 	return ownerKey{namespace, pod, owner}
 }
 
-func newIndex(node string) *index {
+func newIndex(node string, random func() uint64) *index {
 	return &index{
-		node: node, entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
+		node: node, random: random, entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
 		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{}, pools: map[string]*poolIndex{}, freed: make(chan struct{}),
 		ended: graves{},
 	}
@@ -145,7 +147,7 @@ func (x *index) reserve(pool *ipam.Pool, in part) (netip.Addr, bool) {
 	defer x.mu.Unlock()
 	ip, ok := x.taken.NextFree(pool.Free, in.from)
 	if ok && in.to.IsValid() && !ip.Less(in.to) {
-		ip, ok = x.taken.NextFree(pool.Free, pool.At(rand.Uint64()))
+		ip, ok = x.taken.NextFree(pool.Free, pool.At(x.random()))
 	}
 	if !ok && in.from.IsValid() {
 		ip, ok = x.taken.NextFree(pool.Free, netip.Addr{})
@@ -307,20 +309,20 @@ func newer(a, b *v2beta1.SpiderIPLease) bool {
 }
 
 // doubtful returns at most limit names of the pool's leases that the watch
-// has not shown although it had this long.
+// has not shown although it had this long, the oldest first.
 func (x *index) doubtful(pool string, after time.Duration, limit int) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var names []string
 	for name, e := range x.entries {
-		if len(names) == limit {
-			break
-		}
 		if e.pool == pool && !e.confirmed && !e.creating && e.user == nil && time.Since(e.since) >= after {
 			names = append(names, name)
 		}
 	}
-	return names
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(x.entries[a].since.Compare(x.entries[b].since), cmp.Compare(a, b))
+	})
+	return names[:min(limit, len(names))]
 }
 
 // change alters an entry in place, with all that is counted of it.

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,7 +32,7 @@ type apiModel struct {
 }
 
 func newAPIModel() *apiModel {
-	return &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex("this")}
+	return &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex("this", rand.Uint64)}
 }
 
 func (m *apiModel) next() string {
@@ -229,7 +230,7 @@ func checkIndex(t *rapid.T, m *apiModel) {
 
 // An address that a pool has in common with another, in spite of admission, is given out once.
 func TestIndexKnowsAddressesOfOverlappingPools(t *testing.T) {
-	x := newIndex("this")
+	x := newIndex("this", rand.Uint64)
 	other := *modelPool
 	other.Name = "q"
 	seen := map[netip.Addr]bool{}
@@ -253,7 +254,7 @@ func TestIndexKnowsAddressesOfOverlappingPools(t *testing.T) {
 func BenchmarkReserve(b *testing.B) {
 	for _, size := range []int{1 << 10, 1 << 14, 1 << 16} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			x := newIndex("this")
+			x := newIndex("this", rand.Uint64)
 			last := netip.AddrFrom4([4]byte{10, 1, byte((size - 1) >> 8), byte(size - 1)})
 			pool := ipam.ParsePool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v2beta1.IPPoolSpec{
 				Subnet: "10.1.0.0/16", IPs: []string{"10.1.0.0-" + last.String()},
@@ -272,7 +273,7 @@ func BenchmarkReserve(b *testing.B) {
 // Somebody looks a lease up while it is being deleted: nobody may be given it by that, whether what he saw is the same version or a later one.
 func TestLookUpDoesNotEndABorrowing(t *testing.T) {
 	for _, version := range []string{"7", "8"} {
-		x := newIndex("this")
+		x := newIndex("this", rand.Uint64)
 		lease := func(version string) *v2beta1.SpiderIPLease {
 			l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName("p", netip.MustParseAddr("192.0.2.1")), UID: "u", ResourceVersion: version}}
 			l.Spec.Pool, l.Spec.IP, l.Spec.Node = "p", "192.0.2.1", "this"

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 
@@ -66,7 +67,10 @@ type Options struct {
 	Attached func() ([]Attached, error)
 	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells only the log.
 	Lost func(pod v2beta1.LeasePod, why string)
-	Log  *slog.Logger
+	// Random chooses where in a pool to look after other nodes were met; nil is math/rand/v2.Uint64. A simulation gives
+	// numbers that its seed decides.
+	Random func() uint64
+	Log    *slog.Logger
 }
 
 // Allocator takes and gives back the addresses of pods on one node.
@@ -102,8 +106,11 @@ func New(ctx context.Context, o Options) (*Allocator, error) {
 	if o.Book == nil || o.Promise == nil {
 		o.Book, o.Promise, o.PerPool = noBook{}, noPromise{}, 0
 	}
+	if o.Random == nil {
+		o.Random = rand.Uint64
+	}
 	a := &Allocator{
-		Options: o, index: newIndex(o.Node), catalogue: newCatalogue(), endpoints: newEndpointWriter(o),
+		Options: o, index: newIndex(o.Node, o.Random), catalogue: newCatalogue(), endpoints: newEndpointWriter(o),
 		writer: newBehind("tell the API server of a hand-out", writeDelay, writeAgain),
 		keeper: newBehind("keep the stock of addresses", keepDelay, keepEvery), place: placeOf(o.Node),
 	}

@@ -5,6 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +27,8 @@ import (
 )
 
 var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
+
+var modelGroup = flag.Int("group", -1, "play the schedules in this process; TestModel runs its groups by this")
 
 // schedule is one life of a simulated cluster.
 type schedule struct {
@@ -101,23 +106,52 @@ func seconds(values ...float64) []time.Duration {
 // TestModel runs the real allocators, heartbeats and collectors through random schedules of what can happen to a cluster. No
 // address is ever used by two live pods, none comes from outside its pool, and when all is well again each pod has one,
 // nothing is lost, and as many pods as addresses get one.
+//
+// Each group of schedules runs in a process of its own on one processor, because on several a seed decides little: goroutines
+// that are ready at the same instant run at once. TestModelReplays measures what it decides on one.
 func TestModel(t *testing.T) {
+	if *modelGroup >= 0 {
+		playSchedules(t, *modelSchedules)
+		return
+	}
 	const groups = 4
-	setChecks(t, *modelSchedules/groups)
 	for g := range groups {
 		t.Run(fmt.Sprint(g), func(t *testing.T) {
 			t.Parallel()
-			schedules, attached := 0, 0
-			rapid.Check(t, func(rt *rapid.T) {
-				w := run(t, drawSchedule(rt), mutant{})
-				schedules, attached = schedules+1, attached+w.attached
-				if bad := w.report(); bad != "" {
-					rt.Fatal(bad)
-				}
-			})
-			t.Logf("%d schedules, in which pods got an address %d times", schedules, attached)
+			self := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestModel$", "-test.v", "-test.timeout=0",
+				fmt.Sprint("-group=", g), fmt.Sprint("-schedules=", *modelSchedules/groups))
+			self.Env = append(os.Environ(), "GOMAXPROCS=1")
+			out, err := self.CombinedOutput()
+			if err != nil {
+				t.Fatalf("group %d: %v; to play a failure again, set GOMAXPROCS=1 and pass what rapid says below and -group=%d\n%s", g, err, g, out)
+			}
+			t.Log(lastLog(string(out)))
 		})
 	}
+}
+
+// playSchedules draws and plays schedules.
+func playSchedules(t *testing.T, count int) {
+	setChecks(t, count)
+	schedules, attached := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		w := run(t, drawSchedule(rt), mutant{})
+		schedules, attached = schedules+1, attached+w.attached
+		if bad := w.report(); bad != "" {
+			rt.Fatal(bad)
+		}
+	})
+	t.Logf("%d schedules, in which pods got an address %d times", schedules, attached)
+}
+
+// lastLog is what playSchedules logged, from the output of its process.
+func lastLog(out string) string {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, " schedules, in which ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return out
 }
 
 // An agent dies between recording an assignment and answering the runtime, and the address is excluded
@@ -137,6 +171,25 @@ func TestModelCrashAfterAssignment(t *testing.T) {
 				t.Fatalf("agent dead after %d steps, 10.0.0.%d excluded: %s", steps, 1+excluded, bad)
 			}
 		}
+	}
+}
+
+// TestModelReplays runs schedules twice and logs how many went the same way, event by event. The seed decides all random
+// numbers and every delay; what is left to chance is which of several goroutines that wait for one event goes first.
+func TestModelReplays(t *testing.T) {
+	const schedules = 60
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	same := 0
+	for n := range schedules {
+		s := rapid.Custom(drawSchedule).Example(n)
+		if run(t, s, mutant{}).history() == run(t, s, mutant{}).history() {
+			same++
+		}
+	}
+	t.Logf("%d of %d schedules went the same way twice", same, schedules)
+	if same < schedules*3/4 {
+		t.Errorf("only %d of %d schedules went the same way twice: expected nearly all; look for random numbers that are shared "+
+			"between actors, for maps that are walked in any order, and for actors that wake at one instant", same, schedules)
 	}
 }
 
@@ -201,6 +254,15 @@ func run(t *testing.T, s schedule, m mutant) (w *world) {
 		w.running.Wait()
 	})
 	return w
+}
+
+// history is all that happened, in order.
+func (w *world) history() string {
+	var b strings.Builder
+	for _, s := range w.trace {
+		fmt.Fprintln(&b, s)
+	}
+	return b.String()
 }
 
 func (w *world) report() string {

@@ -1,12 +1,16 @@
 package leases_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +54,8 @@ type world struct {
 	mutant  mutant
 
 	mu       sync.Mutex
-	rng      *rand.Rand
+	seed     uint64
+	drawn    map[string]uint64 // how many dice each purpose has taken
 	uses     map[netip.Addr]use
 	bad      []string
 	trace    []fmt.Stringer
@@ -79,7 +84,7 @@ type mutant struct {
 
 func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int, m mutant) *world {
 	w := &world{
-		server: simapi.New(scheme), ctx: ctx, mutant: m, rng: rand.New(rand.NewPCG(seed, 1)), uses: map[netip.Addr]use{},
+		server: simapi.New(scheme), ctx: ctx, mutant: m, seed: seed, drawn: map[string]uint64{}, uses: map[netip.Addr]use{},
 		began: time.Now(), kept: map[string]bool{}, gave: map[string]bool{},
 	}
 	w.admin = w.server.Client("admin", simapi.LinkFuncs{})
@@ -89,7 +94,7 @@ func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, a
 		Subnet: "10.0.0.0/16", IPs: []string{fmt.Sprintf("10.0.0.1-10.0.0.%d", addresses)},
 	}}))
 	for i := range nodes {
-		n := &machine{w: w, name: fmt.Sprint("n", i), book: newMemBook(), perPool: perPool,
+		n := &machine{w: w, name: fmt.Sprint("n", i), book: newMemBook(fmt.Sprint("book of n", i)), perPool: perPool,
 			releases: map[release]bool{}, sandboxes: map[string]sandbox{}, working: map[string]string{}, pending: map[string]bool{}}
 		w.must(w.admin.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}))
 		w.nodes = append(w.nodes, n)
@@ -146,18 +151,26 @@ func (w *world) watchLeases(verb simapi.Verb, old, next client.Object) error {
 	return nil
 }
 
-// upTo draws a duration; odd nanoseconds keep events apart.
-func (w *world) upTo(d time.Duration) time.Duration {
+// dice returns random numbers that the seed, the purpose and how often it was asked for decide. Each actor and each
+// object that is asked for is a purpose of its own: goroutines that run at the same instant take nothing from each other.
+func (w *world) dice(purpose ...string) dice {
+	key := strings.Join(purpose, " ")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return time.Duration(w.rng.Int64N(int64(d) + 1))
+	w.drawn[key]++
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key)) // a hash takes everything
+	return dice{rand.New(rand.NewPCG(w.seed, h.Sum64()+w.drawn[key]))}
 }
 
-func (w *world) chance(percent int) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.rng.IntN(100) < percent
+type dice struct{ *rand.Rand }
+
+// upTo draws a duration; odd nanoseconds keep events apart.
+func (d dice) upTo(most time.Duration) time.Duration {
+	return time.Duration(d.Int64N(int64(most) + 1))
 }
+
+func (d dice) chance(percent int) bool { return d.IntN(100) < percent }
 
 // well tells whether links have stopped misbehaving.
 func (w *world) well() bool { return w.sick != 0 && time.Since(w.began) > w.sick }
@@ -224,8 +237,8 @@ func (w *world) liveUses() map[netip.Addr]use {
 // startController runs the collectors as the controller process does.
 func (w *world) startController(name string) {
 	link := simapi.LinkFuncs{
-		OnRequest: func(_ context.Context, call simapi.Call) simapi.Fate { w.asked(call); return w.fate() },
-		OnWatch:   func(schema.GroupVersionKind) simapi.Delivery { return w.delivery() },
+		OnRequest: func(_ context.Context, call simapi.Call) simapi.Fate { w.asked(call); return w.fate(call) },
+		OnWatch:   func(k schema.GroupVersionKind) simapi.Delivery { return w.delivery(name, k.Kind) },
 	}
 	c := w.server.Client(name, link)
 	informers := c.Informers()
@@ -248,7 +261,7 @@ func (w *world) startController(name string) {
 	leases, stock := pools.NewCollector(cached, live, silent{}, o), pools.NewStockCollector(cached, live, silent{}, o)
 	w.goes(func() { w.must(informers.Start(w.ctx)) })
 	w.goes(func() {
-		for w.sleep(3*time.Second + w.upTo(time.Second)) {
+		for w.sleep(3*time.Second + w.dice(name).upTo(time.Second)) {
 			w.collect(informers.Reader(), leases, stock)
 		}
 	})
@@ -273,15 +286,14 @@ func (w *world) collect(seen client.Reader, leases, stock reconcile.Reconciler) 
 }
 
 // fate is what becomes of a request on a link that is up.
-func (w *world) fate() simapi.Fate {
-	f := simapi.Fate{Before: w.upTo(10 * time.Millisecond), After: w.upTo(10 * time.Millisecond)}
-	if w.well() || w.chance(88) {
+func (w *world) fate(call simapi.Call) simapi.Fate {
+	d := w.dice(call.Client, string(call.Verb), call.Kind.Kind, call.Key.String())
+	f := simapi.Fate{Before: d.upTo(10 * time.Millisecond), After: d.upTo(10 * time.Millisecond)}
+	if w.well() || d.chance(88) {
 		return f
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	long := time.Duration(w.rng.Int64N(int64(8 * time.Second)))
-	switch w.rng.IntN(6) {
+	long := d.upTo(8 * time.Second)
+	switch d.IntN(6) {
 	case 0:
 		f.After, f.AnswerLost = long/4, true
 	case 1:
@@ -298,12 +310,14 @@ func (w *world) fate() simapi.Fate {
 	return f
 }
 
-func (w *world) delivery() simapi.Delivery {
-	d := simapi.Delivery{Delay: w.upTo(20 * time.Millisecond)}
-	if w.well() || w.chance(95) {
+// delivery is what becomes of the next event of a kind for a client whose link is up.
+func (w *world) delivery(to, kind string) simapi.Delivery {
+	r := w.dice(to, "watch", kind)
+	d := simapi.Delivery{Delay: r.upTo(20 * time.Millisecond)}
+	if w.well() || r.chance(95) {
 		return d
 	}
-	d.Delay, d.Relist = w.upTo(8*time.Second), w.chance(40)
+	d.Delay, d.Relist = r.upTo(8*time.Second), r.chance(40)
 	return d
 }
 
@@ -438,7 +452,7 @@ func (m *machine) powerOff(wipe bool) {
 	}
 	m.sandboxes = map[string]sandbox{}
 	if wipe {
-		m.book, m.releases, m.pending = newMemBook(), map[release]bool{}, map[string]bool{}
+		m.book, m.releases, m.pending = newMemBook(fmt.Sprintf("book of %s after %d agents", m.name, m.agents)), map[release]bool{}, map[string]bool{}
 	}
 }
 
@@ -461,6 +475,7 @@ func (m *machine) killAgent() {
 type process struct {
 	*leases.Allocator
 	m      *machine
+	name   string
 	seen   client.Reader
 	cancel context.CancelFunc
 
@@ -520,11 +535,11 @@ func (m *machine) startAgent() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	m.mu.Lock()
 	m.agents++
-	p := &process{m: m, cancel: cancel, steps: -1, pools: map[string]*ipam.Pool{}}
-	name, book := fmt.Sprintf("%s-agent-%d", m.name, m.agents), m.book
+	p := &process{m: m, name: fmt.Sprintf("%s-agent-%d", m.name, m.agents), cancel: cancel, steps: -1, pools: map[string]*ipam.Pool{}}
+	book := m.book
 	m.agent = p
 	m.mu.Unlock()
-	c := w.server.Client(name, simapi.LinkFuncs{OnRequest: p.request, OnWatch: p.watch})
+	c := w.server.Client(p.name, simapi.LinkFuncs{OnRequest: p.request, OnWatch: p.watch})
 	informers := c.Informers()
 	for _, o := range []client.Object{&corev1.Pod{}, &corev1.Node{}, &corev1.Namespace{}} {
 		_, err := informers.GetInformer(ctx, o)
@@ -541,8 +556,8 @@ func (m *machine) startAgent() {
 	p.Allocator, err = leases.New(ctx, leases.Options{
 		Client: cached, Live: c, Informers: informers, Node: m.name, Families: v2beta1.Families{IPv4: true}, NetworkNamespace: simProduct,
 		Book: steppedBook{book, p}, Promise: promise, PerPool: m.perPool,
-		Sandboxes: m.sandboxesOf,
-		Lost:      func(pod v2beta1.LeasePod, why string) { w.lost(p, pod, why) },
+		Sandboxes: m.sandboxesOf, Random: func() uint64 { return w.dice(p.name, "place").Uint64() },
+		Lost: func(pod v2beta1.LeasePod, why string) { w.lost(p, pod, why) },
 	})
 	if err != nil {
 		w.fault("start the agent of %s: %v", m.name, err)
@@ -573,31 +588,29 @@ func (p *process) request(_ context.Context, call simapi.Call) simapi.Fate {
 		return simapi.Fate{Before: time.Millisecond, Lost: true}
 	}
 	if p.m.isCut() || p.m.isMute(call.Kind.Kind) {
-		return simapi.Fate{Before: p.m.w.upTo(3 * time.Second), Lost: true}
+		return simapi.Fate{Before: p.m.w.dice(call.Client, "lost", call.Key.String()).upTo(3 * time.Second), Lost: true}
 	}
-	return p.m.w.fate()
+	return p.m.w.fate(call)
 }
 
 func (p *process) watch(kind schema.GroupVersionKind) simapi.Delivery {
 	if p.m.isCut() || p.m.isUntold(kind.Kind) {
-		return simapi.Delivery{Down: 500*time.Millisecond + p.m.w.upTo(time.Second)}
+		return simapi.Delivery{Down: 500*time.Millisecond + p.m.w.dice(p.name, "down", kind.Kind).upTo(time.Second)}
 	}
-	return p.m.w.delivery()
+	return p.m.w.delivery(p.name, kind.Kind)
 }
 
 // finish does what package attach does behind the calls: it gives addresses back, and writes network-status.
 func (p *process) finish(ctx context.Context) {
 	m := p.m
-	for m.w.sleep(200*time.Millisecond+m.w.upTo(300*time.Millisecond)) && ctx.Err() == nil {
+	for m.w.sleep(200*time.Millisecond+m.w.dice(p.name, "finish").upTo(300*time.Millisecond)) && ctx.Err() == nil {
 		m.mu.Lock()
 		var todo []release
 		for r := range m.releases {
 			todo = append(todo, r)
 		}
-		var uids []string
-		for uid := range m.pending {
-			uids = append(uids, uid)
-		}
+		slices.SortFunc(todo, func(a, b release) int { return cmp.Or(cmp.Compare(a.pod, b.pod), cmp.Compare(a.sandbox, b.sandbox)) })
+		uids := slices.Sorted(maps.Keys(m.pending))
 		m.mu.Unlock()
 		for _, r := range todo {
 			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -641,7 +654,7 @@ func (p *process) writeStatus(ctx context.Context, uid string) bool {
 
 // kubelet attaches the pods of its machine and takes them down.
 func (m *machine) kubelet() {
-	for m.w.sleep(500*time.Millisecond + m.w.upTo(500*time.Millisecond)) {
+	for m.w.sleep(500*time.Millisecond + m.w.dice(m.name, "kubelet").upTo(500*time.Millisecond)) {
 		if !m.isUp() || m.isCut() {
 			continue
 		}
@@ -748,7 +761,8 @@ func (m *machine) attach(uid string, s sandbox) bool {
 		}
 	}
 	p.asks(uid)
-	m.w.sleep(100 * time.Millisecond) // what is in the cache reaches its handlers a moment later
+	// Pods that begin at one instant ask at instants of their own.
+	m.w.sleep(100*time.Millisecond + m.w.dice(m.name, "attach", uid).upTo(time.Millisecond)) // what is in the cache reaches its handlers a moment later
 	got, err := p.Allocate(ctx, ipam.Request{Pod: ipam.PodFrom(pod), Interface: simNIC, Interfaces: []string{simNIC}, Sandbox: s.id, DefaultIPv4: []string{simPool}})
 	if err != nil || !p.step() {
 		return false
