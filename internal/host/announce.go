@@ -107,16 +107,7 @@ func arpRequest(l Link, sender, target netip.Addr) []byte {
 // sendLinkLayer sends a packet to a link-layer address of any length. The
 // kernel takes a sockaddr_ll longer than the structure (packet_snd); unix.Sendto does not.
 func sendLinkLayer(fd, index int, protocol uint16, to net.HardwareAddr, packet []byte) error {
-	const header = unix.SizeofSockaddrLinklayer - 8
-	addr := make([]byte, header, header+len(to))
-	binary.NativeEndian.PutUint16(addr[0:], unix.AF_PACKET)
-	binary.BigEndian.PutUint16(addr[2:], protocol)
-	binary.NativeEndian.PutUint32(addr[4:], uint32(index))
-	addr[11] = byte(len(to)) // sll_halen
-	addr = append(addr, to...)
-	for len(addr) < unix.SizeofSockaddrLinklayer {
-		addr = append(addr, 0)
-	}
+	addr := linkLayerAddress(index, protocol, to)
 	err := again(func() error {
 		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&packet[0])), uintptr(len(packet)), 0,
 			uintptr(unsafe.Pointer(&addr[0])), uintptr(len(addr)))
@@ -129,6 +120,22 @@ func sendLinkLayer(fd, index int, protocol uint16, to net.HardwareAddr, packet [
 		return fmt.Errorf("sendto: %w", err)
 	}
 	return nil
+}
+
+// linkLayerAddress is a sockaddr_ll (linux/if_packet.h): the protocol is in network order, all other numbers in the machine's. It has
+// the same layout on every architecture, since none of its members is wider than four octets.
+func linkLayerAddress(index int, protocol uint16, to net.HardwareAddr) []byte {
+	const header = unix.SizeofSockaddrLinklayer - 8
+	addr := make([]byte, header, header+len(to))
+	binary.NativeEndian.PutUint16(addr[0:], unix.AF_PACKET)
+	binary.BigEndian.PutUint16(addr[2:], protocol)
+	binary.NativeEndian.PutUint32(addr[4:], uint32(index))
+	addr[11] = byte(len(to)) // sll_halen
+	addr = append(addr, to...)
+	for len(addr) < unix.SizeofSockaddrLinklayer {
+		addr = append(addr, 0)
+	}
+	return addr
 }
 
 func (h *Host) announceND(l Link, ip netip.Addr) error {
