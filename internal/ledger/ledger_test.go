@@ -150,13 +150,14 @@ func TestDamagedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	page := os.Getpagesize() // 64 KiB on some arm64 kernels
 	for name, bad := range map[string][]byte{
 		"text":         []byte("not a database at all"),
-		"empty page":   make([]byte, 4096),
+		"empty page":   make([]byte, page),
 		"half":         content[:len(content)/2],
-		"three pages":  content[:3*4096],
+		"three pages":  content[:3*page],
 		"one byte":     content[:1],
-		"zeroed tail":  append(append([]byte(nil), content[:2*4096]...), make([]byte, len(content)-2*4096)...),
+		"zeroed tail":  append(append([]byte(nil), content[:2*page]...), make([]byte, len(content)-2*page)...),
 		"random bytes": scramble(content),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,9 +184,49 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// A ledger is as its first kernel's pages are, which have 4, 16 or 64 KiB on arm64; the next kernel's may have another size. bbolt writes the size
+// into the file, and reads it before anything else.
+func TestPageSizes(t *testing.T) {
+	for _, size := range []int{4 << 10, 16 << 10, 64 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "l")
+			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: size})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(makeBuckets(db), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				l, damage, err := Open(path)
+				if err != nil || damage != nil {
+					t.Fatalf("opening for the %d. time: %v, %v", i+1, damage, err)
+				}
+				if got := l.db.Info().PageSize; got != size {
+					t.Errorf("the file has pages of %d octets, want %d as it was made", got, size)
+				}
+				if got := len(l.Sandboxes()); got != 40*i {
+					t.Errorf("%d records, want %d", got, 40*i)
+				}
+				for k := range 40 { // more than the file has room for at first
+					if err := l.UpdateSandbox(fmt.Sprint(i, "-", k), func(s *Sandbox) error {
+						s.Attachments = append(s.Attachments, Attachment{Network: strings.Repeat("n", 2000), IfName: "eth0"})
+						return nil
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func scramble(content []byte) []byte {
 	out := append([]byte(nil), content...)
-	for i := 2 * 4096; i < len(out); i += 7 {
+	for i := 2 * os.Getpagesize(); i < len(out); i += 7 {
 		out[i] ^= 0x5a
 	}
 	return out
