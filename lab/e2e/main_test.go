@@ -29,7 +29,7 @@ var (
 const cards, memoryMiB = 2, 1536
 
 // long has the tests that repeat things, or do them to many pods, do so as often as is meant. Emulated machines take most of an hour for that.
-var long = flag.Bool("long", false, "ten restarts of the kubelet instead of three, twelve pods over a reboot instead of four, two hundred pods in waves instead of 24")
+var long = flag.Bool("long", false, "ten restarts of the kubelet instead of three, twelve pods and VFs over a reboot instead of four, two hundred pods in waves instead of 16 and a power failure among them")
 
 // atLength chooses how many.
 func atLength(usual, full int) int {

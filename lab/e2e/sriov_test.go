@@ -438,8 +438,8 @@ func churn(ctx context.Context, t *testing.T, node string) {
 // working devices, of VFs under the GUIDs of before.
 func TestSRIOVReboot(t *testing.T) {
 	sriovSetup(t)
-	const vfs = 12
 	pods := atLength(4, 12)
+	vfs := pods // each has one
 	here := topology.Nodes()[0]
 	apply(t, sriovPolicy("e2e-low", vfs, 0, vfs-1))
 	eventually(t, configureLimit, func() string {
