@@ -31,16 +31,3 @@ func kernelError(err error) error {
 	}
 	return err
 }
-
-// retryDump repeats a dump that the kernel says was interrupted by a change
-// (NLM_F_DUMP_INTR), by a signal or by another dump. It gives up when that never ends.
-func retryDump(dump func() error) error {
-	var err error
-	for range 20 {
-		err = dump()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EBUSY) {
-			return err
-		}
-	}
-	return err
-}

@@ -23,11 +23,9 @@ type rawLink struct {
 // rawLinks lists the links of a namespace, in order of index.
 func (h *Host) rawLinks(ns NS) ([]rawLink, error) {
 	var answers [][]byte
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			answers, err = linkRequest(unix.NLM_F_DUMP, 0).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		answers, err = listLinks()
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the links of %s: %w", ns.where(), kernelError(err))

@@ -104,11 +104,9 @@ func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, err
 
 func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 	var found []*netlink.RdmaLink
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			found, err = netlink.RdmaLinkList()
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		found, err = listRDMALinks()
+		return err
 	})
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil

@@ -53,11 +53,9 @@ func (h *Host) Addresses(ns NS, index int) ([]netip.Prefix, error) {
 // AllAddresses lists the addresses of every link of a namespace, by the links' indexes, in one go.
 func (h *Host) AllAddresses(ns NS) (map[int][]netip.Prefix, error) {
 	var found []netlink.Addr
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			found, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		found, err = listAddresses(nil, netlink.FAMILY_ALL)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses of %s: %w", ns.where(), kernelError(err))
@@ -119,11 +117,7 @@ func (h *Host) rawRoutes(ns NS, table int) ([]netlink.Route, error) {
 	var all []netlink.Route
 	err := h.in(ns, func() error {
 		for _, family := range families {
-			var found []netlink.Route
-			err := retryDump(func() (err error) {
-				found, err = netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-				return err
-			})
+			found, err := listRoutes(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 			if errors.Is(err, unix.EAFNOSUPPORT) {
 				continue // a kernel without IPv6
 			}
@@ -266,11 +260,7 @@ func (h *Host) rawRules(ns NS) ([]netlink.Rule, error) {
 	var all []netlink.Rule
 	err := h.in(ns, func() error {
 		for _, family := range families {
-			var found []netlink.Rule
-			err := retryDump(func() (err error) {
-				found, err = netlink.RuleList(family)
-				return err
-			})
+			found, err := listRules(family)
 			if errors.Is(err, unix.EAFNOSUPPORT) {
 				continue
 			}

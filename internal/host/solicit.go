@@ -367,11 +367,9 @@ func (h *Host) linkLocal(ctx context.Context, l Link) (own netip.Addr, err error
 // usableLinkLocal is invalid when there is none, or none that duplicate address detection has passed.
 func (h *Host) usableLinkLocal(l Link) (netip.Addr, error) {
 	var found []netlink.Addr
-	err := h.onLink(l.NS, l.Index, "listing the IPv6 addresses", func(nl netlink.Link) error {
-		return retryDump(func() (err error) {
-			found, err = netlink.AddrList(nl, netlink.FAMILY_V6)
-			return err
-		})
+	err := h.onLink(l.NS, l.Index, "listing the IPv6 addresses", func(nl netlink.Link) (err error) {
+		found, err = listAddresses(nl, netlink.FAMILY_V6)
+		return err
 	})
 	for _, a := range found {
 		ip := addrOf(a.IP)
