@@ -165,7 +165,8 @@ func (n *node) pod(name string, annotations map[string]string) {
 func request(command, pod, sandbox string, ns host.NS) cnisock.Request {
 	return cnisock.Request{Plugin: MetaPlugin, Stdin: []byte(`{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`),
 		Env: map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": sandbox, "CNI_NETNS": string(ns), "CNI_IFNAME": "eth0",
-			"CNI_ARGS": fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s", pod, sandbox, pod)}}
+			"CNI_ARGS": fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;"+
+				"K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s", pod, sandbox, pod)}}
 }
 
 func (n *node) call(command, pod string) cnisock.Response {

@@ -135,7 +135,8 @@ func everyAffinity(change ...func(*v2beta1.SpiderIPPool)) []*v2beta1.SpiderIPPoo
 
 // What a user wrote is the order of trial; affinity only orders what nobody put in order.
 func TestOrderOfTrial(t *testing.T) {
-	const narrowestFirst = "v4-g-pod-1,v4-g-pod-2,v4-f-node,v4-e-nodelabels,v4-d-ns,v4-c-nslabels,v4-b-network,v4-a-none"
+	const narrowestFirst = "v4-g-pod-1," +
+		"v4-g-pod-2,v4-f-node,v4-e-nodelabels,v4-d-ns,v4-c-nslabels,v4-b-network,v4-a-none"
 	quoted := func(names string) string { return `["` + strings.ReplaceAll(names, ",", `","`) + `"]` }
 	const broadestFirst = "v4-a-none,v4-b-network,v4-c-nslabels,v4-d-ns,v4-e-nodelabels,v4-f-node,v4-g-pod-2,v4-g-pod-1"
 	tests := []struct {

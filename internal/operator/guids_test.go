@@ -18,7 +18,10 @@ func TestClashesOn(t *testing.T) {
 		{GUID: "02:00:00:00:00:00:00:02", Bearers: []sriov.Bearer{{Node: "y", PCI: "0000:87:00.1", VF: true, PF: "0000:87:00.0"}, {Node: "z", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}}},
 	}
 	x, z := clashesOn("x", clashes), clashesOn("z", clashes)
-	for _, part := range []string{"GUID e8:eb:d3:03:00:93:ae:10 is borne by node x 0000:86:00.0 and node y 0000:86:00.0", "mstflint", "mend the card first"} {
+	for _, part := range []string{
+		"GUID e8:eb:d3:03:00:93:ae:10 is borne by node x 0000:86:00.0 and node y 0000:86:00.0",
+		"mstflint", "mend the card first",
+	} {
 		if !strings.Contains(x, part) {
 			t.Errorf("the message of x lacks %q: %s", part, x)
 		}

@@ -281,7 +281,8 @@ func remember(t *testing.T) snapshot {
 func look(t *testing.T) snapshot {
 	t.Helper()
 	s := snapshot{Nodes: map[string]string{}}
-	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,sriovnetworknodepolicies,spiderendpoints -A -o name")
+	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,"+
+		"sriovnetworknodepolicies,spiderendpoints -A -o name")
 	s.Leases = shell(t, `kubectl get spideripleases -o jsonpath='{.items[?(@.spec.pod)].metadata.name}'`) // the others are nodes' stock
 	for _, n := range topology.Names() {
 		s.Nodes[n] = node(t, n, devicesOfNode) + records(t, n)

@@ -111,7 +111,8 @@ func environment(n topology.Node) string {
 			routes = append(routes, other.PodCIDR.String()+">"+other.Address.String())
 		}
 	}
-	return fmt.Sprintf("NODE=%s\nADDRESS=%s/%d\nGATEWAY=%s\nPOD_ROUTES='%s'\nCLUSTER_POD_CIDR=%s\nFABRIC_MTU=%d\nSSH_PORT=%d\nFILES=http://%s:%d\n",
+	return fmt.Sprintf("NODE=%s\nADDRESS=%s/%d\nGATEWAY=%s\n"+
+		"POD_ROUTES='%s'\nCLUSTER_POD_CIDR=%s\nFABRIC_MTU=%d\nSSH_PORT=%d\nFILES=http://%s:%d\n",
 		n.Name, n.Address, topology.NodeNetBits, topology.ControlPlane, strings.Join(routes, " "), topology.ClusterPodCIDR,
 		topology.FabricMTU, topology.SSHPort, topology.ControlPlane, topology.FilePort)
 }
