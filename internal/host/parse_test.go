@@ -128,7 +128,7 @@ func TestPort(t *testing.T) {
 func FuzzPort(f *testing.F) {
 	f.Add(portAnswer(4, 5, 0x1a, 1))
 	f.Add([]byte{5, 0, 9, 0, 1, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		var d RDMADevice
 		_ = eachAttribute(data, d.takePort) // what it says is checked above; here it must not panic
 	})

@@ -36,8 +36,8 @@ func FuzzDecode(f *testing.F) {
 			string(bucketVFs): func() any { return &VF{} }, string(bucketVerbs): func() any { return &Verbs{} }, string(bucketHandOuts): func() any { return &HandOut{} }}
 		record := records[string(in)]()
 		err := decode(value, record)
-		if any := decodeAny(in, value); (any == nil) != (err == nil) || errors.Is(any, ErrNewer) != errors.Is(err, ErrNewer) {
-			t.Fatalf("%s: %v, and when the file is opened %v", value, err, any)
+		if anyErr := decodeAny(in, value); (anyErr == nil) != (err == nil) || errors.Is(anyErr, ErrNewer) != errors.Is(err, ErrNewer) {
+			t.Fatalf("%s: %v, and when the file is opened %v", value, err, anyErr)
 		}
 		var e envelope
 		envelopeErr := json.Unmarshal(value, &e)
