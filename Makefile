@@ -50,7 +50,7 @@ check: ## formatting, vet, linters, generated files
 	@go vet ./...
 	@cd lab && go vet $$(go list ./... | grep -v /cmd/kube) # vetting what links Kubernetes would compile it once more
 	@$(MAKE) --no-print-directory lint generate
-	@git diff --exit-code --stat -- api config charts || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
+	@git diff --exit-code --stat -- api config charts docs/reference || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
 
 .PHONY: lint
 lint: ## golangci-lint with .golangci.yml over both modules
@@ -65,6 +65,7 @@ vulncheck: ## known vulnerabilities that the code reaches; needs vuln.go.dev, so
 generate: ## deep copies, CRDs, the chart's copy of them
 	@cd api && go generate ./...
 	@go generate ./charts
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: kube
 kube: ## compile the Kubernetes programs into the cache (once per machine)
@@ -128,3 +129,28 @@ fuzz: ## every fuzz target for a while (FUZZTIME=30s)
 	@for dir in . lab; do (cd $$dir; for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz' || true); do \
 			echo "== $$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $${FUZZTIME:-30s} -fuzzminimizetime 10x $$p; done; done); done
+
+.PHONY: check-headers
+check-headers: ## the SPDX line of every source file ("go run ./test/headers -fix" adds it)
+	@go run ./test/headers
+
+LICENSES = cd tools/licenses && go run . -C ../..
+# Nothing of the lab is distributed: code that is only used there may be under these licences too.
+LICENSES_LAB = cd tools/licenses && go run . -C ../../lab -also MPL-2.0,CC-BY-SA-4.0
+
+.PHONY: licenses check-licenses
+licenses: ## write THIRD_PARTY_LICENSES, the texts that go out with a release
+	@$(LICENSES) -out THIRD_PARTY_LICENSES -write ./cmd/...
+check-licenses: ## the licences of what is linked into the product and into the lab
+	@cd tools/licenses && go vet . && go test .
+	@$(LICENSES) -out THIRD_PARTY_LICENSES ./cmd/...
+	@$(LICENSES_LAB) ./...
+
+.PHONY: actionlint
+actionlint: ## the workflows: syntax, expressions, and that they only call targets of this file
+	@go tool -modfile=tools/go.mod actionlint -shellcheck= -pyflakes=
+	@go test ./test/workflows
+
+.PHONY: docs
+docs: ## write docs/reference: API, chart values and metrics
+	@go run ./test/reference
