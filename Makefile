@@ -49,7 +49,7 @@ check: ## formatting, vet, linters, generated files
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt wants to change: $$out"; exit 1; }
 	@go vet ./...
 	@cd lab && go vet $$(go list ./... | grep -v /cmd/kube) # vetting what links Kubernetes would compile it once more
-	@$(MAKE) --no-print-directory lint generate
+	@$(MAKE) --no-print-directory check-headers check-licenses actionlint lint generate
 	@git diff --exit-code --stat -- api config charts docs/reference || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
 
 .PHONY: lint
