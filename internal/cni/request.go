@@ -146,6 +146,17 @@ func (r *Request) ParseConf(into any) error {
 	return nil
 }
 
+// RefusePKey refuses the partition key of a configuration, unless it is none: partitions are not implemented, and a pod must not
+// be in the default partition while its network says otherwise.
+func RefusePKey(raw json.RawMessage) error {
+	switch strings.TrimSpace(string(raw)) {
+	case "", "null", `""`:
+		return nil
+	}
+	return Errorf(CodeInvalidConfig, `remove "pkey" from the network's configuration`,
+		"pkey is %s: partitions are not implemented, and the pod would be in the default partition", raw)
+}
+
 // parseArgs splits CNI_ARGS "A=b;C=d".
 func parseArgs(s string) (map[string]string, error) {
 	args := map[string]string{}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,11 +78,9 @@ func linkBase(path ...string) string {
 	return filepath.Base(target)
 }
 
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$`)
-
-// checkPCI refuses text that is not a full PCI address, before it becomes a path.
+// checkPCI refuses text that is not a PCI address as the kernel writes it, before it becomes a path.
 func checkPCI(pci string) error {
-	if !pciAddress.MatchString(pci) {
+	if !ib.IsPCIAddress(pci) {
 		return fmt.Errorf("PCI address %q: want domain:bus:device.function in lower case, such as 0000:86:00.0: %w", pci, ErrNotFound)
 	}
 	return nil

@@ -1,6 +1,6 @@
-// Package ib owns the few values that InfiniBand adds to networking: GUIDs,
-// partition keys and the 20-octet link address. It is pure: no kernel, no
-// client, no files.
+// Package ib owns the few values that InfiniBand cards add to networking:
+// GUIDs, partition keys, the 20-octet link address, and the PCI address of a
+// card's function. It is pure: no kernel, no client, no files.
 package ib
 
 import (

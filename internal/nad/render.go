@@ -44,7 +44,6 @@ type ipamConf struct {
 // ibSriovConf leaves rdmaIsolation out where the SpiderMultusConfig does: then the node's RDMA mode decides at attach time.
 type ibSriovConf struct {
 	Type                string          `json:"type"`
-	PKey                *string         `json:"pkey,omitempty"`
 	LinkState           string          `json:"link_state"`
 	RDMAIsolation       *bool           `json:"rdmaIsolation,omitempty"`
 	IBKubernetesEnabled bool            `json:"ibKubernetesEnabled"`
@@ -140,6 +139,9 @@ func Render(c *v2beta1.SpiderMultusConfig) (*cncfv1.NetworkAttachmentDefinition,
 			out.Spec.Config = *c.Spec.CustomCNIConfig
 		}
 		return out, nil
+	}
+	if errs := c.Spec.Unimplemented(); len(errs) > 0 {
+		return nil, fmt.Errorf("rendering SpiderMultusConfig %s/%s: %w", c.Namespace, c.Name, errs.ToAggregate())
 	}
 	plugins, err := chain(&c.Spec)
 	if err != nil {
@@ -238,7 +240,7 @@ func mainPlugins(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 func ibSriov(s *v2beta1.MultusCNIConfigSpec) ibSriovConf {
 	c := s.IbSriovConfig
 	conf := ibSriovConf{
-		Type: v2beta1.IBSriovCNI, PKey: c.Pkey, LinkState: deref(c.LinkState),
+		Type: v2beta1.IBSriovCNI, LinkState: deref(c.LinkState),
 		RDMAIsolation: c.RdmaIsolation, IBKubernetesEnabled: deref(c.IbKubernetesEnabled),
 		Capabilities: takes(s, "infinibandGUID"),
 		IPAM:         ipam(s, c.SpiderpoolConfigPools),

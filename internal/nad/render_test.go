@@ -44,7 +44,7 @@ func TestRender(t *testing.T) {
 		{name: "ipoib", spec: "cniType: ib-sriov\nipoib: {master: ibs5f0, ippools: {ipv4: [v4-91]}}"},
 		{
 			name: "ib-sriov-full",
-			spec: `{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, pkey: "0x8001", linkState: auto, rdmaIsolation: false, enableIbKubernetes: true, ippools: {ipv4: [a, b], ipv6: [c], matchMasterSubnet: true}},
+			spec: `{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, linkState: auto, rdmaIsolation: false, enableIbKubernetes: true, ippools: {ipv4: [a, b], ipv6: [c], matchMasterSubnet: true}},
 				chainCNIJsonData: ['{"type": "tuning",  "sysctl": {"a": "1"}}'],
 				coordinator: {mode: underlay, tunePodRoutes: false, txQueueLen: 10, vethLinkAddress: 169.254.1.1, vethMTU: 1400, podMACPrefix: "0a:1b",
 					podDefaultRouteNIC: eth0, podRPFilter: 0, hostRuleTable: 600, hijackCIDR: [10.0.0.0/8], policyRoutes: [{dst: 10.1.0.0/16, gw: 10.0.0.1}]}}`,
@@ -97,7 +97,8 @@ func TestRender(t *testing.T) {
 func TestRenderRefuses(t *testing.T) {
 	for spec, want := range map[string]string{
 		"{cniType: ipoib}": `cniType "ipoib" has no stanza of its own`,
-		"{cniType: ipoib, ipoib: {master: a}, chainCNIJsonData: ['{']}": "spec.chainCNIJsonData[0]: want a JSON object",
+		"{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, pkey: '0x8001'}}": "rendering SpiderMultusConfig y/x: spec.ibsriov.pkey: Forbidden: partitions are not implemented",
+		"{cniType: ipoib, ipoib: {master: a}, chainCNIJsonData: ['{']}":        "spec.chainCNIJsonData[0]: want a JSON object",
 	} {
 		c := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "x", Namespace: "y"}}
 		if err := yaml.UnmarshalStrict([]byte(spec), &c.Spec); err != nil {

@@ -81,22 +81,17 @@ func (e *guidEntry) parse(raw []byte) error {
 			return fmt.Errorf("pf_guid: %w", err)
 		}
 		e.pf = guid
-	case !pciAddress(j.PCI):
-		return fmt.Errorf("pci_address is %q: want domain:bus:device.function, such as 0000:86:00.0", j.PCI)
 	default:
-		e.pci = strings.ToLower(j.PCI)
+		pci, err := ib.ParsePCIAddress(j.PCI)
+		if err != nil {
+			return fmt.Errorf("pci_address %q: %w", j.PCI, err)
+		}
+		e.pci = pci
 	}
 	if err := e.parseGUIDs(j); err != nil {
 		e.problem = err.Error()
 	}
 	return nil
-}
-
-// pciAddress tells whether the text is a full address.
-func pciAddress(s string) bool {
-	var domain, bus, device, function uint
-	n, err := fmt.Sscanf(s, "%x:%x:%x.%x", &domain, &bus, &device, &function)
-	return err == nil && n == 4 && len(s) >= len("0000:86:00.0")
 }
 
 func (e *guidEntry) parseGUIDs(j jsonEntry) error {

@@ -42,7 +42,7 @@ func TestParseGUIDs(t *testing.T) {
 		{"entry of another kind", `[{"pci_address":"0000:86:00.0","guids":["` + a + `"]}, 7]`, guidPath + ", entry 2: json: cannot unmarshal number"},
 		{"no PF", `[{"guids":["` + a + `"]}]`, `entry 1: pci_address is "" and pf_guid is "": want exactly one of them`},
 		{"both PFs", `[{"pci_address":"0000:86:00.0","pf_guid":"` + a + `","guids":[]}]`, "want exactly one of them"},
-		{"PF without a domain", `[{"pci_address":"86:00.0","guids":[]}]`, `pci_address is "86:00.0": want domain:bus:device.function`},
+		{"PF without a domain", `[{"pci_address":"86:00.0","guids":[]}]`, "pci_address \"86:00.0\": the PCI domain is missing: want 0000:86:00.0"},
 		{"PF with a broken GUID", `[{"pf_guid":"x","guids":[]}]`, `entry 1: pf_guid: GUID "x": want eight octets`},
 		{"no GUIDs", `[{"pci_address":"0000:86:00.0"}]`, "entry 1 (pci_address 0000:86:00.0): guids and guidsRange: want exactly one of them"},
 		{"both kinds", `[{"pci_address":"0000:86:00.0","guids":[],"guidsRange":{}}]`, "want exactly one of them"},

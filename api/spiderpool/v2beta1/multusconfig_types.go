@@ -24,6 +24,10 @@ const (
 	AnnotationCNIConfigName = "cni.spidernet.io/cniconfig-name"
 )
 
+// InjectAnnotations name, on a SpiderMultusConfig, a pod or a namespace, a group of networks that Spiderpool's webhook puts into pods. There
+// is no such webhook here.
+var InjectAnnotations = []string{"cni.spidernet.io/rdma-resource-inject", "cni.spidernet.io/network-resource-inject"}
+
 // MultusCNIConfigSpec describes one network. Exactly one stanza is given, the one named by CniType.
 type MultusCNIConfigSpec struct {
 	// +kubebuilder:validation:Enum=macvlan;ipvlan;vlan;sriov;ovs;ib-sriov;ipoib;custom
@@ -104,6 +108,7 @@ type SpiderMacvlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -123,6 +128,7 @@ type SpiderIPvlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -146,6 +152,7 @@ type SpiderVlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -182,7 +189,8 @@ type SpiderIBSRIOVCniConfig struct {
 	// ResourceName is the extended resource, with its prefix: "spidernet.io/mellanoxibsriov".
 	// +optional
 	ResourceName *string `json:"resourceName,omitempty"`
-	// Pkey is a partition key as hexadecimal text, "0x8001".
+	// Pkey is a partition key. Partitions are not implemented: only the empty text is admitted, which means none.
+	// +kubebuilder:validation:XValidation:rule="self == ''",reason=FieldValueForbidden,message="partitions are not implemented, and the pod would be in the default partition: remove the field"
 	// +optional
 	Pkey *string `json:"pkey,omitempty"`
 	// +kubebuilder:validation:Enum=auto;enable;disable

@@ -9,8 +9,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"spidernet.io/spiderpool/internal/ib"
 )
 
 // CNIVersions are the versions of the CNI specification that a configuration may ask for.
@@ -93,10 +91,10 @@ func validateStanza(s *MultusCNIConfigSpec, stanza cniStanza) field.ErrorList {
 	switch stanza.cniType {
 	case MacvlanCNI:
 		m := s.MacvlanConfig
-		return validateMasterStanza(path, masterStanza{m.Master, m.Bond, m.MTU, m.VlanID, m.RdmaResourceName, m.SpiderpoolConfigPools})
+		return validateMasterStanza(path, masterStanza{m.Master, m.Bond, m.MTU, m.VlanID, m.SpiderpoolConfigPools})
 	case IPVlanCNI:
 		m := s.IPVlanConfig
-		return validateMasterStanza(path, masterStanza{m.Master, m.Bond, m.MTU, m.VlanID, m.RdmaResourceName, m.SpiderpoolConfigPools})
+		return validateMasterStanza(path, masterStanza{m.Master, m.Bond, m.MTU, m.VlanID, m.SpiderpoolConfigPools})
 	case VlanCNI:
 		return validateVlan(path, s.VlanConfig)
 	case SriovCNI:
@@ -115,11 +113,7 @@ func validateStanza(s *MultusCNIConfigSpec, stanza cniStanza) field.ErrorList {
 func validateIBSriov(path *field.Path, s *MultusCNIConfigSpec) field.ErrorList {
 	c := s.IbSriovConfig
 	errs := validateResourceName(path.Child("resourceName"), c.ResourceName)
-	if c.Pkey != nil {
-		if _, err := ib.ParsePKey(*c.Pkey); err != nil {
-			errs = append(errs, field.Invalid(path.Child("pkey"), *c.Pkey, err.Error()))
-		}
-	}
+	errs = append(errs, refusePKey(path.Child("pkey"), c.Pkey)...)
 	if states := []string{"auto", "enable", "disable"}; c.LinkState != nil && !slices.Contains(states, *c.LinkState) {
 		errs = append(errs, field.NotSupported(path.Child("linkState"), *c.LinkState, states))
 	}
@@ -131,6 +125,26 @@ func validateIBSriov(path *field.Path, s *MultusCNIConfigSpec) field.ErrorList {
 		}
 	}
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
+}
+
+// pkeyRefused repeats the message of the rule in the CRD.
+const pkeyRefused = "partitions are not implemented, and the pod would be in the default partition: remove the field"
+
+// refusePKey: a network that isolates tenants by partition must not silently put them into one. Spiderpool's webhook
+// writes an empty text where the user wrote nothing.
+func refusePKey(path *field.Path, pkey *string) field.ErrorList {
+	if pkey == nil || *pkey == "" {
+		return nil
+	}
+	return field.ErrorList{field.Forbidden(path, pkeyRefused)}
+}
+
+// Unimplemented refuses what a stored network asks for and nothing does: it may be older than the rule.
+func (s *MultusCNIConfigSpec) Unimplemented() field.ErrorList {
+	if s.IbSriovConfig == nil {
+		return nil
+	}
+	return refusePKey(specPath("ibsriov", "pkey"), s.IbSriovConfig.Pkey)
 }
 
 func validateIPoIB(path *field.Path, c *SpiderIPoIBCniConfig) field.ErrorList {
@@ -165,20 +179,16 @@ func validateOvs(path *field.Path, c *SpiderOvsCniConfig) field.ErrorList {
 
 // masterStanza is what macvlan, ipvlan and vlan have in common.
 type masterStanza struct {
-	master       []string
-	bond         *BondConfig
-	mtu, vlanID  *int32
-	rdmaResource *string
-	pools        *SpiderpoolPools
+	master      []string
+	bond        *BondConfig
+	mtu, vlanID *int32
+	pools       *SpiderpoolPools
 }
 
 func validateMasterStanza(path *field.Path, c masterStanza) field.ErrorList {
 	errs := validateMasters(path, c.master, c.bond)
 	errs = append(errs, validateRange(path.Child("mtu"), c.mtu, 0, 1<<16)...)
 	errs = append(errs, validateRange(path.Child("vlanID"), c.vlanID, 0, 4094)...)
-	if c.rdmaResource != nil {
-		errs = append(errs, validateResourceName(path.Child("rdmaResourceName"), c.rdmaResource)...)
-	}
 	errs = append(errs, validatePools(path.Child("ippools"), c.pools)...)
 	if c.pools.matchesMaster() {
 		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true, "is only for sriov, ib-sriov and ovs networks: remove it"))
@@ -191,7 +201,7 @@ func (p *SpiderpoolPools) matchesMaster() bool {
 }
 
 func validateVlan(path *field.Path, c *SpiderVlanCniConfig) field.ErrorList {
-	errs := validateMasterStanza(path, masterStanza{c.Master, c.Bond, c.MTU, c.VlanID, c.RdmaResourceName, c.SpiderpoolConfigPools})
+	errs := validateMasterStanza(path, masterStanza{c.Master, c.Bond, c.MTU, c.VlanID, c.SpiderpoolConfigPools})
 	mode := VlanModeManual
 	if c.VlanMode != nil {
 		mode = *c.VlanMode
@@ -355,6 +365,7 @@ func multusWarnings(c *SpiderMultusConfig, stanza cniStanza) []string {
 	if strings.Contains(c.NADName(), ".") {
 		warnings = append(warnings, fmt.Sprintf("the network's name %q has a dot: pods can name it only in the JSON form of the annotation", c.NADName()))
 	}
+	warnings = append(warnings, withoutInjection(c, stanza)...)
 	if s.CoordinatorConfig != nil && s.CoordinatorConfig.PodCIDRType != nil {
 		warnings = append(warnings, "spec.coordinator.podCIDRType has no effect here: only the SpiderCoordinator's counts")
 	}
@@ -365,4 +376,35 @@ func multusWarnings(c *SpiderMultusConfig, stanza cniStanza) []string {
 		warnings = append(warnings, "spec.ipoib.ippools.matchMasterSubnet has no effect: it is for networks whose pods get a virtual function; name the pools of the master's subnet")
 	}
 	return warnings
+}
+
+// withoutInjection warns of what only serves Spiderpool's webhook that puts networks and resources into pods, which this
+// product does not have.
+func withoutInjection(c *SpiderMultusConfig, stanza cniStanza) []string {
+	var warnings []string
+	for _, key := range InjectAnnotations {
+		if c.Annotations[key] != "" {
+			warnings = append(warnings, fmt.Sprintf("annotation %s has no effect: networks and resources are not injected into pods; name the network in the pod's annotation k8s.v1.cni.cncf.io/networks, and its resource in resources.limits", key))
+		}
+	}
+	if name := c.Spec.rdmaResourceName(stanza.cniType); name != "" {
+		warnings = append(warnings, fmt.Sprintf("spec.%s.rdmaResourceName has no effect: resources are not injected into pods; request %s in the pod's resources.limits", stanza.field, name))
+	}
+	return warnings
+}
+
+func (s *MultusCNIConfigSpec) rdmaResourceName(cniType string) string {
+	var name *string
+	switch {
+	case cniType == MacvlanCNI && s.MacvlanConfig != nil:
+		name = s.MacvlanConfig.RdmaResourceName
+	case cniType == IPVlanCNI && s.IPVlanConfig != nil:
+		name = s.IPVlanConfig.RdmaResourceName
+	case cniType == VlanCNI && s.VlanConfig != nil:
+		name = s.VlanConfig.RdmaResourceName
+	}
+	if name == nil {
+		return ""
+	}
+	return *name
 }

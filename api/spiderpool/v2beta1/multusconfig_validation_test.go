@@ -1,6 +1,7 @@
 package v2beta1
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -70,7 +71,7 @@ func TestMultusConfig(t *testing.T) {
 		{
 			name: "pkey and link state", spec: "cniType: ib-sriov\nibsriov: {resourceName: a.io/b, pkey: '7', linkState: up}", wantType: "ib-sriov",
 			errors: []string{
-				`spec.ibsriov.pkey: Invalid value: "7": partition key "7": want 0x0001 to 0x7fff`,
+				"spec.ibsriov.pkey: Forbidden: partitions are not implemented, and the pod would be in the default partition: remove the field",
 				`spec.ibsriov.linkState: Unsupported value: "up": supported values: "auto", "enable", "disable"`,
 			},
 		},
@@ -125,8 +126,25 @@ func TestMultusConfig(t *testing.T) {
 			name: "macvlan", spec: "cniType: macvlan\nmacvlan: {master: [eth0, eth0, ''], rdmaResourceName: x, ippools: {matchMasterSubnet: true}}", wantType: "macvlan",
 			errors: []string{
 				`spec.macvlan.master[1]: Duplicate value: "eth0"`, `spec.macvlan.master[2]: Required value`,
-				`spec.macvlan.bond: Required value: master names 3 interfaces`, `spec.macvlan.rdmaResourceName: Invalid value: "x": has no prefix`,
+				`spec.macvlan.bond: Required value: master names 3 interfaces`,
 				`spec.macvlan.ippools.matchMasterSubnet: Invalid value: true: is only for`,
+			},
+			warnings: []string{"spec.macvlan.rdmaResourceName has no effect: resources are not injected into pods; request x in the pod's resources.limits"},
+		},
+		{
+			name: "resource of ipvlan", spec: "cniType: ipvlan\nipvlan: {master: [eth0], rdmaResourceName: a.io/b}", wantType: "ipvlan",
+			warnings: []string{"spec.ipvlan.rdmaResourceName has no effect"},
+		},
+		{
+			name: "resource of vlan", spec: "cniType: vlan\nvlan: {master: [eth0], vlanID: 3, rdmaResourceName: a.io/b}", wantType: "vlan",
+			warnings: []string{"spec.vlan.rdmaResourceName has no effect"},
+		},
+		{
+			name: "injection", spec: "cniType: ib-sriov\n" + ibsriov, wantType: "ib-sriov",
+			annotations: map[string]string{"cni.spidernet.io/rdma-resource-inject": "a", "cni.spidernet.io/network-resource-inject": "b"},
+			warnings: []string{
+				"annotation cni.spidernet.io/rdma-resource-inject has no effect: networks and resources are not injected into pods",
+				"annotation cni.spidernet.io/network-resource-inject has no effect",
 			},
 		},
 		{name: "macvlan without master", spec: "cniType: macvlan\nmacvlan: {master: []}", wantType: "macvlan", errors: []string{"spec.macvlan.master: Required value"}},
@@ -165,6 +183,25 @@ func TestMultusConfig(t *testing.T) {
 			matchAll(t, "errors", messages, tt.errors)
 			matchAll(t, "warnings", append(warnings, more...), tt.warnings)
 		})
+	}
+}
+
+// What a Spiderpool cluster has stored and exports is admitted as it is: its webhook writes empty texts and zeros.
+func TestSpiderpoolsDefaults(t *testing.T) {
+	for _, name := range []string{"spiderpool-ib-sriov.yaml", "spiderpool-macvlan.yaml"} {
+		text, err := os.ReadFile("testdata/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c SpiderMultusConfig
+		if err := yaml.UnmarshalStrict(text, &c); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		warnings := DefaultMultusConfig(&c)
+		errs, more := ValidateMultusConfig(&c)
+		if all := append(warnings, more...); len(errs)+len(all) > 0 {
+			t.Errorf("%s: errors %v, warnings %q; want none", name, errs, all)
+		}
 	}
 }
 

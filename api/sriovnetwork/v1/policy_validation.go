@@ -7,13 +7,13 @@ import (
 
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 var (
 	resourceNameRule = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
 	pciIDRule        = regexp.MustCompile(`^[0-9a-fA-F]{4}$`)
-	pciAddressRule   = regexp.MustCompile(`^[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]$`)
-	shortPCIRule     = regexp.MustCompile(`^[0-9a-fA-F]{2}:[01][0-9a-fA-F]\.[0-7]$`)
 )
 
 // Validate judges a policy by itself. Warnings name what is admitted without effect.
@@ -77,21 +77,11 @@ func (n *SriovNetworkNicSelector) validate(path *field.Path, numVfs int) (errs f
 		errs = append(errs, field.Invalid(path.Child("deviceID"), n.DeviceID, "want the four hexadecimal digits of the physical function as in `lspci -nn`, such as 1017"))
 	}
 	for i, address := range n.RootDevices {
-		if msg := judgePCIAddress(address); msg != "" {
-			errs = append(errs, field.Invalid(path.Child("rootDevices").Index(i), address, msg))
+		if _, err := ib.ParsePCIAddress(address); err != nil {
+			errs = append(errs, field.Invalid(path.Child("rootDevices").Index(i), address, err.Error()))
 		}
 	}
 	return append(errs, n.validateNames(path.Child("pfNames"), numVfs)...)
-}
-
-func judgePCIAddress(address string) string {
-	switch {
-	case pciAddressRule.MatchString(address):
-		return ""
-	case shortPCIRule.MatchString(address):
-		return "the PCI domain is missing: want 0000:" + address + " (`lspci -D` prints it)"
-	}
-	return "want a PCI address with its domain, such as 0000:86:00.0 (`lspci -D` prints it)"
 }
 
 func (n *SriovNetworkNicSelector) validateNames(path *field.Path, numVfs int) (errs field.ErrorList) {

@@ -1,12 +1,15 @@
 package v1
 
 import (
+	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 // guidePolicy is the policy of the guide.
@@ -244,4 +247,16 @@ func FuzzParsePFName(f *testing.F) {
 			t.Errorf("%q reads as %v, which reads as %v, %v", s, *r, again, err)
 		}
 	})
+}
+
+// The API server judges PCI addresses by the rule of package ib, in both cases of the digits.
+func TestPCIRuleOfTheCRD(t *testing.T) {
+	crd, err := os.ReadFile("../../../config/crd/sriovnetwork.openshift.io_sriovnetworknodepolicies.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	either := strings.NewReplacer("a-f", "a-fA-F", `\.`, "[.]").Replace(ib.PCIAddressPattern)
+	if rule := "rule: self.matches('^" + either + "$')"; !strings.Contains(string(crd), rule) {
+		t.Errorf("the CRD of SriovNetworkNodePolicy has no %q", rule)
+	}
 }

@@ -3,8 +3,6 @@ package ibsriov
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
@@ -16,8 +14,9 @@ type conf struct {
 	DeviceID  string `json:"deviceID"`
 	LinkState string `json:"link_state"`
 	// RDMAIsolation: nil means where the node allows it.
-	RDMAIsolation *bool `json:"rdmaIsolation"`
-	IBKubernetes  bool  `json:"ibKubernetesEnabled"`
+	RDMAIsolation *bool           `json:"rdmaIsolation"`
+	IBKubernetes  bool            `json:"ibKubernetesEnabled"`
+	PKey          json.RawMessage `json:"pkey"`
 	IPAM          struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -38,16 +37,16 @@ type request struct {
 	guid      ib.GUID // zero: none asked for
 }
 
-// pciAddress is the form in which the kernel names a PCI function.
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
-
 func parse(r *cni.Request) (request, error) {
 	var c conf
 	if err := r.ParseConf(&c); err != nil {
 		return request{}, err
 	}
 	out := request{isolate: c.RDMAIsolation}
-	var err error
+	err := cni.RefusePKey(c.PKey)
+	if err != nil {
+		return request{}, err
+	}
 	if out.pci, err = deviceID(r, c); err != nil {
 		return request{}, err
 	}
@@ -78,10 +77,11 @@ func deviceID(r *cni.Request, c conf) (string, error) {
 			"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the NetworkAttachmentDefinition",
 			"no device was given to this attachment (deviceID is empty)")
 	}
-	if id = strings.ToLower(id); !pciAddress.MatchString(id) {
-		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: want a PCI address such as 0000:86:00.1", id)
+	pci, err := ib.ParsePCIAddress(id)
+	if err != nil {
+		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: %w", id, err)
 	}
-	return id, nil
+	return pci, nil
 }
 
 // wantedGUID: the runtime's wins over that of the pod's cni-args.

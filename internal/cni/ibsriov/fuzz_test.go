@@ -7,6 +7,7 @@ import (
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 // FuzzParse: a configuration is refused with a code, or it names a PCI function in the kernel's form, a link state there is, and no
@@ -36,7 +37,7 @@ func FuzzParse(f *testing.F) {
 		default:
 			t.Fatalf("%s: link state %q", conf, got.linkState)
 		}
-		if !pciAddress.MatchString(got.pci) || !got.guid.IsZero() && !got.guid.Valid() {
+		if !ib.IsPCIAddress(got.pci) || !got.guid.IsZero() && !got.guid.Valid() {
 			t.Fatalf("%s is taken for %+v", conf, got)
 		}
 		written := map[string]any{"deviceID": got.pci, "link_state": got.linkState, "rdmaIsolation": got.isolate}

@@ -14,6 +14,7 @@ package ipoib
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -58,8 +59,9 @@ type Plugin struct{ Kernel Kernel }
 
 // conf is the configuration object of type "ipoib".
 type conf struct {
-	Master string `json:"master"`
-	MTU    int    `json:"mtu"`
+	Master string          `json:"master"`
+	MTU    int             `json:"mtu"`
+	PKey   json.RawMessage `json:"pkey"`
 	IPAM   struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -105,6 +107,9 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 func parse(r *cni.Request) (conf, error) {
 	var c conf
 	if err := r.ParseConf(&c); err != nil {
+		return c, err
+	}
+	if err := cni.RefusePKey(c.PKey); err != nil {
 		return c, err
 	}
 	switch {

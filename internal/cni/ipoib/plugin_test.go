@@ -187,3 +187,21 @@ func TestDelWaitsForADyingNamespace(t *testing.T) {
 		t.Errorf("left on the node after %d looks:\n%s", looks, diff)
 	}
 }
+
+func TestParseRefusesPartitions(t *testing.T) {
+	for conf, want := range map[string]string{
+		`{"master":"ibs5f0"}`:                 "",
+		`{"master":"ibs5f0","pkey":""}`:       "",
+		`{"master":"ibs5f0","pkey":null}`:     "",
+		`{"master":"ibs5f0","pkey":"0x8001"}`: `pkey is "0x8001": partitions are not implemented, and the pod would be in the default partition; remove "pkey" from the network's configuration`,
+		`{"master":"ibs5f0","pkey":32769}`:    `pkey is 32769: partitions are not implemented, and the pod would be in the default partition; remove "pkey" from the network's configuration`,
+	} {
+		got := ""
+		if _, err := parse(call("c", conf, "/ns")); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", conf, got, want)
+		}
+	}
+}

@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 // Type is the plugin's name in configurations.
@@ -79,11 +79,9 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
 			"an RDMA device cannot be moved while this node's RDMA subsystem is in %s mode", mode)
 	}
-	pci := strings.ToLower(c.DeviceID)
-	if pci == "" {
-		if pci, err = p.pciFromResult(r); err != nil {
-			return host.RDMADevice{}, err
-		}
+	pci, err := p.function(r, c.DeviceID)
+	if err != nil {
+		return host.RDMADevice{}, err
 	}
 	d, ok, err := cni.FindRDMA(p.Kernel, host.NodeNS, pci)
 	if err != nil {
@@ -97,6 +95,18 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 			"%s is InfiniBand: moving its RDMA device would take its network interface away", pci)
 	}
 	return d, nil
+}
+
+// function is the PCI function that the attachment was given, or else that of the interface that the plugin before made.
+func (p *Plugin) function(r *cni.Request, deviceID string) (string, error) {
+	if deviceID == "" {
+		return p.pciFromResult(r)
+	}
+	pci, err := ib.ParsePCIAddress(deviceID)
+	if err != nil {
+		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: %w", deviceID, err)
+	}
+	return pci, nil
 }
 
 // pciFromResult finds the function of the interface that the plugin before made, by name and hardware address.

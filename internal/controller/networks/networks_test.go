@@ -290,18 +290,30 @@ func testDefinition(t *testing.T, c client.Client) {
 	// An update takes away what it no longer says, and leaves what is foreign.
 	live := ready(t, c, "ib", ReasonApplied)
 	delete(live.Annotations, "example.io/team")
-	live.Spec.IbSriovConfig.Pkey = new("0x8001")
+	live.Spec.IbSriovConfig.LinkState = new("auto")
 	if err := c.Update(t.Context(), &live); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "update", func() error {
 		n, err = definition(t, c, "ib")
 		_, stale := n.Annotations["example.io/team"]
-		if err != nil || !strings.Contains(n.Spec.Config, `"pkey":"0x8001"`) || stale || n.Annotations["foreign.io/note"] != "kept" {
+		if err != nil || !strings.Contains(n.Spec.Config, `"link_state":"auto"`) || stale || n.Annotations["foreign.io/note"] != "kept" {
 			return errors.New(marshal(n))
 		}
 		return nil
 	})
+
+	// A partition key is refused, and none is none.
+	live = ready(t, c, "ib", ReasonApplied)
+	live.Spec.IbSriovConfig.Pkey = new("")
+	if err := c.Update(t.Context(), &live); err != nil {
+		t.Fatal(err)
+	}
+	live.Spec.IbSriovConfig.Pkey = new("0x8001")
+	const want = "spec.ibsriov.pkey: Forbidden: partitions are not implemented, and the pod would be in the default partition: remove the field"
+	if err := c.Update(t.Context(), &live); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("a partition key: %v, want %q", err, want)
+	}
 
 	// Somebody deletes it.
 	before := n.UID
