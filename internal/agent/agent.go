@@ -201,7 +201,7 @@ func (a *agent) addService(ctx context.Context) error {
 		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
 
-		DevicesMoved: func() { a.cardsChanged() },
+		DevicesMoved: func() { a.cardsChanged() }, NamespaceAnnotations: sources.namespaceAnnotations,
 
 		NamespaceIsolation: a.Settings.NamespaceIsolation, GlobalNamespaces: a.Settings.GlobalNamespaces,
 		ConflictDetection: a.Settings.EnableIPConflictDetection, GatewayDetection: a.Settings.EnableGatewayDetection,

@@ -67,6 +67,15 @@ func get(ctx context.Context, r client.Reader, namespace, name string, into clie
 	return err
 }
 
+// namespaceAnnotations are those that the cache has; it is the cache that the address leases read namespaces from.
+func (c *cluster) namespaceAnnotations(namespace string) map[string]string {
+	o := &corev1.Namespace{}
+	if err := c.client.Get(context.Background(), types.NamespacedName{Name: namespace}, o); err != nil {
+		return nil
+	}
+	return o.Annotations
+}
+
 // Coordinator implements coordinator.Cluster: the SpiderCoordinator named default, or nothing.
 func (c *cluster) Coordinator(ctx context.Context) (spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus, err error) {
 	o := &v2beta1.SpiderCoordinator{}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/nad"
 )
 
 // Reasons of events at pods.
@@ -27,6 +29,7 @@ const (
 	ReasonFailed   = "FailedAttach"
 	ReasonConflict = "AddressConflict"
 	ReasonBroken   = "AttachmentBroken"
+	ReasonIgnored  = "AnnotationIgnored"
 )
 
 // add attaches all networks of a sandbox or none.
@@ -307,5 +310,40 @@ func (s *Service) added(c *call, g gathered, results []*types100.Result) {
 		}
 		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname, strings.Join(ips, " "), g.list[i].title()))
 	}
+	for _, message := range slices.Concat(s.ignored(g.pod), ignoredKeys(g.list)) {
+		s.Events.Event(g.pod, corev1.EventTypeWarning, ReasonIgnored, message)
+	}
 	s.status.enqueue(c.containerID)
+}
+
+// ignored lists what annotations of the pod and its namespace ask for in vain, and what happens instead.
+func (s *Service) ignored(pod *corev1.Pod) []string {
+	const noInjection = "%s has no effect: networks and resources are not injected into pods; the pod has the networks that it names itself"
+	var messages []string
+	for _, key := range slices.Sorted(maps.Keys(ipam.IgnoredAnnotations)) {
+		if _, ok := pod.Annotations[key]; ok {
+			messages = append(messages, fmt.Sprintf("annotation %s has no effect: %s", key, ipam.IgnoredAnnotations[key]))
+		}
+	}
+	if key := nad.Injection(pod.Annotations); key != "" {
+		messages = append(messages, fmt.Sprintf("annotation "+noInjection, key))
+	} else if s.NamespaceAnnotations != nil {
+		if key := nad.Injection(s.NamespaceAnnotations(pod.Namespace)); key != "" {
+			messages = append(messages, fmt.Sprintf("annotation "+noInjection, key+" of namespace "+pod.Namespace))
+		}
+	}
+	return messages
+}
+
+// ignoredKeys lists what the networks' configurations ask for in vain.
+func ignoredKeys(list []planned) []string {
+	var messages []string
+	for _, p := range list {
+		for _, plugin := range p.list.Plugins {
+			for _, message := range nad.Ignored(plugin.Bytes) {
+				messages = append(messages, "network "+p.title()+": "+message)
+			}
+		}
+	}
+	return messages
 }

@@ -97,6 +97,9 @@ func sameUID(pod *corev1.Pod, uid string) bool {
 func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]planned, error) {
 	sel, err := nad.Selections(pod.Annotations, pod.Namespace, s.networkNamespace(c))
 	if err == nil {
+		err = nad.CheckInjection(pod.Annotations, sel)
+	}
+	if err == nil {
 		err = sel.NameInterfaces(c.ifname)
 	}
 	if err != nil {

@@ -99,6 +99,8 @@ type Options struct {
 	Events    Recorder
 	Log       *slog.Logger
 
+	// NamespaceAnnotations are those of a namespace, as far as they are known without waiting; nil when they cannot be.
+	NamespaceAnnotations func(namespace string) map[string]string
 	// NetworkNamespace is where a default network without a namespace is looked up; "" is kube-system.
 	NetworkNamespace string
 	// ClusterNetwork names the network of pods that ask for none: a NetworkAttachmentDefinition in NetworkNamespace, a

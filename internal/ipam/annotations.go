@@ -31,6 +31,13 @@ func (n poolNames) empty() bool { return len(n.IPv4)+len(n.IPv6) == 0 }
 // them would give the pod an address of some other network.
 var refusedAnnotations = []string{"ipam.spidernet.io/subnet", "ipam.spidernet.io/subnets"}
 
+// IgnoredAnnotations ask for what this product does not do, without harm to the pod's addresses; the value says what happens instead.
+var IgnoredAnnotations = map[string]string{
+	"ipam.spidernet.io/dns":              "the pod's resolver is the one of its spec.dnsPolicy and spec.dnsConfig",
+	"ipam.spidernet.io/ippool-ip-number": "no pool is made on demand: the pod has an address of an existing pool; name pools with " + AnnotationPool,
+	"ipam.spidernet.io/ippool-reclaim":   "no pool is made on demand, so none is deleted with its application",
+}
+
 const (
 	poolShape      = `{"ipv4":["pool"],"ipv6":["pool"]}`
 	poolsShape     = `[{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ib"
 )
 
@@ -53,6 +54,27 @@ func Selections(annotations map[string]string, podNamespace, defaultNetworkNames
 		return Selected{}, err
 	}
 	return s, nil
+}
+
+// CheckInjection refuses a pod that leaves the choice of its networks to Spiderpool's webhook, which this product does not have: it
+// would run without them. A pod that names networks itself has what it names.
+func CheckInjection(annotations map[string]string, s Selected) error {
+	key := Injection(annotations)
+	if key == "" || s.Default != nil || len(s.Networks) > 0 {
+		return nil
+	}
+	return fmt.Errorf("annotation %s: networks and resources are not injected into pods: name the networks with annotation %s or %s, and their resources in resources.limits",
+		key, cncfv1.AnnotationDefaultNetwork, cncfv1.AnnotationNetworks)
+}
+
+// Injection is the annotation by which a pod or a namespace asks Spiderpool's webhook for networks, "" when there is none.
+func Injection(annotations map[string]string) string {
+	for _, key := range v2beta1.InjectAnnotations {
+		if annotations[key] != "" {
+			return key
+		}
+	}
+	return ""
 }
 
 // parseAnnotation reads one annotation; absent and blank ones name no network.

@@ -17,6 +17,7 @@ type conf struct {
 	RDMAIsolation *bool           `json:"rdmaIsolation"`
 	IBKubernetes  bool            `json:"ibKubernetesEnabled"`
 	PKey          json.RawMessage `json:"pkey"`
+	VFIOPCIMode   bool            `json:"vfioPciMode"`
 	IPAM          struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -55,6 +56,9 @@ func parse(r *cni.Request) (request, error) {
 		out.linkState = s
 	default:
 		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q", c.LinkState)
+	}
+	if c.VFIOPCIMode {
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "remove it", "vfioPciMode is true: virtual functions bound to vfio-pci are not supported")
 	}
 	if c.IPAM.Type == "dhcp" {
 		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")

@@ -79,6 +79,7 @@ func TestParse(t *testing.T) {
 		"pkey as a number":   {`{"deviceID":"0000:86:00.1","pkey":1}`, parsed{}, "pkey is 1: partitions are not implemented"},
 		"no domain":          {`{"deviceID":"86:00.1"}`, parsed{}, "the PCI domain is missing"},
 		"device beyond 1f":   {`{"deviceID":"0000:86:20.1"}`, parsed{}, "want a PCI address"},
+		"vfio":               {`{"deviceID":"0000:86:00.1","vfioPciMode":true}`, parsed{}, "vfioPciMode is true: virtual functions bound to vfio-pci are not supported; remove it"},
 		"bad link state":     {`{"deviceID":"0000:86:00.1","link_state":"up"}`, parsed{}, "auto, enable or disable"},
 		"dhcp":               {`{"deviceID":"0000:86:00.1","ipam":{"type":"dhcp"}}`, parsed{}, "does not work on InfiniBand"},
 		"GUID of six octets": {`{"deviceID":"0000:86:00.1","args":{"cni":{"guid":"02:00:00:00:00:09"}}}`, parsed{}, "args.cni.guid"},
