@@ -7,6 +7,7 @@ const (
 	implemented  = "implemented"
 	refused      = "refused"
 	warned       = "warned"
+	notSet       = "not set"
 	refusedByAPI = "refused by the API server"
 )
 
@@ -21,14 +22,49 @@ type row struct {
 
 // unread are the fields that are in the API, since users have them in their manifests, and do nothing.
 var unread = map[string]answer{
-	"SpiderMultusConfig.spec.ibsriov.pkey":             {refused, "at admission, in the status of a stored one, and by the plugin at ADD: partitions are not implemented; an empty text is none"},
-	"SpiderMultusConfig.spec.macvlan.rdmaResourceName": {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
-	"SpiderMultusConfig.spec.ipvlan.rdmaResourceName":  {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
-	"SpiderMultusConfig.spec.vlan.rdmaResourceName":    {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
+	"SpiderMultusConfig.spec.ibsriov.pkey":                            {refused, "at admission, in the status of a stored one, and by the plugin at ADD: partitions are not implemented; an empty text is none"},
+	"SpiderIPPool.spec.ipVersion":                                     {implemented, "filled in from the subnet, with which it must agree"},
+	"SpiderReservedIP.spec.ipVersion":                                 {implemented, "filled in from the first entry, with which all must agree"},
+	"SpiderEndpoint.status.current.ips[].mac":                         {notSet, "the hardware address is in the pod's network-status"},
+	"NetworkSelectionElement.ipam-claim-reference":                    {warned, "event AnnotationIgnored: the address comes from a pool"},
+	"SriovNetworkNodePolicy.spec.needVhostNet":                        {warned, "pods do not get `/dev/vhost-net`"},
+	"SriovNetworkNodeState.status.interfaces[].linkSpeed":             {notSet, ""},
+	"SriovNetworkNodeState.status.interfaces[].eSwitchMode":           {notSet, "Ethernet"},
+	"SriovNetworkNodeState.status.interfaces[].Vfs[].assigned":        {notSet, "`pod` names the user of the function"},
+	"SriovNetworkNodeState.status.interfaces[].Vfs[].Vlan":            {notSet, "Ethernet"},
+	"SriovNetworkNodeState.status.interfaces[].Vfs[].vdpaType":        {notSet, "Ethernet"},
+	"SriovNetworkNodeState.status.interfaces[].Vfs[].representorName": {notSet, "Ethernet"},
+	"SriovOperatorConfig.spec.enableInjector":                         {warned, "when true: resources are not injected into pods"},
+	"SriovOperatorConfig.spec.enableOperatorWebhook":                  {implemented, "policies and networks are always judged at admission, as `true` asks; `false` cannot be told from an absent field"},
+	"SriovOperatorConfig.spec.logLevel":                               {warned, "the chart's value of this name counts"},
+	"SriovOperatorConfig.spec.configurationMode":                      {warned, "when `systemd`: the agent configures the cards"},
+	"SriovOperatorConfig.spec.useCDI":                                 {warned, "when true: devices are given to containers without CDI"},
+	"SriovOperatorConfig.spec.disablePlugins[]":                       {warned, "the agent has no plugins to turn off"},
+	"SriovOperatorConfig.spec.featureGates":                           {warned, "when one is true: there are no feature gates"},
+	"SriovOperatorConfig.spec.configDaemonEnvVars":                    {warned, "there is no config daemon"},
+	"SpiderMultusConfig.spec.macvlan.rdmaResourceName":                {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
+	"SpiderMultusConfig.spec.ipvlan.rdmaResourceName":                 {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
+	"SpiderMultusConfig.spec.vlan.rdmaResourceName":                   {warned, "resources are not injected into pods: request it in the pod's `resources.limits`"},
 }
 
-// passedOn are fields that are part of an object which is written as JSON as a whole; where is who reads it.
-var passedOn = map[string]string{}
+// asJSON marks fields of an object that goes to a plugin as a whole.
+const asJSON = "JSON"
+
+// passedOn are fields that no selector of product code outside the API's own rules names: they are part of an object that is written as
+// JSON as a whole, or a function beside the rules reads them, whose name is given and which some product code must call.
+var passedOn = map[string]string{
+	"NetworkSelectionElement.portMappings[].protocol": asJSON, "NetworkSelectionElement.portMappings[].hostIP": asJSON,
+	"NetworkSelectionElement.bandwidth.ingressRate": asJSON, "NetworkSelectionElement.bandwidth.ingressBurst": asJSON,
+	"NetworkSelectionElement.bandwidth.egressRate": asJSON, "NetworkSelectionElement.bandwidth.egressBurst": asJSON,
+	"SpiderMultusConfig.spec.macvlan.bond.mode": asJSON, "SpiderMultusConfig.spec.macvlan.bond.options": asJSON,
+	"SpiderMultusConfig.spec.ipvlan.bond.mode": asJSON, "SpiderMultusConfig.spec.ipvlan.bond.options": asJSON,
+	"SpiderMultusConfig.spec.vlan.bond.mode": asJSON, "SpiderMultusConfig.spec.vlan.bond.options": asJSON,
+	"SpiderMultusConfig.spec.ovs.trunk[].minID": asJSON, "SpiderMultusConfig.spec.ovs.trunk[].maxID": asJSON, "SpiderMultusConfig.spec.ovs.trunk[].id": asJSON,
+	"SpiderIPPool.spec.excludeIPs[]": "ParseIPPoolSpec", "SpiderIPPool.spec.routes[]": "ParseIPPoolSpec",
+	"SpiderMultusConfig.spec.cniType": "EffectiveCNIType", "SpiderReservedIP.spec.ips[]": "ParseReservedIPSpec",
+	"SriovIBNetwork.spec.capabilities": "Validate", "SriovIBNetwork.spec.ipam": "Validate", "SriovIBNetwork.spec.metaPlugins": "Validate",
+	"SriovNetworkNodePolicy.spec.priority": "PriorityOrDefault",
+}
 
 // absentKinds are kinds of Spiderpool and sriov-network-operator that are not installed.
 var absentKinds = []row{

@@ -339,6 +339,9 @@ func (s *Service) ignored(pod *corev1.Pod) []string {
 func ignoredKeys(list []planned) []string {
 	var messages []string
 	for _, p := range list {
+		if p.selection != nil && p.selection.IPAMClaimReference != "" {
+			messages = append(messages, "network "+p.title()+`: "ipam-claim-reference" of the pod's annotation has no effect: the address comes from a pool`)
+		}
 		for _, plugin := range p.list.Plugins {
 			for _, message := range nad.Ignored(plugin.Bytes) {
 				messages = append(messages, "network "+p.title()+": "+message)

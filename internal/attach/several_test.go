@@ -313,3 +313,34 @@ func TestAddressInUse(t *testing.T) {
 		})
 	}
 }
+
+// What an annotation or a key asks for in vain is answered with an event, and a pod that would run without its networks is refused.
+func TestIgnoredWishes(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.options.NamespaceAnnotations = func(string) map[string]string {
+		return map[string]string{"cni.spidernet.io/network-resource-inject": "group"}
+	}
+	n.start()
+	a := annotations("ipoib")
+	a["ipam.spidernet.io/ippool-reclaim"] = "true"
+	n.pod("p", a)
+	n.mustCall("ADD", "p")
+	var got []string
+	for _, e := range n.events {
+		if strings.HasPrefix(e, "Warning AnnotationIgnored ") {
+			got = append(got, strings.TrimPrefix(e, "Warning AnnotationIgnored "))
+		}
+	}
+	want := []string{
+		"annotation ipam.spidernet.io/ippool-reclaim has no effect: no pool is made on demand, so none is deleted with its application",
+		"annotation cni.spidernet.io/network-resource-inject of namespace default has no effect: networks and resources are not injected into pods; the pod has the networks that it names itself",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	n.mustCall("DEL", "p")
+	n.pod("p", map[string]string{"cni.spidernet.io/rdma-resource-inject": "group"})
+	if resp := n.call("ADD", "p"); resp.Error == nil || !strings.Contains(resp.Error.Msg, "annotation cni.spidernet.io/rdma-resource-inject: networks and resources are not injected into pods") {
+		t.Errorf("a pod without networks: %v", resp.Error)
+	}
+}

@@ -25,6 +25,9 @@ func SetupWebhooks(mgr ctrl.Manager, o Options) error {
 	if err := ctrl.NewWebhookManagedBy(mgr, &v1.SriovIBNetwork{}).WithValidator(&networkAdmitter{o}).Complete(); err != nil {
 		return fmt.Errorf("set up the webhook of SriovIBNetwork: %w", err)
 	}
+	if err := ctrl.NewWebhookManagedBy(mgr, &v1.SriovOperatorConfig{}).WithValidator(configAdmitter{}).Complete(); err != nil {
+		return fmt.Errorf("set up the webhook of SriovOperatorConfig: %w", err)
+	}
 	return nil
 }
 
@@ -108,5 +111,23 @@ func (a *networkAdmitter) ValidateUpdate(ctx context.Context, before, n *v1.Srio
 
 // ValidateDelete implements admission.Validator.
 func (a *networkAdmitter) ValidateDelete(context.Context, *v1.SriovIBNetwork) (admission.Warnings, error) {
+	return nil, nil
+}
+
+// configAdmitter warns of settings without effect, and refuses none.
+type configAdmitter struct{}
+
+// ValidateCreate implements admission.Validator.
+func (configAdmitter) ValidateCreate(_ context.Context, c *v1.SriovOperatorConfig) (admission.Warnings, error) {
+	return c.Spec.WithoutEffect(), nil
+}
+
+// ValidateUpdate implements admission.Validator.
+func (a configAdmitter) ValidateUpdate(ctx context.Context, _, c *v1.SriovOperatorConfig) (admission.Warnings, error) {
+	return a.ValidateCreate(ctx, c)
+}
+
+// ValidateDelete implements admission.Validator.
+func (configAdmitter) ValidateDelete(context.Context, *v1.SriovOperatorConfig) (admission.Warnings, error) {
 	return nil, nil
 }

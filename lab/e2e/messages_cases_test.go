@@ -171,6 +171,18 @@ var badInputs = []badInput{
 		remedy:   "Write the prefix, `spidernet.io/` unless the installation sets another.",
 	},
 	{
+		title: "Partition key", group: groupNetwork, where: refused,
+		manifest: network("bad", "  cniType: ib-sriov\n  ibsriov:\n    resourceName: spidernet.io/mellanoxibsriov\n    pkey: \"0x8001\"\n"),
+		message:  "spec.ibsriov.pkey: Forbidden: partitions are not implemented, and the pod would be in the default partition: remove the field",
+		remedy:   "Remove the field. An empty text, which Spiderpool's webhook writes, is none.",
+	},
+	{
+		title: "Resource of a macvlan network", group: groupNetwork, where: warned,
+		manifest: network("bad", "  cniType: macvlan\n  macvlan:\n    master: [eth0]\n    rdmaResourceName: spidernet.io/shared\n"),
+		message:  "spec.macvlan.rdmaResourceName has no effect: resources are not injected into pods; request spidernet.io/shared in the pod's resources.limits",
+		remedy:   "Request the resource in the pods.",
+	},
+	{
 		title: "No master", group: groupNetwork, where: refused,
 		manifest: network("bad", "  cniType: ipoib\n  ipoib:\n    ippools:\n      ipv4: [v4-91]\n"),
 		message:  "spec.ipoib.master: Required value: want the name of an IPoIB interface of the node, such as ibs5f0 (`ip -br link show type ipoib` lists them)",
@@ -298,6 +310,12 @@ var badInputs = []badInput{
 		pod:     pod{name: "default-two", annotations: map[string]string{defaultNetwork: "badinput/ib,badinput/tcp"}},
 		message: "annotation v1.multus-cni.io/default-network names 2 networks: want exactly one; further networks belong into annotation k8s.v1.cni.cncf.io/networks",
 		remedy:  "Move the second one to the other annotation.",
+	},
+	{
+		title: "Networks by injection", group: groupPod, where: atPod,
+		pod:     pod{name: "injection", annotations: map[string]string{"cni.spidernet.io/rdma-resource-inject": "rdma-network"}},
+		message: "annotation cni.spidernet.io/rdma-resource-inject: networks and resources are not injected into pods: name the networks with annotation v1.multus-cni.io/default-network or k8s.v1.cni.cncf.io/networks, and their resources in resources.limits",
+		remedy:  "Name the networks and request their resources; remove the annotation.",
 	},
 	{
 		title: "networks that does not parse", group: groupPod, where: atPod,
