@@ -190,7 +190,6 @@ type SpiderIBSRIOVCniConfig struct {
 	// +optional
 	ResourceName *string `json:"resourceName,omitempty"`
 	// Pkey is a partition key. Partitions are not implemented: only the empty text is admitted, which means none.
-	// +kubebuilder:validation:XValidation:rule="self == ''",reason=FieldValueForbidden,message="partitions are not implemented, and the pod would be in the default partition: remove the field"
 	// +optional
 	Pkey *string `json:"pkey,omitempty"`
 	// +kubebuilder:validation:Enum=auto;enable;disable

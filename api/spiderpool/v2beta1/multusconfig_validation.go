@@ -127,7 +127,7 @@ func validateIBSriov(path *field.Path, s *MultusCNIConfigSpec) field.ErrorList {
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
 }
 
-// pkeyRefused repeats the message of the rule in the CRD.
+// pkeyRefused is of the webhook alone: a rule in the CRD would make the API server add a line on unchecked rules to every other refusal.
 const pkeyRefused = "partitions are not implemented, and the pod would be in the default partition: remove the field"
 
 // refusePKey: a network that isolates tenants by partition must not silently put them into one. Spiderpool's webhook
