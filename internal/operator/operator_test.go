@@ -98,7 +98,8 @@ func startWith(t *testing.T, o Options) *rig {
 		return ""
 	})
 	api.InstallWebhooks(t, testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovNetworkNodePolicy"), Resource: "sriovnetworknodepolicies", Mutate: true, Validate: true},
-		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovIBNetwork"), Resource: "sriovibnetworks", Validate: true})
+		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovIBNetwork"), Resource: "sriovibnetworks", Validate: true},
+		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovOperatorConfig"), Resource: "sriovoperatorconfigs", Validate: true})
 	return r
 }
 
@@ -352,8 +353,16 @@ func badPolicies(t *testing.T, r *rig) {
 	}
 	must(t, r.Delete(t.Context(), defaulted))
 
+	// The operator's settings are admitted, and what has no effect is told.
+	settings := &v1.SriovOperatorConfig{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: "default"}, Spec: v1.SriovOperatorConfigSpec{EnableInjector: true}}
+	must(t, r.Create(t.Context(), settings))
+	if got := r.warnings.take(); !strings.Contains(got, "spec.enableInjector: resources are not injected into pods") {
+		t.Errorf("warnings:\n%s", got)
+	}
+	must(t, r.Delete(t.Context(), settings))
+
 	theirs := policyOf(t, func(p *v1.SriovNetworkNodePolicy) {
-		p.Name, p.Namespace, p.Spec.NicSelector.RootDevices = "theirs", "default", []string{"86:00.0"}
+		p.Name, p.Namespace, p.Spec.NicSelector.PfNames = "theirs", "default", []string{"ibs5f0#4-0"}
 	})
 	if err := r.Create(t.Context(), theirs); err != nil {
 		t.Errorf("a policy of another product, in a namespace of its own: %v", err)
