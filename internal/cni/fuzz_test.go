@@ -32,8 +32,8 @@ func FuzzPrevResult(f *testing.F) {
 			if code := Wire(err).Code; code != CodeDecode {
 				t.Fatalf("%s: code %d, %v", conf, code, err)
 			}
-			var any json.RawMessage
-			if json.Unmarshal(conf, &any) == nil && strings.Contains(err.Error(), "prevResult does not parse") {
+			var parsed json.RawMessage
+			if json.Unmarshal(conf, &parsed) == nil && strings.Contains(err.Error(), "prevResult does not parse") {
 				if _, err := r.Direct(context.Background(), "ours", "DEL", conf, testCall(t.TempDir())); err != nil {
 					t.Fatalf("%s: DEL: %v", conf, err)
 				}

@@ -57,12 +57,12 @@ func (b *memBook) DeleteHandOut(lease, podUID string) error {
 
 // The book in memory does what the ledger does.
 func TestBooks(t *testing.T) {
-	real, _, err := ledger.Open(filepath.Join(t.TempDir(), "l"))
+	onDisk, _, err := ledger.Open(filepath.Join(t.TempDir(), "l"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer real.Close()
-	for name, book := range map[string]leases.Book{"ledger": real, "memory": newMemBook("memory")} {
+	defer onDisk.Close()
+	for name, book := range map[string]leases.Book{"ledger": onDisk, "memory": newMemBook("memory")} {
 		t.Run(name, func(t *testing.T) {
 			out := func(lease, uid string) ledger.HandOut {
 				return ledger.HandOut{Lease: lease, Pool: "p", IP: "10.0.0.1", Pod: ledger.Pod{UID: uid}, Interface: "eth0", Sandbox: "s"}

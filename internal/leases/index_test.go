@@ -279,13 +279,13 @@ func TestLookUpDoesNotEndABorrowing(t *testing.T) {
 			l.Spec.Pool, l.Spec.IP, l.Spec.Node = "p", "192.0.2.1", "this"
 			return l
 		}
-		any := func(*entry) bool { return true }
+		whatever := func(*entry) bool { return true }
 		free := func() bool {
-			_, ok := x.claim(modelPool, any, &v2beta1.LeasePod{UID: "pod"})
+			_, ok := x.claim(modelPool, whatever, &v2beta1.LeasePod{UID: "pod"})
 			return ok
 		}
 		x.putStock(lease("7"), 1)
-		if _, ok := x.borrow("p", any); !ok {
+		if _, ok := x.borrow("p", whatever); !ok {
 			t.Fatal("stock cannot be borrowed")
 		}
 		x.looked(lease(version))

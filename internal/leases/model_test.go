@@ -182,7 +182,8 @@ func TestModelReplays(t *testing.T) {
 	same := 0
 	for n := range schedules {
 		s := rapid.Custom(drawSchedule).Example(n)
-		if run(t, s, mutant{}).history() == run(t, s, mutant{}).history() {
+		first, second := run(t, s, mutant{}).history(), run(t, s, mutant{}).history()
+		if first == second {
 			same++
 		}
 	}
@@ -235,7 +236,7 @@ func run(t *testing.T, s schedule, m mutant) (w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		w = newWorld(ctx, scheme, s.Seed, s.Nodes, s.Addresses, s.PerPool, m)
 		for _, a := range s.Actions {

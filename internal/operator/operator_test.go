@@ -231,7 +231,7 @@ func TestOperator(t *testing.T) {
 		}
 	})
 
-	t.Run("in force", func(t *testing.T) {
+	t.Run("in force", func(*testing.T) {
 		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(12, 12)}, SyncStatus: v1.SyncStatusSucceeded})
 		r.waitPolicy("ib-sriov", reasonInForce, "12 VFs ready", "node 10-20-1-10 card 0000:86:00.0: 12")
 	})

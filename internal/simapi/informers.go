@@ -44,8 +44,8 @@ func (i *Informers) Start(ctx context.Context) error {
 	}
 	i.mu.Unlock()
 	<-ctx.Done()
-	i.mu.Lock() // whoever launches one after this sees that it is too late
-	i.mu.Unlock()
+	i.mu.Lock()   // whoever launches one after this sees that it is too late
+	i.mu.Unlock() //nolint:staticcheck // the lock waits for a launch that is under way
 	i.running.Wait()
 	return nil
 }

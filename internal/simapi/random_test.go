@@ -21,15 +21,15 @@ import (
 func TestRandomRequests(t *testing.T) {
 	const requests = 500
 	c, random := newServer(t).Client("c", nil), rand.New(rand.NewPCG(1, 1))
-	real := &hand{cluster: newRealCluster(t, "random")}
+	actual := &hand{cluster: newRealCluster(t, "random")}
 	simulated := &hand{cluster: newCluster(t, "random", c, func() cache.Cache { return c.Informers() })}
-	events := []func() []string{real.watch(), simulated.watch()}
+	events := []func() []string{actual.watch(), simulated.watch()}
 	for n := range requests {
 		r := request{
 			verb: random.IntN(5), kind: random.IntN(3), n: random.IntN(2),
 			age: random.IntN(5), change: random.IntN(6), value: random.IntN(3), option: random.IntN(6),
 		}
-		want, got := real.do(t.Context(), r), simulated.do(t.Context(), r)
+		want, got := actual.do(t.Context(), r), simulated.do(t.Context(), r)
 		if got != want {
 			t.Fatalf("request %d, %+v:\nsimulated %s\nreal      %s", n, r, got, want)
 		}

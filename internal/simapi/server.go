@@ -62,7 +62,7 @@ type Server struct {
 	byType  map[reflect.Type]*kind
 	version uint64 // the last resourceVersion
 	made    uint64 // objects so far, for their UIDs
-	admit   func(verb Verb, old, new client.Object) error
+	admit   func(verb Verb, old, next client.Object) error
 	counts  map[counter]int
 }
 
@@ -85,7 +85,7 @@ func New(scheme *runtime.Scheme) *Server {
 // create and the new one for a delete; the old one must not be changed, the new
 // one may be. An error that is no API status becomes Forbidden. The hook is
 // called under the server's lock and must not make requests.
-func (s *Server) Admit(hook func(verb Verb, old, new client.Object) error) {
+func (s *Server) Admit(hook func(verb Verb, old, next client.Object) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.admit = hook

@@ -199,7 +199,7 @@ func TestEventsComeLateAndInOrder(t *testing.T) {
 		time.Sleep(2*second - 1)
 		synctest.Wait()
 		equal(t, "just before the first", d.read(), []string{})
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		equal(t, "after three seconds", d.read(), []string{"add 10.0.0.1 n1"})
 		time.Sleep(second) // events follow each other on the way, they do not add up
@@ -348,15 +348,15 @@ func TestAdmission(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *sim) {
 		s.create(s.lease(1))
 		var seen []string
-		s.server.Admit(func(verb simapi.Verb, old, new client.Object) error {
-			seen = append(seen, fmt.Sprintf("%s %t %t", verb, old != nil, new != nil))
+		s.server.Admit(func(verb simapi.Verb, old, next client.Object) error {
+			seen = append(seen, fmt.Sprintf("%s %t %t", verb, old != nil, next != nil))
 			switch {
 			case verb == simapi.Delete:
 				return errors.New("it stays")
 			case verb == simapi.Update:
 				return apierrors.NewBadRequest("no")
 			}
-			new.SetFinalizers([]string{"example.org/a"})
+			next.SetFinalizers([]string{"example.org/a"})
 			return nil
 		})
 		l := s.lease(2)

@@ -89,7 +89,7 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParseTimings(f *testing.F) {
 	f.Add(agentAnswer)
 	f.Add("null")
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		all, err := ParseTimings(text)
 		if err != nil {
 			return
@@ -182,7 +182,7 @@ func (l *fakeLab) Shell(ctx context.Context, script string) (string, error) {
 	return "", l.note(script)
 }
 
-func (l *fakeLab) Node(ctx context.Context, _, script string) (string, error) {
+func (l *fakeLab) Node(_ context.Context, _, script string) (string, error) {
 	var calls []string
 	for _, p := range l.pods {
 		calls = append(calls, fmt.Sprintf(`{"verb":"ADD","plugin":"multus","sandbox":%[1]q,"pod":"default/%[1]s","totalNs":2},{"verb":"ADD","plugin":"network-status","pod":"default/%[1]s"},
@@ -191,7 +191,7 @@ func (l *fakeLab) Node(ctx context.Context, _, script string) (string, error) {
 	return "[" + strings.Join(calls, ",") + "]", l.note(script)
 }
 
-func (l *fakeLab) Feed(ctx context.Context, _, script string, in io.Reader) (string, error) {
+func (l *fakeLab) Feed(_ context.Context, _, script string, in io.Reader) (string, error) {
 	err := l.note(script)
 	if strings.Contains(script, "hostbench -n") {
 		return `[{"series":"shim","step":"start, socket, answer","ns":1}]`, err

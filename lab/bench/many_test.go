@@ -74,7 +74,7 @@ func (l *manyLab) Node(_ context.Context, _, script string) (string, error) {
 	return "", err
 }
 
-func (l *manyLab) Feed(ctx context.Context, _, script string, in io.Reader) (string, error) {
+func (l *manyLab) Feed(_ context.Context, _, script string, in io.Reader) (string, error) {
 	err := l.note(script)
 	switch {
 	case strings.Contains(script, "hostbench -n"):

@@ -71,7 +71,7 @@ func TestWaves(t *testing.T) {
 	var running sync.WaitGroup
 	seen := &sightings{}
 	killed := 0
-	running.Go(func() { seen.watch(ctx, t) })
+	running.Go(func() { seen.watch(ctx) })
 	running.Go(func() { killed = killAgents(ctx, t, rand.New(rand.NewPCG(seed, 2))) })
 	waves := (pods + size - 1) / size
 	for w := range waves {
@@ -221,7 +221,7 @@ type sightings struct {
 const addressesOfPods = `for ns in /run/netns/*; do ip -n "${ns##*/}" -o -4 addr show 2>/dev/null | awk -v ns="${ns##*/}" '$4 ~ /^172\.94\./ {print ns, $4}'; done; true`
 
 // watch looks at both nodes in turn. An address is in two pods at once when one of them had it before and after the look that found it in the other.
-func (s *sightings) watch(ctx context.Context, t *testing.T) {
+func (s *sightings) watch(ctx context.Context) {
 	s.namespaces, s.addresses = map[string]bool{}, map[string]bool{}
 	last := map[string]map[string]string{} // by node: namespace and address -> address
 	for ctx.Err() == nil {

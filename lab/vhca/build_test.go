@@ -442,7 +442,7 @@ func dropEarlier(list []string) []string {
 // indexModules maps the name of each module below dir to its file.
 func indexModules(dir string) (map[string]string, error) {
 	index := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok && err == nil {
 			index[strings.ReplaceAll(name, "-", "_")] = path
 		}

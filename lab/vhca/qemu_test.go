@@ -59,7 +59,7 @@ func (r rig) boot(ctx context.Context, g guest, log io.Writer) ([]verdict, error
 	// Process 1 leaves through isa-debug-exit, whose least status is 1.
 	var exit *exec.ExitError
 	if waitErr == nil || !errors.As(waitErr, &exit) || exit.ExitCode() != 1 {
-		return verdicts, errors.Join(endErr, fmt.Errorf("the guest did not end by itself: QEMU: %v", waitErr))
+		return verdicts, errors.Join(endErr, fmt.Errorf("the guest did not end by itself: QEMU: %v", cmd.ProcessState))
 	}
 	return verdicts, endErr
 }

@@ -154,8 +154,8 @@ func validateIPoIB(path *field.Path, c *SpiderIPoIBCniConfig) field.ErrorList {
 
 func validateSriov(path *field.Path, c *SpiderSRIOVCniConfig) field.ErrorList {
 	errs := validateResourceName(path.Child("resourceName"), c.ResourceName)
-	errs = append(errs, validateRange(path.Child("mtu"), c.MTU, 0, 1<<16)...)
-	errs = append(errs, validateRange(path.Child("vlanID"), c.VlanID, 0, 4094)...)
+	errs = append(errs, validateRange(path.Child("mtu"), c.MTU, 1<<16)...)
+	errs = append(errs, validateRange(path.Child("vlanID"), c.VlanID, 4094)...)
 	if c.MinTxRateMbps != nil && c.MaxTxRateMbps != nil && *c.MinTxRateMbps > *c.MaxTxRateMbps {
 		errs = append(errs, field.Invalid(path.Child("minTxRateMbps"), *c.MinTxRateMbps, fmt.Sprintf("must not be above maxTxRateMbps, which is %d", *c.MaxTxRateMbps)))
 	}
@@ -164,7 +164,7 @@ func validateSriov(path *field.Path, c *SpiderSRIOVCniConfig) field.ErrorList {
 
 func validateOvs(path *field.Path, c *SpiderOvsCniConfig) field.ErrorList {
 	errs := validateMasterName(path.Child("bridge"), c.BrName, "the name of an Open vSwitch bridge of the node")
-	errs = append(errs, validateRange(path.Child("vlan"), c.VlanTag, 0, 4094)...)
+	errs = append(errs, validateRange(path.Child("vlan"), c.VlanTag, 4094)...)
 	for i, t := range c.Trunk {
 		p := path.Child("trunk").Index(i)
 		switch {
@@ -187,8 +187,8 @@ type masterStanza struct {
 
 func validateMasterStanza(path *field.Path, c masterStanza) field.ErrorList {
 	errs := validateMasters(path, c.master, c.bond)
-	errs = append(errs, validateRange(path.Child("mtu"), c.mtu, 0, 1<<16)...)
-	errs = append(errs, validateRange(path.Child("vlanID"), c.vlanID, 0, 4094)...)
+	errs = append(errs, validateRange(path.Child("mtu"), c.mtu, 1<<16)...)
+	errs = append(errs, validateRange(path.Child("vlanID"), c.vlanID, 4094)...)
 	errs = append(errs, validatePools(path.Child("ippools"), c.pools)...)
 	if c.pools.matchesMaster() {
 		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true, "is only for sriov, ib-sriov and ovs networks: remove it"))
@@ -249,9 +249,10 @@ func validateMasterName(path *field.Path, name, want string) field.ErrorList {
 	return nil
 }
 
-func validateRange(path *field.Path, v *int32, low, high int32) field.ErrorList {
-	if v != nil && (*v < low || *v > high) {
-		return field.ErrorList{field.Invalid(path, *v, fmt.Sprintf("want %d to %d", low, high))}
+// validateRange refuses a number below zero or above high; nil is fine.
+func validateRange(path *field.Path, v *int32, high int32) field.ErrorList {
+	if v != nil && (*v < 0 || *v > high) {
+		return field.ErrorList{field.Invalid(path, *v, fmt.Sprintf("want 0 to %d", high))}
 	}
 	return nil
 }

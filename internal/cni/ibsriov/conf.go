@@ -48,7 +48,7 @@ func parse(r *cni.Request) (request, error) {
 	if err != nil {
 		return request{}, err
 	}
-	if out.pci, err = deviceID(r, c); err != nil {
+	if out.pci, err = deviceID(c); err != nil {
 		return request{}, err
 	}
 	switch s := host.VFState(c.LinkState); s {
@@ -67,11 +67,11 @@ func parse(r *cni.Request) (request, error) {
 		return request{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log, or set enableIbKubernetes to false",
 			"ib-kubernetes has not marked this pod's network as configured yet")
 	}
-	out.guid, err = wantedGUID(r, c)
+	out.guid, err = wantedGUID(c)
 	return out, err
 }
 
-func deviceID(r *cni.Request, c conf) (string, error) {
+func deviceID(c conf) (string, error) {
 	id := c.DeviceID
 	if id == "" {
 		id = c.RuntimeConfig.DeviceID
@@ -89,7 +89,7 @@ func deviceID(r *cni.Request, c conf) (string, error) {
 }
 
 // wantedGUID: the runtime's wins over that of the pod's cni-args.
-func wantedGUID(r *cni.Request, c conf) (ib.GUID, error) {
+func wantedGUID(c conf) (ib.GUID, error) {
 	field, s := "runtimeConfig.infinibandGUID", c.RuntimeConfig.GUID
 	if s == "" {
 		field, s = "args.cni.guid", text(c.Args.CNI["guid"])

@@ -243,7 +243,7 @@ func (p *Plugin) configure(ctx context.Context, r *cni.Request, st state, link h
 }
 
 // Check implements cni.Plugin: the VF's netdev is in the pod under its name, and so is its RDMA device.
-func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {

@@ -348,7 +348,7 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (removed []string, err er
 }
 
 // Check implements cni.Plugin.
-func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {

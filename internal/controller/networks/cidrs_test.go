@@ -109,7 +109,7 @@ func TestGatherKeepsWhatItCan(t *testing.T) {
 	if diff := cmp.Diff(want, got.problems); diff != "" {
 		t.Error(diff)
 	}
-	var status v2beta1.CoordinatorStatus = decide(v2beta1.PodCIDRAuto, got)
+	status := decide(v2beta1.PodCIDRAuto, got)
 	if status.Phase != v2beta1.CoordinatorNotReady || !strings.Contains(status.Reason, "connection refused") {
 		t.Errorf("%+v", status)
 	}

@@ -136,10 +136,10 @@ func mayHold(pods []corev1.Pod) []string {
 }
 
 // note remembers since when nothing keeps the node's stock, and tells of the pods that do.
-func (c *stockCollector) note(node string, holders []string, clear bool) time.Time {
+func (c *stockCollector) note(node string, holders []string, unheld bool) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !clear {
+	if !unheld {
 		delete(c.clear, node)
 	} else if c.clear[node].IsZero() {
 		c.clear[node] = time.Now()

@@ -31,7 +31,7 @@ func main() {
 // exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1. An error about a program that lab used is
 // another matter: it has more to say than the status.
 func exitStatus(err error) (status int, quiet bool) {
-	switch e := err.(type) { // not errors.As: what is wrapped was used
+	switch e := err.(type) { //nolint:errorlint // what is wrapped was used
 	case *exec.ExitError:
 		return e.ExitCode(), true
 	case guest.Exit:

@@ -126,7 +126,7 @@ func removeAll(path string) error {
 	if err := os.RemoveAll(path); err == nil {
 		return nil
 	}
-	_ = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(p string, e fs.DirEntry, _ error) error {
 		if e != nil && e.IsDir() {
 			_ = os.Chmod(p, 0o700)
 		}

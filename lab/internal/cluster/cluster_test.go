@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"archive/tar"
 	"flag"
 	"io"
@@ -108,7 +109,7 @@ func readSeed(t *testing.T, path string) map[string]string {
 	files := map[string]string{}
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {

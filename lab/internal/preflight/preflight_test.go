@@ -20,7 +20,7 @@ func TestCheck(t *testing.T) {
 		change func(*Host)
 		want   []string // in the message; none: the host is fit
 	}{
-		{"fit", func(h *Host) {}, nil},
+		{"fit", func(*Host) {}, nil},
 		{"as root a user namespace is not needed", func(h *Host) { h.Root = true }, nil},
 		{"no KVM is slower, not wrong", func(h *Host) { h.KVM = false }, nil},
 		{"no tun", func(h *Host) { h.Tun = os.ErrNotExist }, []string{"/dev/net/tun", "modprobe tun"}},

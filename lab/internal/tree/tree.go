@@ -211,14 +211,14 @@ func (c *copier) add(path string) error {
 		return nil
 	}
 	c.done[path] = true
-	real, err := Resolve(c.root, path)
+	target, err := Resolve(c.root, path)
 	if err != nil {
 		return err
 	}
-	if err := CopyFile(filepath.Join(c.root, real), filepath.Join(c.dst, path)); err != nil {
+	if err := CopyFile(filepath.Join(c.root, target), filepath.Join(c.dst, path)); err != nil {
 		return err
 	}
-	needed, err := needs(filepath.Join(c.root, real))
+	needed, err := needs(filepath.Join(c.root, target))
 	if err != nil {
 		return err
 	}

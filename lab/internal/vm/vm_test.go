@@ -62,7 +62,7 @@ func TestArgsWithKVM(t *testing.T) {
 }
 
 // monitor plays QEMU's side: a greeting, and for each command an event and then the given answer.
-func monitor(t *testing.T, conn net.Conn, answer string) <-chan []string {
+func monitor(_ *testing.T, conn net.Conn, answer string) <-chan []string {
 	commands := make(chan []string, 1)
 	go func() {
 		defer conn.Close()
