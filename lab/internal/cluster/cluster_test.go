@@ -1,8 +1,8 @@
 package cluster
 
 import (
-	"errors"
 	"archive/tar"
+	"errors"
 	"flag"
 	"io"
 	"os"
