@@ -37,7 +37,8 @@ var rules = []rule{
 	{path: "internal/cnisock", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
 	{path: "internal/cni", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad", "internal/ledger", "internal/cni"}, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/vishvananda", "github.com/google/nftables"}},
 	{path: "internal/attach", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad", "internal/ledger", "internal/cni", "internal/cnisock", "internal/attach"}, never: []string{"github.com/vishvananda", "github.com/google/nftables"}},
-	{path: "cmd/spiderpool-cni", own: []string{"internal/cnisock"}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
+	{path: "internal/version", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
+	{path: "cmd/spiderpool-cni", own: []string{"internal/cnisock", "internal/version"}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
 }
 
 type goPackage struct {

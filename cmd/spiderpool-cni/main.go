@@ -4,7 +4,7 @@
 // standard input to the node's agent and prints the answer.
 //
 // It knows nothing of networks and keeps no state. It starts for every pod, so
-// it links the standard library alone. When the agent is away it waits a short
+// it links the standard library alone. For a person, --version prints its build. When the agent is away it waits a short
 // time and then fails with the code that tells the runtime to try again.
 package main
 
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/version"
 )
 
 // Limits of one call.
@@ -37,6 +38,10 @@ const (
 var versions = []string{"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 
 func main() {
+	// A runtime gives no arguments; CNI's own verb VERSION is about the specification's versions, not about ours.
+	if len(os.Args) > 1 && (os.Args[1] == "--version" || os.Args[1] == "version") {
+		os.Exit(succeed(os.Stdout, []byte(version.Get().Text("spiderpool-cni"))))
+	}
 	os.Exit(run(os.Args[0], os.Environ(), os.Stdin, os.Stdout))
 }
 
@@ -48,7 +53,8 @@ func run(arg0 string, environ []string, stdin io.Reader, stdout io.Writer) int {
 	}
 	if env["CNI_COMMAND"] == "" {
 		return fail(stdout, nil, &cnisock.Error{Code: cnisock.CodeInvalidEnv, Msg: "CNI_COMMAND is not set",
-			Details: "this is a CNI plugin: a container runtime calls it with CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME"})
+			Details: "this is the CNI plugin spiderpool-cni " + version.Get().String() +
+				": a container runtime calls it with CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS and CNI_IFNAME"})
 	}
 	conf, err := io.ReadAll(io.LimitReader(stdin, cnisock.MaxFrame))
 	if err != nil {

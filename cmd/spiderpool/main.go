@@ -17,10 +17,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the linker.
-var version = "dev"
+	"spidernet.io/spiderpool/internal/version"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,14 +65,21 @@ func newRoot() *cobra.Command {
 		Use:           "spiderpool",
 		Short:         "InfiniBand for Kubernetes pods",
 		Long:          "Every process of the product but the CNI shim. The chart runs them; by hand they are for debugging.",
-		Version:       version,
+		Version:       version.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newController(), newAgent(), newSriovOperator(), newInit(), newClean(), newPurge())
 	for _, c := range root.Commands() {
 		c.Args = cobra.NoArgs
-		c.PreRunE = func(c *cobra.Command, _ []string) error { return readEnvironment(c.Flags(), os.LookupEnv) }
+		c.PreRunE = func(c *cobra.Command, _ []string) error {
+			logStart(c.ErrOrStderr(), c.Name())
+			return readEnvironment(c.Flags(), os.LookupEnv)
+		}
 	}
+	printed := newVersion()
+	printed.Args = cobra.NoArgs
+	root.AddCommand(printed)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	return root
 }
