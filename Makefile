@@ -154,3 +154,23 @@ actionlint: ## the workflows: syntax, expressions, and that they only call targe
 .PHONY: docs
 docs: ## write docs/reference: API, chart values and metrics
 	@go run ./test/reference
+
+# What the commands of release/ take, from make's command line or the environment.
+RELEASE = cd release && go run ./cmd/release
+RELEASE_FLAGS = --version '$(VERSION)' --platforms '$(PLATFORMS)' --registry '$(REGISTRY)' --source '$(SOURCE)' \
+	$(if $(filter 1 true yes,$(INSECURE)),--insecure) $(if $(filter 1 true yes,$(ALLOW_DIRTY)),--allow-dirty)
+
+.PHONY: build image push release
+build: ## static programs for linux/amd64 and linux/arm64 in bin/ (PLATFORMS=linux/arm64 VERSION=v0.2.0)
+	@$(RELEASE) build $(RELEASE_FLAGS)
+image: ## one multi-architecture OCI image in bin/image, without a container engine
+	@$(RELEASE) image $(RELEASE_FLAGS)
+push: ## build and push the image (REGISTRY=registry.example.com/me; INSECURE=1 for plain HTTP)
+	@$(RELEASE) push $(RELEASE_FLAGS)
+release: ## push image and chart, with SBOM, CRDs and checksums in bin/release (REGISTRY=... VERSION=v0.2.0)
+	@$(RELEASE) release $(RELEASE_FLAGS)
+
+.PHONY: test-release
+test-release: ## the tests of building and publishing
+	@echo "== building and publishing"
+	@cd release && go test ./...
