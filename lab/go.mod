@@ -21,6 +21,7 @@ require (
 	k8s.io/kubectl v0.36.3
 	k8s.io/kubernetes v1.36.3
 	sigs.k8s.io/yaml v1.6.0
+	spidernet.io/spiderpool/release v0.0.0
 )
 
 require (
@@ -186,6 +187,7 @@ require (
 	go.yaml.in/yaml/v2 v2.4.3 // indirect
 	go.yaml.in/yaml/v3 v3.0.4 // indirect
 	golang.org/x/exp v0.0.0-20251219203646-944ab1f22d93 // indirect
+	golang.org/x/mod v0.37.0 // indirect
 	golang.org/x/net v0.56.0 // indirect
 	golang.org/x/oauth2 v0.36.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
@@ -278,3 +280,6 @@ replace (
 )
 
 tool helm.sh/helm/v4/cmd/helm
+
+// The builder of the product's image is part of this repository.
+replace spidernet.io/spiderpool/release => ../release
