@@ -78,12 +78,13 @@ func Build(ctx context.Context, root string, p Platform, s source.Stamp, out str
 }
 
 func compile(ctx context.Context, root string, p Platform, s source.Stamp, pkg, out string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-mod=readonly",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags", "-s -w -buildid= "+s.LDFlags(), "-o", out, pkg)
 	cmd.Dir = root
-	// What a builder's environment may set and would change the result is set here.
+	// What a builder may have set and would change the result is set here; GOFLAGS not to nothing, because then what
+	// `go env -w` stored counts.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Arch, "GOAMD64=v1", "GOARM64=v8.0",
-		"GOFLAGS=", "GOEXPERIMENT=", "GOFIPS140=off", "GOWORK=off")
+		"GOFLAGS=-mod=readonly", "GOFIPS140=off", "GOEXPERIMENT=", "GOWORK=off")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Run(); err != nil {
