@@ -24,7 +24,27 @@ var update = flag.Bool("update", false, "write the golden files")
 
 const chartDirectory = "../../charts/spiderpool"
 
+// load returns the chart as `make release` packages it: with an image of its own.
 func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c := source(t)
+	for _, f := range c.Files {
+		if f.Name == "release.yaml" {
+			f.Data = []byte(released)
+			return c
+		}
+	}
+	t.Fatal("the chart has no release.yaml")
+	return nil
+}
+
+const (
+	digest   = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	released = `{registry: registry.example.com, repository: me/spiderpool, tag: v0.2.0, digest: "` + digest + `"}`
+)
+
+// source returns the chart of the source tree.
+func source(t *testing.T) *chart.Chart {
 	t.Helper()
 	c, err := loader.Load(chartDirectory)
 	if err != nil {
@@ -94,6 +114,52 @@ spiderpoolController: {replicas: 2, hostnetwork: false, prometheus: {enabled: tr
 			}
 			if diff := cmp.Diff(string(want), got); diff != "" {
 				t.Errorf("run go test -update in lab/chart after checking (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestImage(t *testing.T) {
+	const previous = "registry: ghcr.io, repository: spidernet-io/spiderpool/spiderpool" // chart 0.1.0's values
+	packaged, unpackaged := load(t), source(t)
+	for name, tt := range map[string]struct {
+		chart        *chart.Chart
+		values, want string
+	}{
+		"packaged":                        {packaged, "", "registry.example.com/me/spiderpool@" + digest},
+		"packaged, mirror":                {packaged, "global: {imageRegistryOverride: 'mirror.example.com:5000'}", "mirror.example.com:5000/me/spiderpool@" + digest},
+		"packaged, registry with a path":  {packaged, "image: {registry: other.example.com/them}", "other.example.com/them/me/spiderpool@" + digest},
+		"packaged, repository":            {packaged, "image: {repository: fork/spiderpool}", "registry.example.com/fork/spiderpool@" + digest},
+		"packaged, tag":                   {packaged, "image: {tag: v9}", "registry.example.com/me/spiderpool:v9"},
+		"packaged, values of chart 0.1.0": {packaged, "image: {" + previous + ", tag: '', digest: ''}", "registry.example.com/me/spiderpool@" + digest},
+		"packaged, image of the old name": {packaged, "image: {" + previous + ", tag: dev}", "ghcr.io/spidernet-io/spiderpool/spiderpool:dev"},
+		"source, registry":                {unpackaged, "image: {registry: 'registry.example.com:5000/me'}", "registry.example.com:5000/me/spiderpool:v0.1.0"},
+		"source, registry and mirror":     {unpackaged, "image: {registry: registry.example.com/me}\nglobal: {imageRegistryOverride: mirror.example.com}", "mirror.example.com/me/spiderpool:v0.1.0"},
+		"source, mirror alone":            {unpackaged, "global: {imageRegistryOverride: mirror.example.com/me}", "mirror.example.com/me/spiderpool:v0.1.0"},
+		"source, digest":                  {unpackaged, "image: {registry: r.example.com, digest: '" + digest + "'}", "r.example.com/spiderpool@" + digest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := mustRender(t, tt.chart, tt.values)
+			if !strings.Contains(text, "image: "+tt.want+"\n") {
+				t.Errorf("no image %s in\n%s", tt.want, text)
+			}
+		})
+	}
+}
+
+// TestSourceTreeHasNoRegistry shows what somebody sees who installs from a clone without having published an image.
+func TestSourceTreeHasNoRegistry(t *testing.T) {
+	for name, values := range map[string]string{
+		"defaults":              "",
+		"a tag":                 "image: {tag: v0.2.0}",
+		"values of chart 0.1.0": "image: {registry: ghcr.io, repository: spidernet-io/spiderpool/spiderpool}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := render(source(t), values)
+			for _, want := range []string{"image.registry is empty", "make release REGISTRY=", "--set image.registry=", "global.imageRegistryOverride"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error is %v; want it to contain %q", err, want)
+				}
 			}
 		})
 	}

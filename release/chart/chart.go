@@ -33,6 +33,8 @@ type Chart struct {
 	Metadata []byte
 	// Archive is the .tgz file.
 	Archive []byte
+
+	stamped bool // the image
 }
 
 // FileName is the archive's, as helm names it.
@@ -41,8 +43,8 @@ func (c Chart) FileName() string { return c.Name + "-" + c.Version + ".tgz" }
 // Tag is the version as the tag of an OCI artifact: helm replaces the plus sign, which a tag cannot have.
 func (c Chart) Tag() string { return strings.ReplaceAll(c.Version, "+", "_") }
 
-// valueFiles hold the default values: what helm reads, and the copy that templates complete old values from.
-var valueFiles = []string{"values.yaml", "defaults.yaml"}
+// releaseFile names the image. It is no part of the values, which "helm upgrade --reuse-values" takes from the release before.
+const releaseFile = "release.yaml"
 
 // Package packs the chart in dir for a release, such as v0.2.0.
 func Package(dir, version string, img Image) (Chart, error) {
@@ -71,6 +73,9 @@ func Package(dir, version string, img Image) (Chart, error) {
 	if c.Name == "" {
 		return Chart{}, fmt.Errorf("packaging the chart: %s has no Chart.yaml: expected a chart", dir)
 	}
+	if !c.stamped {
+		return Chart{}, fmt.Errorf("packaging the chart: %s has no %s: expected one, to name the image in", dir, releaseFile)
+	}
 	for i := range files {
 		files[i].Name = c.Name + "/" + files[i].Name
 	}
@@ -93,9 +98,10 @@ func (c *Chart) stamp(name string, text []byte, version string, img Image) ([]by
 		c.Name, _ = metadata["name"].(string)
 		c.Metadata, err = json.Marshal(metadata)
 		return text, err
-	case name == valueFiles[0] || name == valueFiles[1]:
+	case name == releaseFile:
+		c.stamped = true
 		return Set(text, map[string]string{
-			"image.registry": img.Registry, "image.repository": img.Repository, "image.digest": img.Digest, "image.tag": img.Tag,
+			"registry": img.Registry, "repository": img.Repository, "digest": img.Digest, "tag": img.Tag,
 		})
 	}
 	return text, nil

@@ -86,16 +86,21 @@ func TestPackage(t *testing.T) {
 	if _, found := files["spiderpool/crds/spiderpool.spidernet.io_spiderippools.yaml"]; !found {
 		t.Error("the archive has no CRDs")
 	}
-	for _, name := range []string{"values.yaml", "defaults.yaml"} {
-		var v struct{ Image map[string]any }
-		if err := yaml.Unmarshal(files["spiderpool/"+name], &v); err != nil {
-			t.Fatalf("%s: %v", name, err)
+	var stamped map[string]any
+	if err := yaml.Unmarshal(files["spiderpool/release.yaml"], &stamped); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"registry": img.Registry, "repository": img.Repository, "digest": img.Digest, "tag": img.Tag}
+	if diff := cmp.Diff(want, stamped); diff != "" {
+		t.Errorf("release.yaml (-want +got):\n%s", diff)
+	}
+	for _, name := range []string{"values.yaml", "defaults.yaml"} { // what --reuse-values brings along names no image
+		text, err := os.ReadFile(filepath.Join(ourChart, name))
+		if err != nil {
+			t.Fatal(err)
 		}
-		delete(v.Image, "pullPolicy")
-		delete(v.Image, "pullSecrets")
-		want := map[string]any{"registry": img.Registry, "repository": img.Repository, "digest": img.Digest, "tag": img.Tag}
-		if diff := cmp.Diff(want, v.Image); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
+		if !bytes.Equal(files["spiderpool/"+name], text) {
+			t.Errorf("%s differs from the source tree's", name)
 		}
 	}
 	var metadata map[string]any
@@ -108,6 +113,16 @@ func TestPackage(t *testing.T) {
 	}
 	if again.Digest() != c.Digest() {
 		t.Error("the chart in another directory, with other times and modes, gives another archive")
+	}
+}
+
+func TestPackageWithoutReleaseFile(t *testing.T) {
+	dir := copyOf(t, ourChart)
+	if err := os.Remove(filepath.Join(dir, "release.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Package(dir, "v1.2.3", Image{}); err == nil || !strings.Contains(err.Error(), "has no release.yaml") {
+		t.Errorf("error is %v", err)
 	}
 }
 

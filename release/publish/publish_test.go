@@ -243,8 +243,7 @@ func TestRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := pulledValues(t, host+"/me/charts/spiderpool:1.2.3")
-	img := values["image"].(map[string]any)
+	img := pulledImage(t, host+"/me/charts/spiderpool:1.2.3")
 	ref, err := name.NewDigest(fmt.Sprintf("%s/%s@%s", img["registry"], img["repository"], img["digest"]))
 	if err != nil {
 		t.Fatal(err)
@@ -272,8 +271,8 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// pulledValues pulls the chart as helm does and returns its default values.
-func pulledValues(t *testing.T, ref string) map[string]any {
+// pulledImage pulls the chart as helm does and returns its default values.
+func pulledImage(t *testing.T, ref string) map[string]any {
 	t.Helper()
 	tag, err := name.NewTag(ref)
 	if err != nil {
@@ -305,11 +304,11 @@ func pulledValues(t *testing.T, ref string) map[string]any {
 		t.Fatal(err)
 	}
 	files := untar(t, z)
-	var values map[string]any
-	if err := yaml.Unmarshal(files["spiderpool/values.yaml"].content, &values); err != nil {
+	var img map[string]any
+	if err := yaml.Unmarshal(files["spiderpool/release.yaml"].content, &img); err != nil {
 		t.Fatal(err)
 	}
-	return values
+	return img
 }
 
 func checkFiles(t *testing.T, dir string) {
