@@ -23,9 +23,12 @@ type Handle struct {
 	Start uint64 // in clock ticks since boot: field 22 of /proc/PID/stat (proc(5))
 }
 
-// Start makes a cell. command is the program that calls Main with specFile, and arguments for it; listener is a socket of the host on which
-// the cell accepts for Spec.Forward; output of the cell itself goes to logFile. As an ordinary user the cell gets a user namespace too.
-func Start(spec Spec, specFile, logFile string, listener *os.File, command ...string) (Handle, error) {
+// Start makes a cell. command is the program that calls Main with specFile, and arguments for it; listeners are sockets of the host on
+// which the cell accepts for Spec.Forward; output of the cell itself goes to logFile. As an ordinary user the cell gets a user namespace too.
+func Start(spec Spec, specFile, logFile string, listeners []*os.File, command ...string) (Handle, error) {
+	if len(listeners) != len(spec.Forward) {
+		return Handle{}, fmt.Errorf("handing %d sockets to the control plane: its plan forwards %d", len(listeners), len(spec.Forward))
+	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		return Handle{}, fmt.Errorf("writing the cell's plan: %w", err)
@@ -40,7 +43,7 @@ func Start(spec Spec, specFile, logFile string, listener *os.File, command ...st
 	defer log.Close()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{listener}
+	cmd.ExtraFiles = listeners
 	cmd.SysProcAttr = namespaces()
 	if err := cmd.Start(); err != nil {
 		return Handle{}, fmt.Errorf("making the control plane's namespaces: %w", err)

@@ -17,7 +17,15 @@ import (
 // insideEnv, when set, makes this test program the first process of a cell.
 const insideEnv = "LAB_CELL_TEST_SPEC"
 
+// pongEnv, when set, makes it a web server on that address.
+const pongEnv = "LAB_CELL_TEST_PONG"
+
 func TestMain(m *testing.M) {
+	if address := os.Getenv(pongEnv); address != "" {
+		pong := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "pong") }
+		fmt.Fprintln(os.Stderr, http.ListenAndServe(address, http.HandlerFunc(pong)))
+		os.Exit(1)
+	}
 	if spec := os.Getenv(insideEnv); spec != "" {
 		if err := Main(spec); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -73,19 +81,24 @@ func TestCell(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "hello"), []byte("from inside"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var addresses []string
+	var files []*os.File
+	for range 2 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		file, err := listener.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		addresses, files = append(addresses, listener.Addr().String()), append(files, file)
 	}
-	defer listener.Close()
-	file, err := listener.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
 	spec := testSpec(dir)
 	t.Setenv(insideEnv, filepath.Join(dir, "spec"))
-	h, err := Start(spec, filepath.Join(dir, "spec"), filepath.Join(dir, "log"), file, "/proc/self/exe")
+	h, err := Start(spec, filepath.Join(dir, "spec"), filepath.Join(dir, "log"), files, "/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +120,9 @@ func TestCell(t *testing.T) {
 			t.Errorf("outage of %q: %v, want %q", program, err, want)
 		}
 	}
-	get(t, "tcp", listener.Addr().String())
-	get(t, "unix", spec.Sockets[0].Path)
+	get(t, "tcp", addresses[0], "from inside")
+	get(t, "tcp", addresses[1], "pong")
+	get(t, "unix", spec.Sockets[0].Path, "from inside")
 
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -119,18 +133,19 @@ func TestCell(t *testing.T) {
 }
 
 func testSpec(dir string) Spec {
-	const files = "10.99.0.1:8080"
+	const files, pong = "10.99.0.1:8080", "127.0.0.1:8081"
 	return Spec{
 		Bridges: []Bridge{{Name: "br", Address: "10.99.0.1/24", MTU: 9000}},
 		Taps:    []Tap{{Name: "tap", Bridge: "br", MTU: 9000}},
 		Routes:  []Route{{Network: "10.98.0.0/24", Via: "10.99.0.2"}},
 		Files:   Files{Address: files, Dir: dir},
-		Forward: files,
+		Forward: []string{files, pong},
 		Sockets: []Socket{{Path: filepath.Join(dir, "files.sock"), Target: files}},
 		Control: filepath.Join(dir, "control.sock"),
 		Programs: []Program{
 			{Name: "fails", Args: []string{"sh", "-c", "ip link show tap; exit 3"}, Log: filepath.Join(dir, "fails.log"), Restart: true},
 			{Name: "stays", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "stays.log"), Restart: true},
+			{Name: "pong", Args: []string{"/proc/self/exe"}, Env: []string{pongEnv + "=" + pong}, Log: filepath.Join(dir, "pong.log")},
 			{Name: "later", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "later.log"), After: "http://" + files + "/hello"},
 		},
 	}
@@ -154,7 +169,7 @@ func waitForProcess(t *testing.T, control, dir, name string, ok func(Process) bo
 	t.Fatalf("program %s: %+v\nlog of the cell: %s", name, last, log)
 }
 
-func get(t *testing.T, network, address string) {
+func get(t *testing.T, network, address, want string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
@@ -165,7 +180,7 @@ func get(t *testing.T, network, address string) {
 		return
 	}
 	defer resp.Body.Close()
-	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), "from inside") {
+	if b, _ := io.ReadAll(resp.Body); !strings.Contains(string(b), want) {
 		t.Errorf("by %s: got %q", network, b)
 	}
 }

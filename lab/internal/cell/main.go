@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// inheritedListener is the descriptor of the socket that Start hands over.
-const inheritedListener = 3
+// firstInherited is the descriptor of the first socket that Start hands over; the others follow.
+const firstInherited = 3
 
 // Main is the first process of a cell: it makes the network, starts the programs and keeps them alive, until it is told to end.
 func Main(specFile string) error {
@@ -67,13 +67,19 @@ func ownProc() error {
 	return nil
 }
 
-// serve opens the ways in: the host's listener, the unix sockets, and the file server for the machines.
+// serve opens the ways in: the host's listeners, the unix sockets, and the file server for the machines.
 func serve(spec Spec) error {
-	inherited, err := net.FileListener(os.NewFile(inheritedListener, "listener"))
-	if err != nil {
-		return fmt.Errorf("taking over the host's socket: %w", err)
+	for i, target := range spec.Forward {
+		file := os.NewFile(firstInherited+uintptr(i), "listener")
+		inherited, err := net.FileListener(file)
+		if err != nil {
+			return fmt.Errorf("taking over the host's socket for %s: %w", target, err)
+		}
+		if err := file.Close(); err != nil {
+			return fmt.Errorf("taking over the host's socket for %s: %w", target, err)
+		}
+		go forward(inherited, target)
 	}
-	go forward(inherited, spec.Forward)
 	for _, s := range spec.Sockets {
 		l, err := listenUnix(s.Path)
 		if err != nil {

@@ -15,7 +15,9 @@ type Spec struct {
 	Sockets  []Socket
 	Files    Files
 	Control  string // path of the unix socket on which the cell answers (Client)
-	Forward  string // TCP address inside to which connections to the inherited listener go
+	// Forward are TCP addresses inside: connections to the inherited listener of the same place in
+	// the order go there.
+	Forward []string
 }
 
 // Bridge is a bridge inside the cell.
