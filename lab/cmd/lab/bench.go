@@ -87,6 +87,7 @@ func openForBench(ctx context.Context, o cluster.Options, asIs bool) (cluster.La
 	if err != nil {
 		return l, err
 	}
+	o.Preload = true
 	return l, l.Ensure(ctx, o, cellProgram)
 }
 

@@ -35,6 +35,7 @@ func demoCommand() *cobra.Command {
 
 func runDemo(ctx context.Context, l cluster.Lab, o cluster.Options) error {
 	started := time.Now()
+	o.Preload = true
 	if err := l.Ensure(ctx, o, cellProgram); err != nil {
 		return err
 	}

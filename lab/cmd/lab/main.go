@@ -55,9 +55,9 @@ func root() *cobra.Command {
 	)
 	c.AddCommand(
 		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
-		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
-		cableCommand(), rebootCommand(), restartKubeletCommand(), outageCommand(),
-		kubeBinCommand(), cellCommand(),
+		kubectlCommand(), helmCommand(), kubeconfigCommand(), envCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
+		cableCommand(), rebootCommand(), pauseCommand(), resumeCommand(), restartKubeletCommand(), outageCommand(),
+		kubeBinCommand(), cellCommand(), registryCommand(),
 	)
 	return c
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"spidernet.io/spiderpool/lab/internal/gobuild"
 	"spidernet.io/spiderpool/lab/internal/guest"
+	"spidernet.io/spiderpool/lab/internal/terminal"
 )
 
 func kubectlCommand() *cobra.Command {
@@ -72,6 +74,35 @@ func kubeconfigCommand() *cobra.Command {
 				fmt.Println(l.Layout.Kubeconfig())
 			}
 			return err
+		},
+	}
+}
+
+// envCommand has a shell find the lab's kubectl and helm and its cluster, so that commands of the
+// documentation work as they stand.
+func envCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "env",
+		GroupID: "use",
+		Short:   "Print what makes a shell use the lab's kubectl, helm and cluster: eval \"$(lab env)\"",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if _, err := openRunning(); err != nil {
+				return err
+			}
+			l, err := openLab()
+			if err != nil {
+				return err
+			}
+			t, err := terminal.Open(c.Context(), l)
+			if err != nil {
+				return err
+			}
+			for _, setting := range t.Environment() {
+				name, value, _ := strings.Cut(setting, "=")
+				fmt.Printf("export %s=%s\n", name, guest.Quote([]string{value}))
+			}
+			return nil
 		},
 	}
 }

@@ -22,6 +22,9 @@ var insideURL = "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(topology
 // nodesURL is the API server as the machines reach it.
 var nodesURL = "https://" + net.JoinHostPort(topology.ControlPlane, strconv.Itoa(topology.APIPort))
 
+// registryInside is the container registry as the machines reach it.
+var registryInside = net.JoinHostPort(topology.ControlPlane, strconv.Itoa(topology.RegistryPort))
+
 // plan is everything the cell is to hold.
 func plan(l Layout, o Options, p parts, kvm bool) cell.Spec {
 	s := cell.Spec{
@@ -29,10 +32,10 @@ func plan(l Layout, o Options, p parts, kvm bool) cell.Spec {
 			{Name: nodeBridge, Address: fmt.Sprintf("%s/%d", topology.ControlPlane, topology.NodeNetBits)},
 			{Name: fabricBridge, MTU: topology.FabricMTU},
 		},
-		Programs: controlPlane(l),
+		Programs: append(controlPlane(l), registryProgram(l)),
 		Files:    cell.Files{Address: net.JoinHostPort(topology.ControlPlane, strconv.Itoa(topology.FilePort)), Dir: l.images()},
 		Control:  l.control(),
-		Forward:  net.JoinHostPort("127.0.0.1", strconv.Itoa(topology.APIPort)),
+		Forward:  []string{loopback(topology.APIPort), registryInside},
 	}
 	for _, n := range topology.Nodes() {
 		s.Taps = append(s.Taps,
@@ -71,6 +74,16 @@ func controlPlane(l Layout) []cell.Program {
 		program("kube-scheduler", insideURL+"/readyz", schedulerArgs(l)...),
 	}
 }
+
+// registryProgram is the cell's own program, which is the lab command (RegistryCommand), once more.
+func registryProgram(l Layout) cell.Program {
+	args := []string{"/proc/self/exe", RegistryCommand, l.Registry(), registryInside}
+	return cell.Program{Name: "registry", Args: args, Log: l.log("registry"), Restart: true}
+}
+
+// RegistryCommand is the command that the program which Up starts must have beside that of the
+// cell: it calls registry.Serve with a directory and an address.
+const RegistryCommand = "registry"
 
 func etcdArgs(l Layout) []string {
 	return []string{

@@ -84,6 +84,9 @@ func identity(l Layout, o Options, n topology.Node, authorized []byte) (map[stri
 		"/etc/cni/net.d/10-lab.conflist": conflist,
 		"/root/.ssh/authorized_keys":     authorized,
 	}
+	for _, name := range []string{o.Registry(), registryInside} {
+		files["/etc/containerd/certs.d/"+name+"/hosts.toml"] = []byte(registryHosts)
+	}
 	for name, content := range linkFiles(n.Cards(o.Cards)) {
 		files["/etc/systemd/network/"+name] = []byte(content)
 	}
@@ -116,6 +119,10 @@ func environment(n topology.Node) string {
 		n.Name, n.Address, topology.NodeNetBits, topology.ControlPlane, strings.Join(routes, " "), topology.ClusterPodCIDR,
 		topology.FabricMTU, topology.SSHPort, topology.ControlPlane, topology.FilePort)
 }
+
+// registryHosts leads containerd to the lab's registry, without TLS, also by the name that it has on
+// the host: one reference to an image then serves for pushing and for pulling.
+var registryHosts = fmt.Sprintf("server = \"http://%[1]s\"\n\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registryInside)
 
 func hosts() string {
 	var b strings.Builder

@@ -31,6 +31,9 @@ func (l Lab) LoadImage(ctx context.Context) error {
 	if missing := productSources(l.Source); missing != "" {
 		return fmt.Errorf("%s is not there: the product cannot be compiled", missing)
 	}
+	if err := l.checkPreloaded(ctx); err != nil {
+		return err
+	}
 	err := l.Say.Step("compiling the product", func() error { return splitProduct(ctx, l.Source, l.Layout.images()) })
 	if err != nil {
 		return err
@@ -46,6 +49,25 @@ func (l Lab) LoadImage(ctx context.Context) error {
 		return err
 	}
 	return l.Say.Step("restarting the product's pods", func() error { return l.restartProduct(ctx) })
+}
+
+// checkPreloaded refuses to load an image that no pod of the product would run.
+func (l Lab) checkPreloaded(ctx context.Context) error {
+	client, err := l.Layout.Client()
+	if err != nil {
+		return err
+	}
+	list, err := client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: productPods})
+	if err != nil {
+		return fmt.Errorf("listing the product's pods: %w", err)
+	}
+	for _, p := range list.Items {
+		if image := p.Spec.Containers[0].Image; p.Status.Phase != corev1.PodSucceeded && image != topology.ProductImage {
+			return fmt.Errorf("loading the product's image: pod %s runs %s: expected %s, which loading replaces; "+
+				"release into the lab's registry and upgrade instead (docs/try-it.md), or uninstall", p.Name, image, topology.ProductImage)
+		}
+	}
+	return nil
 }
 
 func (l Lab) runOn(ctx context.Context, node, command string) error {
@@ -98,6 +120,27 @@ func (l Lab) Reboot(ctx context.Context, n topology.Node, hard bool) error {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
 	return l.Say.Step("booting node "+n.Name, func() error { return l.until(ctx, "node "+n.Name, l.rebooted(n, before)) })
+}
+
+// Pause stops a node where it is, as far as others see as if its power had failed, until Resume.
+func (l Lab) Pause(ctx context.Context, n topology.Node) error {
+	if err := vm.Pause(ctx, vm.MonitorSocket(l.Layout.run(), n.Name)); err != nil {
+		return fmt.Errorf("pausing node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Resume has a paused node go on, and sets its clock, which stood still, by this host's: what a
+// hypervisor's agent in the machine does.
+func (l Lab) Resume(ctx context.Context, n topology.Node) error {
+	if err := vm.Resume(ctx, vm.MonitorSocket(l.Layout.run(), n.Name)); err != nil {
+		return fmt.Errorf("resuming node %s: %w", n.Name, err)
+	}
+	set := fmt.Sprintf("busybox date -u -s @%d", time.Now().Unix())
+	if err := l.runOn(ctx, n.Name, set); err != nil {
+		return fmt.Errorf("setting the clock of node %s: %w", n.Name, err)
+	}
+	return nil
 }
 
 // Outage ends a program of the control plane ("lab status" lists them) and has it started again only after some time.

@@ -5,6 +5,7 @@ package preflight
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -33,7 +34,7 @@ var tools = map[string]string{
 // Place is where the lab will keep things and listen.
 type Place struct {
 	State, Cache string
-	Port         int
+	Ports        map[string]int // of the host's loopback address, by the flag that chooses another
 }
 
 // Need is what the lab needs of the host in numbers.
@@ -50,11 +51,11 @@ type Host struct {
 	Machine        string   // as uname -m
 	MissingTools   []string // of tools' names
 	Root           bool
-	UserNamespaces error // why an ordinary user cannot make one, or nil
-	Tun            error // why /dev/net/tun cannot be opened, or nil
-	KVM            bool  // whether the processor can and /dev/kvm may be used
-	Port           error // why the port cannot be listened on, or nil
-	MemoryMiB      int   // available
+	UserNamespaces error            // why an ordinary user cannot make one, or nil
+	Tun            error            // why /dev/net/tun cannot be opened, or nil
+	KVM            bool             // whether the processor can and /dev/kvm may be used
+	Ports          map[string]error // why a port cannot be listened on, or nil, by the flag that chooses another
+	MemoryMiB      int              // available
 	Disk           []Space
 }
 
@@ -66,7 +67,10 @@ type Space struct {
 
 // Look inspects this host. An error means that it could not, not that something is missing.
 func Look(p Place) (Host, error) {
-	h := Host{Root: os.Geteuid() == 0, Tun: openTun(), KVM: kvmUsable(), Port: listen(p.Port)}
+	h := Host{Root: os.Geteuid() == 0, Tun: openTun(), KVM: kvmUsable(), Ports: map[string]error{}}
+	for flag, port := range p.Ports {
+		h.Ports[flag] = listen(port)
+	}
 	for tool := range tools {
 		if !have(tool) {
 			h.MissingTools = append(h.MissingTools, tool)
@@ -137,8 +141,10 @@ func checkKernel(h Host) (problems []string) {
 		problems = append(problems, fmt.Sprintf("an ordinary user may not make a user namespace here (%v): run as root, or as root run "+
 			"\"sysctl kernel.unprivileged_userns_clone=1\" and check user.max_user_namespaces", h.UserNamespaces))
 	}
-	if h.Port != nil {
-		problems = append(problems, fmt.Sprintf("the API server's port on this host cannot be opened (%v): end what uses it or choose another with --api-port", h.Port))
+	for _, flag := range slices.Sorted(maps.Keys(h.Ports)) {
+		if err := h.Ports[flag]; err != nil {
+			problems = append(problems, fmt.Sprintf("a port of this host cannot be opened (%v): end what uses it or choose another with %s", err, flag))
+		}
 	}
 	return problems
 }

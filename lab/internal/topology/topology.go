@@ -14,6 +14,7 @@ const (
 	NodeNetBits    = 24
 	APIPort        = 6443
 	FilePort       = 8080 // images for the nodes, served beside the API server
+	RegistryPort   = 5000 // container registry, on the control plane's address
 	SSHPort        = 22
 	ServiceCIDR    = "10.96.0.0/16"
 	APIServiceIP   = "10.96.0.1"

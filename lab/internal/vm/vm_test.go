@@ -85,11 +85,11 @@ func monitor(_ *testing.T, conn net.Conn, answer string) <-chan []string {
 func TestConverse(t *testing.T) {
 	near, far := net.Pipe()
 	commands := monitor(t, far, `{"return":{}}`)
-	if err := converse(near, json.NewDecoder(near)); err != nil {
+	if err := converse(near, json.NewDecoder(near), "stop"); err != nil {
 		t.Fatal(err)
 	}
 	near.Close()
-	if got := <-commands; !slices.Equal(got, []string{"qmp_capabilities", "system_reset"}) {
+	if got := <-commands; !slices.Equal(got, []string{"qmp_capabilities", "stop"}) {
 		t.Errorf("commands are %v", got)
 	}
 }
@@ -97,7 +97,7 @@ func TestConverse(t *testing.T) {
 func TestConverseTellsARefusal(t *testing.T) {
 	near, far := net.Pipe()
 	monitor(t, far, `{"error":{"class":"GenericError","desc":"not now"}}`)
-	if err := converse(near, json.NewDecoder(near)); err == nil || !strings.Contains(err.Error(), "not now") {
+	if err := converse(near, json.NewDecoder(near), "stop"); err == nil || !strings.Contains(err.Error(), "not now") {
 		t.Errorf("error is %v", err)
 	}
 	near.Close()
