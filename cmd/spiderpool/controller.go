@@ -28,6 +28,7 @@ func newController() *cobra.Command {
 	c.add(flags)
 	e.add(flags, 5720, 5721)
 	addSettings(flags, &conf)
+	addReplicas(flags, &o.Replicas)
 	flags.StringVar(&o.Name, "name", "spiderpool-controller", "name of the Service and of both webhook configurations")
 	env(flags, "name", "SPIDERPOOL_CONTROLLER_NAME")
 	flags.IntVar(&o.WebhookPort, "webhook-port", 5722, "port of the webhook server, on all addresses")

@@ -103,6 +103,11 @@ func (e *endpoints) metricsAddress() string {
 	return process.Address("", e.metricsPort)
 }
 
+func addReplicas(flags *pflag.FlagSet, replicas *int) {
+	flags.IntVar(replicas, "replicas", 1, "how many replicas are meant to run; with several, another one leads within 15 seconds of the leader's loss")
+	env(flags, "replicas", "SPIDERPOOL_REPLICAS")
+}
+
 func addSettings(flags *pflag.FlagSet, path *string) {
 	flags.StringVar(path, "config", settings.DefaultPath, "file of the options that all processes share; the defaults count when it does not exist")
 }

@@ -47,6 +47,8 @@ type Options struct {
 	// WebhookHost and WebhookPort are where the webhook server listens; an empty host is all addresses.
 	WebhookHost string
 	WebhookPort int
+	// Replicas is how many of this process are meant to run.
+	Replicas int
 	// SRIOV turns on the webhooks of SriovNetworkNodePolicy.
 	SRIOV bool
 	// Settings are those of conf.yml.
@@ -87,7 +89,7 @@ func newManager(o Options) (ctrl.Manager, error) {
 	})
 	mgr, health, err := process.NewManager(o.Config, process.Options{
 		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
-		Cache: cacheOptions(o), Webhook: server,
+		Cache: cacheOptions(o), Webhook: server, Replicas: o.Replicas,
 	})
 	if err != nil {
 		return nil, err

@@ -40,6 +40,8 @@ type RunOptions struct {
 	Namespace string
 	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
 	HealthAddress, MetricsAddress string
+	// Replicas is how many of this process are meant to run.
+	Replicas int
 	// ResourcePrefix of the nodes' resources, such as "spidernet.io".
 	ResourcePrefix string
 	// Drain are the waits of a drain.
@@ -51,6 +53,7 @@ func Run(ctx context.Context, o RunOptions) error {
 	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
 	mgr, _, err := process.NewManager(o.Config, process.Options{
 		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
+		Replicas: o.Replicas,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own, &v1.SriovOperatorConfig{}: own,
 			&v1.SriovIBNetwork{}: own, &corev1.Pod{}: failedPods(),
