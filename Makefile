@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+
 # The two commands: `make demo` shows the guide on virtual InfiniBand cards, `make test` runs every test. Both set up what they need.
 # `make help` lists the rest.
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package api is the root of the API groups; it owns the generation of their deep copies and CRDs.
 package api
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package config holds the generated CustomResourceDefinitions and gives them to the programs that install them.
 //
 // It knows the files and their form, and no client.

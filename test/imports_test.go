@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package test holds checks of the repository as a whole.
 package test
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command spiderpool-cni is what a container runtime, or another CNI plugin,
 // executes in place of each of our CNI plugins. It is installed once and linked
 // under each plugin's name; it hands its name, its CNI_ variables and its

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command spiderpool is every process of the product but the CNI shim: controller, agent, sriov-operator, and the init
 // and clean pods. Its first argument says which.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package agent is the node's process: it answers the container runtime's
 // calls, keeps the node's virtual functions as the policies want them,
 // advertises them to the kubelet, and puts on the node what makes the runtime

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package controller is the controller process: it brings the CRDs, keeps the webhook server's certificates good, and
 // runs the controllers and webhooks of its subpackages and the webhooks of the SR-IOV policies.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package deviceplugin advertises pools of VFs to the kubelet as extended
 // resources and hands out their device nodes: one device-plugin server
 // (v1beta1) for each resource, in this process.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fence owns the promise between a node's agent and the controller on
 // which addresses without a pod rest. The agent renews a Lease object, its
 // heartbeat, and hands out addresses of its stock only for a limited time after

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package host is the only door to the kernel: PCI and SR-IOV, network links
 // and routes, IPoIB, RDMA devices and network namespaces. Nothing else in the
 // product imports netlink or names /sys and /proc.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ib owns the few values that InfiniBand cards add to networking:
 // GUIDs, partition keys, the 20-octet link address, and the PCI address of a
 // card's function. It is pure: no kernel, no client, no files.

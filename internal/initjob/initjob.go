@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package initjob is what runs once after an installation or upgrade, and once before an uninstallation.
 //
 // After: it waits for the controller's webhook, creates the objects that the values ask for, and waits until all is

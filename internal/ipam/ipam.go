@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ipam owns the decisions about addresses: which pools an interface
 // may use and in which order, why a pool may not serve, which address of a pool
 // is the next free one, and how many of them a node holds ready. It is pure: it

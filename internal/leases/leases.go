@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package leases owns the taking and giving back of addresses over the API
 // server. An address is taken exactly when its SpiderIPLease exists; creating
 // that object is what decides between two nodes, and what this process

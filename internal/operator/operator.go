@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package operator is the sriov-operator process, and the admission of its
 // policies, which the controller process serves: from policies, nodes and what
 // the nodes' agents report it writes the spec of each node's

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package podresources asks the kubelet which devices it gave to a pod
 // (PodResources API v1). It owns one connection to the kubelet's socket and
 // knows nothing of networks or of what a device is.

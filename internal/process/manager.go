@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package process assembles what every controller process has: a controller-runtime manager with the project's scheme,
 // health endpoints on one address, metrics on another, and leader election.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package purge leaves a node as it was before the product came: it removes the virtual functions that the agent made, and the files
 // that it put there. It runs when the agent is gone for good.
 //

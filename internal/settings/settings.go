@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package settings reads conf.yml, the options that all processes share and that the chart writes into the ConfigMap
 // spiderpool-conf. It knows the file's form and its defaults, and nothing of who uses them.
 package settings

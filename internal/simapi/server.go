@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package simapi owns a simulated Kubernetes API server for model-based tests
 // of what runs against one. It keeps typed objects in memory and does with
 // them what the real server does, error types included; conformance_test.go

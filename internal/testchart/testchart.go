@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package testchart gives tests the objects of the chart, as its golden files have them, and the identities that the
 // chart's service accounts have. It renders nothing: lab/chart keeps the golden files true. Product code never imports it.
 package testchart

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package webhookcert decides when the webhook server's certificates are renewed, and makes the new ones.
 //
 // It is a function from (what there is, now) to (what there shall be): it knows no client, no Secret object and no

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package chart_test renders the product's chart with Helm's own library. It lives in the lab's module so that the
 // product's does not link Helm; the product's tests read the golden files that this one keeps.
 package chart_test

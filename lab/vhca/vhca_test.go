@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package vhca holds the checks of the virtual InfiniBand card in module/: they
 // build it, boot Debian's stock kernel with it in QEMU, and report what the
 // scripts in guest/ found. It knows nothing of the product or of Kubernetes.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 // Key is "namespace/name" of the NetworkAttachmentDefinition that the element names, as network-status writes it.

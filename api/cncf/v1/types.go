@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package v1 owns the objects of the API group k8s.cni.cncf.io: the
 // NetworkAttachmentDefinition and the two pod annotations that name networks
 // and report them. It knows nothing of who reads or writes them.

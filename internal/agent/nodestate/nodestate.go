@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nodestate keeps this node's virtual functions as its
 // SriovNetworkNodeState says: it observes the node, has package sriov decide,
 // takes one small step after the other, observes again, and publishes what is

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command attachbench plays the container runtime on one node, without
 // containers: it makes network namespaces, calls the CNI shim for pods as a
 // runtime does, many at once, and prints how long each call took.

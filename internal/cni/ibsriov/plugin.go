@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ibsriov is the CNI plugin "ib-sriov": it gives a pod an InfiniBand VF,
 // with the VF's own RDMA device when the node's RDMA subsystem is in exclusive
 // mode.

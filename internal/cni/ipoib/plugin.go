@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ipoib is the CNI plugin "ipoib": it gives a pod an IPoIB child of a
 // host interface, for TCP/IP over InfiniBand without an RDMA device.
 //

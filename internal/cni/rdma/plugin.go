@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rdma is the chained CNI plugin "rdma": it moves the RDMA device of an
 // Ethernet VF after another plugin has moved the VF's network interface. An
 // InfiniBand VF is ib-sriov's whole.

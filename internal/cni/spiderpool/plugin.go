@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package spiderpool is the IPAM plugin "spiderpool": it turns a CNI call into
 // an address request and an allocation into a CNI result. Which address that is,
 // and the API server, are the business of what it is given.

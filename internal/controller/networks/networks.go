@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package networks owns what the controller process does for networks:
 // admission of SpiderMultusConfig and SpiderCoordinator, the
 // NetworkAttachmentDefinition of every SpiderMultusConfig, and what the

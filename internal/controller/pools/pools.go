@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pools owns the cluster's side of addresses: admission of SpiderIPPool
 // and SpiderReservedIP, the status and the finalizer of pools, and the
 // collector that frees leases nobody can be using. It takes no address itself

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command hostbench measures, on one node, what the kernel alone takes for the
 // steps by which pods are attached, or VFs made: the floor below the product's
 // own times.

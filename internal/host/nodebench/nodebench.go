@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nodebench is what the programs share that measure on one node: they
 // end early in good order, and work in network namespaces of their own. It knows
 // nothing of what is measured.

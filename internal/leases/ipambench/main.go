@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command ipambench measures what an address costs: how fast agents allocate, how many requests to the API server that takes,
 // and how both grow with the number of agents and the size of a pool. Beside it, in the same run, it measures the design in
 // which all agents write into one pool object.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command kube is the Kubernetes programs that the lab runs on the host, in one binary: etcd, kube-apiserver, kube-controller-manager,
 // kube-scheduler and kubectl. The name it is started by, or else its first argument, says which.
 // One binary links the shared nine tenths of their code once: it builds and loads several times faster than five.

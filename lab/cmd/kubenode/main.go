@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command kubenode is the Kubernetes part of a machine, kubelet and kube-proxy, in one binary. The name it is started by, or else its
 // first argument, says which.
 //

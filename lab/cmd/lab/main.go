@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command lab runs a real Kubernetes cluster on virtual InfiniBand cards: see the README beside its module.
 package main
 

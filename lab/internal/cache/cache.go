@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cache keeps what is costly to make under a name that is a digest of everything it was made from, so that it is
 // made once per machine and never stale.
 //

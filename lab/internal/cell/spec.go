@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cell runs the lab's processes inside namespaces of their own: a network with its bridges and taps, where no address, port or route
 // of the host is touched, and a process tree that ends, whole, with its first process.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cluster brings up the lab's Kubernetes cluster, says how it is, and takes it down.
 //
 // The control plane runs on the host inside a cell (package cell), the nodes are virtual machines on the cell's bridge (packages vm,

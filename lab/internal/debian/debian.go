@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package debian fetches Debian packages with apt's own programs and unpacks them into directories, as an ordinary user and without
 // touching what is installed: apt is given a state of its own, in which nothing is installed, so that it resolves
 // every dependency. Maintainer scripts never run. The host's package sources and keyrings are used as they are.

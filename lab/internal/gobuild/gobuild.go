@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gobuild builds the Go programs the lab runs: static, and without paths of the machine in them.
 //
 // The Kubernetes programs are kept in the lab's cache, keyed by what they are compiled from, because linking them takes a quarter of

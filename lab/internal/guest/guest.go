@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package guest runs commands on the lab's machines: over SSH, through a unix socket that the control plane's cell offers, so that no
 // address of the host is involved. It also attaches a terminal to a machine's serial console.
 package guest

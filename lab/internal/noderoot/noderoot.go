@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package noderoot makes what a virtual machine boots: Debian's kernel, a small initramfs and a disk with Debian's packages, the
 // Kubernetes programs, the virtual InfiniBand card's module and the files of lab/guest/rootfs. Every machine boots the same three
 // files; what makes it that machine is handed to it at boot (package cluster).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package noderoot
 
 // nodePackages make a machine's root: what a Kubernetes node and a person who looks at its InfiniBand card need.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pki makes the certificates and kubeconfigs of one lab.
 //
 // A single authority signs everything: right for a cluster that nobody else can reach and that lives for an afternoon, and for no

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package preflight finds out, before anything is started, whether this host can run the lab, and says exactly what is missing and how to
 // mend it. Looking (Look) and judging (Check) are apart, so that every judgement can be tested on any host.
 package preflight

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package progress tells the person at the terminal what is being done and how long it took.
 //
 // A step that ends within Quiet says nothing; a longer one names itself while it runs, and its duration when it ends.

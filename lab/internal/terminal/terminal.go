@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package terminal runs the commands that a person would type: on a node of
 // the lab, or on this host with kubectl and helm that speak to the lab's cluster.
 //

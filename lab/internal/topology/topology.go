@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package topology says what the lab looks like: names, addresses and card identities. Everything else derives from it.
 //
 // It is pure data; the names and addresses are those of the user's guide.

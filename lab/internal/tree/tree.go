@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package tree has the few operations on directory trees from which machine roots and images are put together.
 //
 // Trees in the cache are shared: a tree made by Link has its files in common with its source, so nothing here ever writes

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package vm says how QEMU is to be started for one machine, and speaks to the QEMU that runs. It starts nothing itself: the
 // control plane's cell does (package cell).
 package vm
