@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package examples holds manifests for users, and checks that the API server takes them as they are. It knows nothing
-// of what they do on a cluster: lab/e2e shows that.
+// Package examples holds manifests for users, and checks that the API server takes them as they
+// are. It knows nothing of what they do on a cluster: lab/e2e shows that.
 package examples
 
 import (
@@ -42,7 +42,8 @@ func documents(t *testing.T, text []byte) []*unstructured.Unstructured {
 // strictly creates an object without keeping it; unknown and doubled fields are errors.
 func strictly(t *testing.T, c client.Client, o *unstructured.Unstructured) error {
 	t.Helper()
-	return client.WithFieldValidation(c, metav1.FieldValidationStrict).Create(t.Context(), o.DeepCopy(), client.DryRunAll)
+	return client.WithFieldValidation(c, metav1.FieldValidationStrict).Create(t.Context(), o.DeepCopy(),
+		client.DryRunAll)
 }
 
 func TestStrictly(t *testing.T) {

@@ -28,11 +28,13 @@ var update = flag.Bool("update", false, "write docs/compatibility-fields.md")
 
 const fieldsDoc = "../docs/compatibility-fields.md"
 
-// TestFields shows that a field of the API, an annotation or a key that is accepted does something, or is answered: a field that no code
-// reads, apart from its own validation, must be in the list of those that are refused or warned of, and a field of that list
-// must exist. Of what is written for users, a status field must be set by some code. The test also writes the page for users.
+// TestFields shows that a field of the API, an annotation or a key that is accepted does something,
+// or is answered: a field that no code reads, apart from its own validation, must be in the list of
+// those that are refused or warned of, and a field of that list must exist. Of what is written for
+// users, a status field must be set by some code. The test also writes the page for users.
 //
-// To add a field: add it to the API, and read it. If nothing is to read it, refuse it or warn of it at admission, and give it a line in unread.
+// To add a field: add it to the API, and read it. If nothing is to read it, refuse it or warn of it
+// at admission, and give it a line in unread.
 func TestFields(t *testing.T) {
 	program := loadProgram(t)
 	all := program.apiFields(t)
@@ -51,7 +53,9 @@ func TestFields(t *testing.T) {
 		case passed != "" || used:
 			f.answer = answer{implemented, firstSentence(f.doc)}
 		default:
-			t.Errorf("%s is read by nothing but its validation, or set by nothing if it is a status: implement it, or refuse it or warn of it and list it in unread", f.path)
+			t.Errorf(
+				"%s is read by nothing but its validation, or set by nothing if it is a status: implement it, or "+
+					"refuse it or warn of it and list it in unread", f.path)
 		}
 	}
 	for _, list := range [][]string{slices.Collect(maps.Keys(unread)), slices.Collect(maps.Keys(passedOn))} {
@@ -81,8 +85,8 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// What the controllers write into a network's configuration is read by the plugin that it is for: a key that is rendered and then
-// ignored is as bad as a field that is.
+// What the controllers write into a network's configuration is read by the plugin that it is for: a
+// key that is rendered and then ignored is as bad as a field that is.
 func TestRenderedKeysAreRead(t *testing.T) {
 	program := loadProgram(t)
 	byLibrary := []string{"type", "ipam", "capabilities", "cniVersion", "name"} // the CNI library and the runner
@@ -95,14 +99,16 @@ func TestRenderedKeysAreRead(t *testing.T) {
 	} {
 		read := program.keysOf(t, pair.read)
 		for key := range program.keysOf(t, pair.rendered) {
-			if _, ok := read[key]; !ok && read[strings.Replace(key, "Nic", "NIC", 1)] == "" && !slices.Contains(byLibrary, key) {
+			if _, ok := read[key]; !ok && read[strings.Replace(key, "Nic", "NIC", 1)] == "" &&
+				!slices.Contains(byLibrary, key) {
 				t.Errorf("%s writes %q, which %s does not read", pair.rendered, key, pair.read)
 			}
 		}
 	}
 }
 
-// Every annotation of the page is one that product code knows, and every one that the code answers is on the page.
+// Every annotation of the page is one that product code knows, and every one that the code answers
+// is on the page.
 func TestAnnotations(t *testing.T) {
 	program := loadProgram(t)
 	listed := map[string]answer{}
@@ -118,8 +124,10 @@ func TestAnnotations(t *testing.T) {
 		}
 	}
 	for literal := range program.literals {
-		for _, prefix := range []string{"ipam.spidernet.io/", "cni.spidernet.io/", "multus.spidernet.io/", "v1.multus-cni.io/", "k8s.v1.cni.cncf.io/", "sriovnetwork.openshift.io/"} {
-			if _, ok := listed[literal]; strings.HasPrefix(literal, prefix) && literal != prefix && !ok && !labels[literal] && !strings.ContainsAny(literal, " %") {
+		for _, prefix := range []string{"ipam.spidernet.io/", "cni.spidernet.io/", "multus.spidernet.io/",
+			"v1.multus-cni.io/", "k8s.v1.cni.cncf.io/", "sriovnetwork.openshift.io/"} {
+			if _, ok := listed[literal]; strings.HasPrefix(literal, prefix) && literal != prefix && !ok &&
+				!labels[literal] && !strings.ContainsAny(literal, " %") {
 				t.Errorf("annotation %s of the code is not listed", literal)
 			}
 		}
@@ -149,13 +157,14 @@ func loadProgram(t *testing.T) *program {
 	if loaded != nil {
 		return loaded
 	}
-	mode := gopkg.NeedName | gopkg.NeedFiles | gopkg.NeedCompiledGoFiles | gopkg.NeedImports | gopkg.NeedTypes | gopkg.NeedSyntax |
-		gopkg.NeedTypesInfo | gopkg.NeedExportFile
+	mode := gopkg.NeedName | gopkg.NeedFiles | gopkg.NeedCompiledGoFiles | gopkg.NeedImports |
+		gopkg.NeedTypes | gopkg.NeedSyntax | gopkg.NeedTypesInfo | gopkg.NeedExportFile
 	all, err := gopkg.Load(&gopkg.Config{Mode: mode, Dir: ".."}, "./api/...", "./internal/...", "./cmd/...")
 	if err != nil {
 		t.Fatalf("load the product's packages: %v", err)
 	}
-	p := &program{byPath: map[string]*gopkg.Package{}, used: map[string]bool{}, calls: map[string]bool{}, literals: map[string]bool{}}
+	p := &program{byPath: map[string]*gopkg.Package{}, used: map[string]bool{}, calls: map[string]bool{},
+		literals: map[string]bool{}}
 	for _, pkg := range all {
 		for _, e := range pkg.Errors {
 			t.Fatalf("load %s: %v", pkg.PkgPath, e)
@@ -175,12 +184,14 @@ func loadProgram(t *testing.T) *program {
 func isProduct(pkg *gopkg.Package, file *ast.File) bool {
 	name := filepath.Base(pkg.Fset.Position(file.Package).Filename)
 	switch {
-	case strings.HasPrefix(name, "zz_generated"), strings.HasSuffix(name, "_validation.go"), strings.HasSuffix(name, "_defaults.go"),
+	case strings.HasPrefix(name, "zz_generated"), strings.HasSuffix(name, "_validation.go"), strings.HasSuffix(name,
+		"_defaults.go"),
 		strings.HasPrefix(name, "webhook"), strings.HasPrefix(name, "warnings"):
 		return false
 	}
 	last := pkg.PkgPath[strings.LastIndex(pkg.PkgPath, "/")+1:]
-	return !strings.HasSuffix(last, "test") && !strings.HasSuffix(last, "bench") && last != "simapi" && last != "testapi" && last != "testchart"
+	return !strings.HasSuffix(last, "test") && !strings.HasSuffix(last, "bench") && last != "simapi" &&
+		last != "testapi" && last != "testchart"
 }
 
 func (p *program) readFile(pkg *gopkg.Package, file *ast.File) {
@@ -390,7 +401,8 @@ func (p *program) confKeys(t *testing.T) []row {
 	t.Helper()
 	var rows []row
 	for _, plugin := range []struct{ name, conf string }{
-		{"coordinator", "api/spiderpool/v2beta1.CoordinatorSpec"}, {"ib-sriov", "internal/cni/ibsriov.conf"}, {"ipoib", "internal/cni/ipoib.conf"},
+		{"coordinator", "api/spiderpool/v2beta1.CoordinatorSpec"}, {"ib-sriov", "internal/cni/ibsriov.conf"},
+		{"ipoib", "internal/cni/ipoib.conf"},
 		{"rdma", "internal/cni/rdma.conf"}, {"spiderpool (ipam)", "internal/cni/spiderpool.conf.IPAM"},
 	} {
 		known := p.keysOf(t, plugin.conf)
@@ -407,7 +419,9 @@ func (p *program) confKeys(t *testing.T) []row {
 		}
 		kind, _, _ := strings.Cut(plugin.name, " ")
 		for _, key := range slices.Sorted(maps.Keys(nad.IgnoredKeys[kind])) {
-			rows = append(rows, row{plugin.name, key, answer{warned, "event AnnotationIgnored at the pod: " + nad.IgnoredKeys[kind][key]}})
+			rows = append(rows,
+				row{plugin.name, key, answer{warned, "event AnnotationIgnored at the pod: " +
+					nad.IgnoredKeys[kind][key]}})
 		}
 	}
 	return rows
@@ -416,11 +430,15 @@ func (p *program) confKeys(t *testing.T) []row {
 func renderFields(all []field, keys []row) string {
 	var b strings.Builder
 	b.WriteString("# Fields, annotations and keys\n\n" +
-		"What happens with every field, annotation and key that users of Spiderpool, Multus and sriov-network-operator know. `go test ./test -run TestFields -update`\n" +
-		"writes this page from the code: *implemented* means that code reads the field (or, in a status, sets it), which the test proves; *refused* means an error at\n" +
-		"admission or, for pods and NetworkAttachmentDefinitions, a failed ADD with an event; *warned* means a warning of `kubectl`, an event or a condition.\n" +
+		"What happens with every field, annotation and key that users of Spiderpool, Multus and " +
+		"sriov-network-operator know. `go test ./test -run TestFields -update`\n" +
+		"writes this page from the code: *implemented* means that code reads the field (or, in a status, sets it), " +
+		"which the test proves; *refused* means an error at\n" +
+		"admission or, for pods and NetworkAttachmentDefinitions, a failed ADD with an event; *warned* means a " +
+		"warning of `kubectl`, an event or a condition.\n" +
 		"An empty text or a zero that upstream's webhooks write by themselves is the same as an absent field.\n\n" +
-		"A field that is not on this page is not in the schema: the API server refuses it (`kubectl`) or warns of it and drops it (other clients).\n")
+		"A field that is not on this page is not in the schema: the API server refuses it (`kubectl`) or warns of " +
+		"it and drops it (other clients).\n")
 	kind := ""
 	for _, f := range all {
 		if k := kindOf(f.path); k != kind {
@@ -439,8 +457,10 @@ func renderFields(all []field, keys []row) string {
 		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", a.on, a.name, a.status, cell(a.what))
 	}
 	b.WriteString("\n## Keys of plugins' configurations\n\n" +
-		"Keys that no plugin of ours knows are left alone: the runtime, the CNI library and other products add their own to every configuration, so an unknown\n" +
-		"key is no sign of a mistake. Keys that would isolate a pod, such as `pkey`, are refused. Plugins of others (`macvlan`, `sriov`, `tuning`, …) get\n" +
+		"Keys that no plugin of ours knows are left alone: the runtime, the CNI library and other products add " +
+		"their own to every configuration, so an unknown\n" +
+		"key is no sign of a mistake. Keys that would isolate a pod, such as `pkey`, are refused. Plugins of others " +
+		"(`macvlan`, `sriov`, `tuning`, …) get\n" +
 		"their configuration unchanged.\n\n| Plugin | Key | Status | What happens |\n|---|---|---|---|\n")
 	for _, k := range keys {
 		fmt.Fprintf(&b, "| %s | `%s` | %s | %s |\n", k.on, k.name, k.status, cell(k.what))

@@ -39,8 +39,9 @@ func printVersion(out io.Writer, i version.Info, format string) error {
 	return fmt.Errorf("printing the version: --output is %q: expected text or json", format)
 }
 
-// logStart writes a process's first log line. It does so whatever --log-level says: which build wrote a log is what
-// one needs to know first, of a quiet log too.
+// logStart writes a process's first log line. It does so whatever --log-level says: which build
+// wrote a log is what one needs to know first, of a quiet log too.
 func logStart(err io.Writer, process string) {
-	slog.New(slog.NewJSONHandler(err, nil)).Info("starting", append([]any{"process", process}, version.Get().LogArgs()...)...)
+	slog.New(slog.NewJSONHandler(err, nil)).Info("starting", append([]any{"process", process},
+		version.Get().LogArgs()...)...)
 }

@@ -40,7 +40,8 @@ func TestVersionCommand(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("version -o json (-want +got):\n%s", diff)
 	}
-	if _, err := run("version", "-o", "xml"); err == nil || !strings.Contains(err.Error(), `--output is "xml": expected text or json`) {
+	if _, err := run("version", "-o", "xml"); err == nil || !strings.Contains(err.Error(),
+		`--output is "xml": expected text or json`) {
 		t.Errorf("version -o xml: %v", err)
 	}
 }
@@ -48,8 +49,9 @@ func TestVersionCommand(t *testing.T) {
 // Every process says first which build it is, whatever its log level is and however it ends.
 func TestEveryProcessSaysItsVersionFirst(t *testing.T) {
 	for process, args := range map[string][]string{
-		"controller": {"--log-level=none"}, "agent": {"--node=n", "--log-level=none"}, "sriov-operator": {"--log-level=none"},
-		"init": {"--log-level=none"}, "clean": {"--log-level=none"}, "purge": {"--root=" + t.TempDir()},
+		"controller": {"--log-level=none"}, "agent": {"--node=n", "--log-level=none"},
+		"sriov-operator": {"--log-level=none"},
+		"init":           {"--log-level=none"}, "clean": {"--log-level=none"}, "purge": {"--root=" + t.TempDir()},
 	} {
 		t.Run(process, func(t *testing.T) {
 			var log bytes.Buffer

@@ -13,10 +13,12 @@ import (
 
 // kinds tells which of our errors an errno amounts to.
 var kinds = map[unix.Errno]error{
-	unix.ENODEV: ErrNotFound, unix.ENOENT: ErrNotFound, unix.ENXIO: ErrNotFound, unix.ESRCH: ErrNotFound, unix.EADDRNOTAVAIL: ErrNotFound,
-	unix.EEXIST: ErrExists, unix.ENOTUNIQ: ErrExists,
+	unix.ENODEV: ErrNotFound, unix.ENOENT: ErrNotFound, unix.ENXIO: ErrNotFound, unix.ESRCH: ErrNotFound,
+	unix.EADDRNOTAVAIL: ErrNotFound,
+	unix.EEXIST:        ErrExists, unix.ENOTUNIQ: ErrExists,
 	unix.EBUSY:      ErrBusy,
-	unix.EOPNOTSUPP: ErrUnsupported, unix.EPROTONOSUPPORT: ErrUnsupported, unix.EAFNOSUPPORT: ErrUnsupported, unix.ENOSYS: ErrUnsupported,
+	unix.EOPNOTSUPP: ErrUnsupported, unix.EPROTONOSUPPORT: ErrUnsupported, unix.EAFNOSUPPORT: ErrUnsupported,
+	unix.ENOSYS: ErrUnsupported,
 }
 
 // kernelError makes an error of the kernel one that callers can tell apart, and leaves others alone.

@@ -22,8 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files of testdata/messages are what passes between a little-endian machine of 64 bits and its kernel. amd64 and
-// arm64 have to read and write the very same octets: `make test-arm64` runs this file as an arm64 program.
+// The files of testdata/messages are what passes between a little-endian machine of 64 bits and its
+// kernel. amd64 and arm64 have to read and write the very same octets: `make test-arm64` runs this
+// file as an arm64 program.
 
 var update = flag.Bool("update", false, "write the golden files of messages that this package makes")
 
@@ -41,9 +42,11 @@ func messageFile(t *testing.T, name string) []byte {
 	return b
 }
 
-// TestKernelLinkMessages reads answers to RTM_GETLINK that a kernel gave (Linux 6.18, amd64), for links made with
+// TestKernelLinkMessages reads answers to RTM_GETLINK that a kernel gave (Linux 6.18, amd64), for
+// links made with
 //
-//	ip link add net0 type veth peer name peer0; ip link set net0 mtu 1450 address 02:00:00:00:00:09 alias spiderpool:c/eth0
+//	ip link add net0 type veth peer name peer0
+//	ip link set net0 mtu 1450 address 02:00:00:00:00:09 alias spiderpool:c/eth0
 //	ip link property add dev net0 altname spiderpool-net0; ip link set net0 up; ip link set peer0 up
 //	ip link add link net0 name mv0 type macvlan mode bridge
 func TestKernelLinkMessages(t *testing.T) {
@@ -53,11 +56,14 @@ func TestKernelLinkMessages(t *testing.T) {
 	}
 	for file, want := range map[string]Link{
 		"veth.hex": {
-			Index: 3, Name: "net0", AltNames: []string{"spiderpool-net0"}, Alias: "spiderpool:c/eth0", Kind: "veth", LinkLayer: Ethernet,
-			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, MTU: 1450, TxQueueLen: 1000, Up: true, Carrier: true, Parent: 2,
+			Index: 3, Name: "net0", AltNames: []string{"spiderpool-net0"}, Alias: "spiderpool:c/eth0", Kind: "veth",
+			LinkLayer:    Ethernet,
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, MTU: 1450, TxQueueLen: 1000, Up: true, Carrier: true,
+			Parent: 2,
 		},
 		"macvlan.hex": {
-			Index: 4, Name: "mv0", Kind: "macvlan", LinkLayer: Ethernet, HardwareAddr: macvlanAddress, MTU: 1450, TxQueueLen: 1000, Parent: 3,
+			Index: 4, Name: "mv0", Kind: "macvlan", LinkLayer: Ethernet, HardwareAddr: macvlanAddress, MTU: 1450,
+			TxQueueLen: 1000, Parent: 3,
 		},
 	} {
 		message := messageFile(t, file)
@@ -128,8 +134,8 @@ func markMessages(t *testing.T, link string, mark uint32) (sent []byte) {
 	return sent
 }
 
-// TestStructures holds the structures that are handed to the kernel, or read from it, to the sizes and offsets of its headers, which are the
-// same on amd64 and arm64.
+// TestStructures holds the structures that are handed to the kernel, or read from it, to the sizes
+// and offsets of its headers, which are the same on amd64 and arm64.
 func TestStructures(t *testing.T) {
 	var (
 		filter  unix.ICMPv6Filter

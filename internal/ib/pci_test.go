@@ -48,15 +48,16 @@ func TestParsePCIAddress(t *testing.T) {
 	}
 }
 
-// FuzzParsePCIAddress compares the rule with the kernel's format: what is accepted is what "%04x:%02x:%02x.%d" writes of the
-// numbers in it, and what the kernel can write is accepted.
+// FuzzParsePCIAddress compares the rule with the kernel's format: what is accepted is what
+// "%04x:%02x:%02x.%d" writes of the numbers in it, and what the kernel can write is accepted.
 func FuzzParsePCIAddress(f *testing.F) {
 	f.Add("0000:86:00.0", uint32(0), uint8(0x86), uint8(0))
 	f.Add("10000:e1:1f.7", uint32(0x10000), uint8(0xe1), uint8(0xff))
 	f.Add("0000:AF:20.8", uint32(0xffff), uint8(1), uint8(9))
 	f.Fuzz(func(t *testing.T, text string, domain uint32, bus, devfn uint8) {
 		written := fmt.Sprintf("%04x:%02x:%02x.%d", domain, bus, devfn>>3, devfn&7)
-		if got, err := ParsePCIAddress(strings.ToUpper(written)); err != nil || got != written || !IsPCIAddress(written) {
+		if got, err := ParsePCIAddress(strings.ToUpper(written)); err != nil || got != written ||
+			!IsPCIAddress(written) {
 			t.Errorf("%s is read as %q, %v", written, got, err)
 		}
 		got, err := ParsePCIAddress(text)
@@ -67,7 +68,8 @@ func FuzzParsePCIAddress(f *testing.F) {
 		if _, err := fmt.Sscanf(got, "%x:%x:%x.%d", &d, &b, &s, &fn); err != nil {
 			t.Fatalf("%q is taken for %q, which does not scan: %v", text, got, err)
 		}
-		if again := fmt.Sprintf("%04x:%02x:%02x.%d", d, b, s, fn); again != got || s > 0x1f || fn > 7 || !strings.EqualFold(text, got) {
+		if again := fmt.Sprintf("%04x:%02x:%02x.%d", d, b, s, fn); again != got || s > 0x1f || fn > 7 ||
+			!strings.EqualFold(text, got) {
 			t.Errorf("%q is taken for %q, which the kernel writes as %q", text, got, again)
 		}
 	})

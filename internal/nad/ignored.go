@@ -9,10 +9,11 @@ import (
 	"slices"
 )
 
-// IgnoredKeys are keys of plugins' configurations that users of Spiderpool know and our plugins do not read, by the
-// plugin's type; the value says what happens instead. Other keys that no plugin of ours knows are left alone: the
-// runtime, libcni and other products add their own ("runtimeConfig", "prevResult", "pciBusID", "args", …), so an unknown
-// key is no sign of a mistake. A key that would isolate the pod is refused by its plugin instead.
+// IgnoredKeys are keys of plugins' configurations that users of Spiderpool know and our plugins do
+// not read, by the plugin's type; the value says what happens instead. Other keys that no plugin of
+// ours knows are left alone: the runtime, libcni and other products add their own ("runtimeConfig",
+// "prevResult", "pciBusID", "args", …), so an unknown key is no sign of a mistake. A key that would
+// isolate the pod is refused by its plugin instead.
 var IgnoredKeys = map[string]map[string]string{
 	TypeCoordinator: {
 		"detectGateway":    "the agent's setting enableGatewayDetection counts",
@@ -55,7 +56,8 @@ func ignoredOf(conf map[string]json.RawMessage) []string {
 	_ = json.Unmarshal(conf["type"], &kind) // one that is no text has no keys of ours
 	for _, key := range slices.Sorted(maps.Keys(IgnoredKeys[kind])) {
 		if _, ok := conf[key]; ok {
-			messages = append(messages, fmt.Sprintf("key %q of plugin %s has no effect: %s", key, kind, IgnoredKeys[kind][key]))
+			messages = append(messages, fmt.Sprintf("key %q of plugin %s has no effect: %s", key, kind,
+				IgnoredKeys[kind][key]))
 		}
 	}
 	return messages

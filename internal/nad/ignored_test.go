@@ -31,17 +31,20 @@ func TestIgnored(t *testing.T) {
 
 func TestCheckInjection(t *testing.T) {
 	wish := map[string]string{"cni.spidernet.io/rdma-resource-inject": "rdma-network"}
-	const want = "annotation cni.spidernet.io/rdma-resource-inject: networks and resources are not injected into pods: name the networks with annotation " +
+	const want = "annotation cni.spidernet.io/rdma-resource-inject: networks and resources are not injected into " +
+		"pods: name the networks with annotation " +
 		"v1.multus-cni.io/default-network or k8s.v1.cni.cncf.io/networks, and their resources in resources.limits"
 	if err := CheckInjection(wish, Selected{}); err == nil || err.Error() != want {
 		t.Errorf("a pod without networks: %v, want %q", err, want)
 	}
-	for name, s := range map[string]Selected{"default": {Default: &cncfv1.NetworkSelectionElement{}}, "further": {Networks: make([]cncfv1.NetworkSelectionElement, 1)}} {
+	for name, s := range map[string]Selected{"default": {Default: &cncfv1.NetworkSelectionElement{}},
+		"further": {Networks: make([]cncfv1.NetworkSelectionElement, 1)}} {
 		if err := CheckInjection(wish, s); err != nil {
 			t.Errorf("a pod that names its %s network: %v", name, err)
 		}
 	}
-	if err := CheckInjection(map[string]string{"cni.spidernet.io/network-resource-inject": ""}, Selected{}); err != nil {
+	if err := CheckInjection(map[string]string{"cni.spidernet.io/network-resource-inject": ""},
+		Selected{}); err != nil {
 		t.Errorf("an empty annotation: %v", err)
 	}
 }

@@ -29,7 +29,8 @@ func TestElection(t *testing.T) {
 		e := electionFor(replicas)
 		// A leader that cannot renew has to stop before another one may lead; client-go demands as much.
 		if e.leaseDuration <= e.renewDeadline || e.renewDeadline <= time.Duration(2.2*float64(e.retryPeriod)) {
-			t.Errorf("%d replicas: lease %v, renewal within %v, retries every %v", replicas, e.leaseDuration, e.renewDeadline, e.retryPeriod)
+			t.Errorf("%d replicas: lease %v, renewal within %v, retries every %v", replicas, e.leaseDuration,
+				e.renewDeadline, e.retryPeriod)
 		}
 	}
 	if e := electionFor(1); e.leaseDuration < 60*time.Second {
@@ -37,8 +38,8 @@ func TestElection(t *testing.T) {
 	}
 }
 
-// TestTakeover cuts the leader off the API server, as the loss of its node does: it stops leading, and then the other
-// replica leads.
+// TestTakeover cuts the leader off the API server, as the loss of its node does: it stops leading,
+// and then the other replica leads.
 func TestTakeover(t *testing.T) {
 	api := testapi.Start(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -71,7 +72,8 @@ func startReplica(ctx context.Context, t *testing.T, config *rest.Config) *repli
 			return next.RoundTrip(q)
 		})
 	})
-	mgr, _, err := NewManager(config, Options{Name: "takeover", Namespace: "default", HealthAddress: "127.0.0.1:0", Replicas: 2})
+	mgr, _, err := NewManager(config, Options{Name: "takeover", Namespace: "default", HealthAddress: "127.0.0.1:0",
+		Replicas: 2})
 	if err != nil {
 		t.Fatal(err)
 	}

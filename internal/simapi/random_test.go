@@ -60,7 +60,8 @@ func (h *hand) watch() (end func() []string) {
 	}
 }
 
-// request is chosen without looking at a server. The age tells which former version of the object it starts from.
+// request is chosen without looking at a server. The age tells which former version of the object
+// it starts from.
 type request struct{ verb, kind, n, age, change, value, option int }
 
 var verbs = []string{"create", "update", "status", "delete", "get"}
@@ -73,7 +74,8 @@ type hand struct {
 }
 
 func (h *hand) do(ctx context.Context, r request) string {
-	fresh := []client.Object{h.lease(r.n), h.pool(), h.pod(fmt.Sprint("p", r.n), []string{"", "node"}[r.value%2])}[r.kind]
+	fresh := []client.Object{h.lease(r.n), h.pool(),
+		h.pod(fmt.Sprint("p", r.n), []string{"", "node"}[r.value%2])}[r.kind]
 	key := fmt.Sprintf("%T %s", fresh, fresh.GetName())
 	o, versions := fresh, h.held[key]
 	// A pod may not change its node, and the simulated server would not notice.

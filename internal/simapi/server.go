@@ -159,7 +159,8 @@ func (s *Server) create(k *kind, o client.Object) (client.Object, error) {
 	if err := s.judge(k, Create, nil, o, o.GetName()); err != nil {
 		return nil, err
 	}
-	if o.GetResourceVersion() != "" { // the real server finds this out in its storage, and does not call it a bad request
+	// the real server finds this out in its storage, and does not call it a bad request
+	if o.GetResourceVersion() != "" {
 		return nil, plainError("resourceVersion should not be set on objects to be created")
 	}
 	if k.objects.get(client.ObjectKeyFromObject(o)) != nil {
@@ -178,7 +179,8 @@ func (s *Server) mayCreate(k *kind, o client.Object) error {
 	}
 	if o.GetName() == "" && o.GetGenerateName() == "" {
 		path := field.NewPath("metadata", "name")
-		return apierrors.NewInvalid(k.gvk.GroupKind(), "", field.ErrorList{field.Required(path, "name or generateName is required")})
+		return apierrors.NewInvalid(k.gvk.GroupKind(), "",
+			field.ErrorList{field.Required(path, "name or generateName is required")})
 	}
 	return nil
 }
@@ -199,7 +201,8 @@ func (s *Server) namespaceTakes(k *kind, o client.Object) error {
 	why := fmt.Errorf("unable to create new content in namespace %s because it is being terminated", name)
 	err := apierrors.NewForbidden(k.resource, o.GetName(), why)
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", name), Field: "metadata.namespace",
+		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", name),
+		Field: "metadata.namespace",
 	})
 	return err
 }
@@ -254,7 +257,8 @@ func (s *Server) store(k *kind, o client.Object) {
 	k.tell(event{object: o, at: time.Now()})
 }
 
-// erase removes an object. As with the real server, the watch shows what was stored last, at the version of its end.
+// erase removes an object. As with the real server, the watch shows what was stored last, at the
+// version of its end.
 func (s *Server) erase(k *kind, o client.Object) {
 	s.version++
 	last := k.copyOf(o)

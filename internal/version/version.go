@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package version holds what a program knows about its own build: version, commit, time of the commit, and toolchain.
+// Package version holds what a program knows about its own build: version, commit, time of the
+// commit, and toolchain.
 //
-// `make build` stamps the first three by the linker's -X. A program that was compiled by a plain `go build` reports
-// what the go command recorded instead. The package links the standard library only, because the CNI shim links it,
-// and knows nothing about git or releases: module spidernet.io/spiderpool/release reads git.
+// `make build` stamps the first three by the linker's -X. A program that was compiled by a plain
+// `go build` reports what the go command recorded instead. The package links the standard library
+// only, because the CNI shim links it, and knows nothing about git or releases: module
+// spidernet.io/spiderpool/release reads git.
 package version
 
 import (
@@ -30,7 +32,8 @@ type Info struct {
 	Version string `json:"version"`
 	// Commit ends in "-dirty" when the tree that was compiled differed from it.
 	Commit string `json:"commit"`
-	// Built is the time of the commit in RFC 3339, not of the compilation: two builds of one commit are equal.
+	// Built is the time of the commit in RFC 3339, not of the compilation: two builds of one commit
+	// are equal.
 	Built string `json:"built"`
 	Go    string `json:"go"`
 	// Platform is such as linux/amd64.

@@ -10,8 +10,9 @@ import (
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
-// TestExamples applies the manifests of examples/ as users find them, on top of the guide's, which have the same names.
-// The file is named so that TestGuide, which installs the product, runs first: go test goes by the names of files.
+// TestExamples applies the manifests of examples/ as users find them, on top of the guide's, which
+// have the same names. The file is named so that TestGuide, which installs the product, runs first:
+// go test goes by the names of files.
 func TestExamples(t *testing.T) {
 	before := remember(t)
 	shell(t, "kubectl create namespace examples")

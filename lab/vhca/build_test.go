@@ -93,7 +93,9 @@ func findKernel(cache string) (kernel, error) {
 		version, _, _ = strings.Cut(rest, "\n")
 	}
 	if version == "" {
-		return kernel{}, errors.New("apt knows no package linux-headers-amd64: run apt-get update, or set VHCA_KVER to a kernel version")
+		return kernel{},
+			errors.New(
+				"apt knows no package linux-headers-amd64: run apt-get update, or set VHCA_KVER to a kernel version")
 	}
 	headers, err := headerPackages(version)
 	if err != nil {
@@ -133,7 +135,8 @@ func unpack(cache, name string, pkgs []string) (string, error) {
 	args := append([]string{"download", "--print-uris", "-q"}, pkgs...)
 	uris, err := run("", "apt-get", args...)
 	if err != nil {
-		return "", fmt.Errorf("apt has no candidate for all of %s: run apt-get update: %w", strings.Join(pkgs, " "), err)
+		return "", fmt.Errorf("apt has no candidate for all of %s: run apt-get update: %w", strings.Join(pkgs, " "),
+			err)
 	}
 	sum := sha256.Sum256([]byte(uris))
 	dir := filepath.Join(cache, name+"-"+hex.EncodeToString(sum[:6]))

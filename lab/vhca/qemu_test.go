@@ -68,7 +68,8 @@ func (r rig) boot(ctx context.Context, g guest, log io.Writer) ([]verdict, error
 
 func (r rig) args(g guest) []string {
 	// perftest refuses to report unless the guest's clock is the TSC.
-	cmdline := fmt.Sprintf("console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d",
+	cmdline := fmt.Sprintf(
+		"console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d",
 		g.script, g.node)
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",

@@ -107,7 +107,8 @@ func TestDropEarlier(t *testing.T) {
 	}
 }
 
-// TestSetupInstallsTheHostPrograms holds lab/packages.txt, from which "make test" installs, to what these checks run on the host.
+// TestSetupInstallsTheHostPrograms holds lab/packages.txt, from which "make test" installs, to what
+// these checks run on the host.
 func TestSetupInstallsTheHostPrograms(t *testing.T) {
 	b, err := os.ReadFile("../packages.txt")
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package archive writes tar and gzip files that depend on their content alone: no times, no owners, no order of a
-// directory, no umask of the machine. It knows nothing of what is packed.
+// Package archive writes tar and gzip files that depend on their content alone: no times, no
+// owners, no order of a directory, no umask of the machine. It knows nothing of what is packed.
 package archive
 
 import (

@@ -36,7 +36,8 @@ func list(t *testing.T, b []byte) []header {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if h.Uid != 0 || h.Gid != 0 || h.Uname != "" || h.Gname != "" || !h.ModTime.Equal(time.Unix(0, 0)) || !h.AccessTime.IsZero() {
+		if h.Uid != 0 || h.Gid != 0 || h.Uname != "" || h.Gname != "" || !h.ModTime.Equal(time.Unix(0, 0)) ||
+			!h.AccessTime.IsZero() {
 			t.Errorf("%s has an owner or a time: %+v", h.Name, h)
 		}
 		content, err := io.ReadAll(r)
@@ -68,7 +69,8 @@ func TestTar(t *testing.T) {
 	if diff := cmp.Diff(want, list(t, out.Bytes())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if err := Tar(io.Discard, []Entry{{Name: "gone", Path: filepath.Join(dir, "gone")}}); !errors.Is(err, fs.ErrNotExist) {
+	if err := Tar(io.Discard, []Entry{{Name: "gone", Path: filepath.Join(dir, "gone")}}); !errors.Is(err,
+		fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
@@ -88,7 +90,8 @@ func TestDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Entry{{Name: "c", Mode: 0o777, Link: "d"}, {Name: "d", Dir: true, Mode: 0o755}, {Name: "d/f", Mode: 0o755, Path: filepath.Join(dir, "d/f")}}
+	want := []Entry{{Name: "c", Mode: 0o777, Link: "d"}, {Name: "d", Dir: true, Mode: 0o755},
+		{Name: "d/f", Mode: 0o755, Path: filepath.Join(dir, "d/f")}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -97,7 +100,8 @@ func TestDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := Directory(dir); err == nil || !strings.Contains(err.Error(), "expected files, directories and symbolic links") {
+	if _, err := Directory(dir); err == nil || !strings.Contains(err.Error(),
+		"expected files, directories and symbolic links") {
 		t.Errorf("a socket: %v", err)
 	}
 }

@@ -20,8 +20,8 @@ const (
 	LayerMediaType  types.MediaType = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 )
 
-// Artifact is the chart as what a registry stores and helm pulls. Helm itself would note the time of packaging in it;
-// annotations are the caller's, so that the same chart has the same digest.
+// Artifact is the chart as what a registry stores and helm pulls. Helm itself would note the time
+// of packaging in it; annotations are the caller's, so that the same chart has the same digest.
 func (c Chart) Artifact(annotations map[string]string) (v1.Image, error) {
 	layer := static.NewLayer(c.Archive, LayerMediaType)
 	manifest := v1.Manifest{

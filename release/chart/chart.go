@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package chart stamps the Helm chart with a release's version and image, and packages it as `helm package` and
-// `helm push` do, without helm. It knows the chart's keys for them and nothing else of the chart.
+// Package chart stamps the Helm chart with a release's version and image, and packages it as `helm
+// package` and `helm push` do, without helm. It knows the chart's keys for them and nothing else of
+// the chart.
 package chart
 
 import (
@@ -43,7 +44,8 @@ func (c Chart) FileName() string { return c.Name + "-" + c.Version + ".tgz" }
 // Tag is the version as the tag of an OCI artifact: helm replaces the plus sign, which a tag cannot have.
 func (c Chart) Tag() string { return strings.ReplaceAll(c.Version, "+", "_") }
 
-// releaseFile names the image. It is no part of the values, which "helm upgrade --reuse-values" takes from the release before.
+// releaseFile names the image. It is no part of the values, which "helm upgrade --reuse-values"
+// takes from the release before.
 const releaseFile = "release.yaml"
 
 // Package packs the chart in dir for a release, such as v0.2.0.
@@ -74,7 +76,8 @@ func Package(dir, version string, img Image) (Chart, error) {
 		return Chart{}, fmt.Errorf("packaging the chart: %s has no Chart.yaml: expected a chart", dir)
 	}
 	if !c.stamped {
-		return Chart{}, fmt.Errorf("packaging the chart: %s has no %s: expected one, to name the image in", dir, releaseFile)
+		return Chart{}, fmt.Errorf("packaging the chart: %s has no %s: expected one, to name the image in", dir,
+			releaseFile)
 	}
 	for i := range files {
 		files[i].Name = c.Name + "/" + files[i].Name

@@ -42,7 +42,8 @@ func TestSet(t *testing.T) {
 		"empty":       {"", "a", "the text is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := Set([]byte(test.in), map[string]string{test.path: "new"}); err == nil || !strings.Contains(err.Error(), test.want) {
+			if got, err := Set([]byte(test.in), map[string]string{test.path: "new"}); err == nil ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("%q, %v; want an error with %q", got, err, test.want)
 			}
 		})
@@ -52,7 +53,8 @@ func TestSet(t *testing.T) {
 const ourChart = "../../charts/spiderpool"
 
 func TestPackage(t *testing.T) {
-	img := Image{Registry: "registry.example.com:5000", Repository: "me/spiderpool", Digest: "sha256:" + strings.Repeat("a", 64), Tag: "v1.2.3"}
+	img := Image{Registry: "registry.example.com:5000", Repository: "me/spiderpool",
+		Digest: "sha256:" + strings.Repeat("a", 64), Tag: "v1.2.3"}
 	c, err := Package(ourChart, "v1.2.3", img)
 	if err != nil {
 		t.Fatal(err)
@@ -104,7 +106,8 @@ func TestPackage(t *testing.T) {
 		}
 	}
 	var metadata map[string]any
-	if err := json.Unmarshal(c.Metadata, &metadata); err != nil || metadata["version"] != "1.2.3" || metadata["appVersion"] != "v1.2.3" {
+	if err := json.Unmarshal(c.Metadata, &metadata); err != nil || metadata["version"] != "1.2.3" ||
+		metadata["appVersion"] != "v1.2.3" {
 		t.Errorf("%v, %v", metadata, err)
 	}
 	again, err := Package(copyOf(t, ourChart), "v1.2.3", img)

@@ -13,9 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Set returns the YAML text with the scalars at the dotted paths replaced. Everything else of the text, its comments
-// and layout too, stays as it is: the values file is the chart's manual, which encoding it again would spoil. It checks
-// its work by reading the result.
+// Set returns the YAML text with the scalars at the dotted paths replaced. Everything else of the
+// text, its comments and layout too, stays as it is: the values file is the chart's manual, which
+// encoding it again would spoil. It checks its work by reading the result.
 func Set(text []byte, values map[string]string) ([]byte, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(text, &doc); err != nil {

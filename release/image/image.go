@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image builds container images from files, without a container engine, a base image or a registry. The same
-// files always give the same bytes. It knows nothing of what an image is for: package product has the product's.
+// Package image builds container images from files, without a container engine, a base image or a
+// registry. The same files always give the same bytes. It knows nothing of what an image is for:
+// package product has the product's.
 //
-// A release is one OCI index with an image for each platform, whose layer is compressed (Build, Index, WriteLayout).
-// The lab loads images into machines that it emulates, where to decompress a layer takes far longer than to read a
-// larger one; for it an image is a docker-archive with an uncompressed layer (Pack), or that in two parts (Split).
+// A release is one OCI index with an image for each platform, whose layer is compressed (Build,
+// Index, WriteLayout). The lab loads images into machines that it emulates, where to decompress a
+// layer takes far longer than to read a larger one; for it an image is a docker-archive with an
+// uncompressed layer (Pack), or that in two parts (Split).
 package image
 
 import (
@@ -87,10 +89,11 @@ func Pack(l Layer, ref string, c Config, out string) error {
 	return nil
 }
 
-// Split writes the same image in two parts: its layer, a plain tar file, and an OCI archive of all but the layer. A
-// machine that lays the layer's files into a snapshot named by the returned digest, and imports the rest, has what
-// containerd has after it unpacked an image and discarded its layers; but it need not digest the layer twice, which
-// takes an emulated machine most of a minute.
+// Split writes the same image in two parts: its layer, a plain tar file, and an OCI archive of all
+// but the layer. A machine that lays the layer's files into a snapshot named by the returned
+// digest, and imports the rest, has what containerd has after it unpacked an image and discarded
+// its layers; but it need not digest the layer twice, which takes an emulated machine most of a
+// minute.
 func Split(l Layer, ref string, c Config, layerFile, restFile string) (digest string, err error) {
 	tag, img, err := uncompressed(l, ref, c)
 	if err != nil {
@@ -141,7 +144,8 @@ func build(base v1.Image, l v1.Layer, c Config) (v1.Image, error) {
 	return mutate.ConfigFile(img, f)
 }
 
-// writeRest writes an OCI image layout (image-spec, image-layout.md) as a tar file, without the layers' blobs.
+// writeRest writes an OCI image layout (image-spec, image-layout.md) as a tar file, without the
+// layers' blobs.
 func writeRest(file string, tag name.Tag, img v1.Image) error {
 	manifest, err := img.RawManifest()
 	if err != nil {
@@ -166,7 +170,8 @@ func writeRest(file string, tag name.Tag, img v1.Image) error {
 		{blobName(manifest), manifest},
 		{blobName(config), config},
 	} {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.content))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644,
+			Size: int64(len(f.content))}); err != nil {
 			return err
 		}
 		if _, err := w.Write(f.content); err != nil {
@@ -188,5 +193,6 @@ func imageIndex(tag name.Tag, img v1.Image) ([]byte, error) {
 		return nil, err
 	}
 	descriptor.Annotations = map[string]string{"io.containerd.image.name": tag.String()}
-	return json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{*descriptor}})
+	return json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex,
+		Manifests: []v1.Descriptor{*descriptor}})
 }

@@ -45,7 +45,8 @@ func layer(t *testing.T, dir string) Layer {
 func pack(t *testing.T, dir string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "image.tar")
-	if err := Pack(layer(t, dir), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, out); err != nil {
+	if err := Pack(layer(t, dir), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}},
+		out); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -97,7 +98,8 @@ func TestPackRefusesABadName(t *testing.T) {
 func TestSplit(t *testing.T) {
 	dir := t.TempDir()
 	layerFile, rest := filepath.Join(dir, "layer"), filepath.Join(dir, "rest")
-	digest, err := Split(layer(t, directory(t)), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, layerFile, rest)
+	digest, err := Split(layer(t, directory(t)), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}},
+		layerFile, rest)
 	if err != nil {
 		t.Fatal(err)
 	}

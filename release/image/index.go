@@ -119,8 +119,9 @@ func Table(sizes []Size) string {
 // Megabytes prints n octets in units of a million.
 func Megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 
-// WriteLayout writes the index as an OCI image layout into the directory dir, whose former content goes, and the same
-// as a tar file (an oci-archive). Both name it ref, for tools that read names from a layout.
+// WriteLayout writes the index as an OCI image layout into the directory dir, whose former content
+// goes, and the same as a tar file (an oci-archive). Both name it ref, for tools that read names
+// from a layout.
 func WriteLayout(index v1.ImageIndex, ref, dir, archiveFile string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("removing the former image: %w", err)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package product compiles the product's programs and lays out its image: which programs, for which platforms, by which
-// compiler settings, where in the image. It knows nothing of registries and charts.
+// Package product compiles the product's programs and lays out its image: which programs, for which
+// platforms, by which compiler settings, where in the image. It knows nothing of registries and
+// charts.
 package product
 
 import (
@@ -81,8 +82,8 @@ func compile(ctx context.Context, root string, p Platform, s source.Stamp, pkg, 
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
 		"-ldflags", "-s -w -buildid= "+s.LDFlags(), "-o", out, pkg)
 	cmd.Dir = root
-	// What a builder may have set and would change the result is set here; GOFLAGS not to nothing, because then what
-	// `go env -w` stored counts.
+	// What a builder may have set and would change the result is set here; GOFLAGS not to nothing,
+	// because then what `go env -w` stored counts.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Arch, "GOAMD64=v1", "GOARM64=v8.0",
 		"GOFLAGS=-mod=readonly", "GOFIPS140=off", "GOEXPERIMENT=", "GOWORK=off")
 	var said bytes.Buffer
@@ -108,8 +109,8 @@ func checkStatic(file string) (err error) {
 	return nil
 }
 
-// Layer lays out the image's files: the programs of the directory bin, and an empty /tmp. Modes are given here, not
-// read, because those of compiled files depend on the builder's umask.
+// Layer lays out the image's files: the programs of the directory bin, and an empty /tmp. Modes are
+// given here, not read, because those of compiled files depend on the builder's umask.
 func Layer(bin string) (image.Layer, error) {
 	entries := []archive.Entry{
 		{Name: "tmp", Dir: true, Mode: 0o777 | fs.ModeSticky},
@@ -117,7 +118,8 @@ func Layer(bin string) (image.Layer, error) {
 		{Name: "usr/bin", Dir: true, Mode: 0o755},
 	}
 	for _, program := range Programs {
-		entries = append(entries, archive.Entry{Name: "usr/bin/" + program, Mode: 0o755, Path: filepath.Join(bin, program)})
+		entries = append(entries, archive.Entry{Name: "usr/bin/" + program, Mode: 0o755,
+			Path: filepath.Join(bin, program)})
 	}
 	return image.FromEntries(entries)
 }
@@ -125,7 +127,8 @@ func Layer(bin string) (image.Layer, error) {
 // Config is the image's configuration. It names no user: the chart gives each container its own.
 func Config(p Platform, s source.Stamp, sourceURL string) image.Config {
 	return image.Config{
-		Entrypoint: []string{"/usr/bin/" + Programs[0]}, Architecture: p.Arch, Created: s.Time, Labels: Labels(s, sourceURL),
+		Entrypoint: []string{"/usr/bin/" + Programs[0]}, Architecture: p.Arch, Created: s.Time,
+		Labels: Labels(s, sourceURL),
 	}
 }
 

@@ -19,7 +19,8 @@ func TestParsePlatforms(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"amd64", "linux/ppc64le", "darwin/arm64"} {
-		if _, err := ParsePlatforms(in); err == nil || !strings.Contains(err.Error(), "expected some of [linux/amd64 linux/arm64]") {
+		if _, err := ParsePlatforms(in); err == nil || !strings.Contains(err.Error(),
+			"expected some of [linux/amd64 linux/arm64]") {
 			t.Errorf("%q: %v", in, err)
 		}
 	}

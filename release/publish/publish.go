@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package publish puts a build together in the steps that make's targets name: programs, image, push, release. Each
-// step leaves its results in the output directory, bin/ by default:
+// Package publish puts a build together in the steps that make's targets name: programs, image,
+// push, release. Each step leaves its results in the output directory, bin/ by default:
 //
 //	linux-amd64/, linux-arm64/       the programs
 //	image/oci/, image/oci.tar        the multi-architecture image, as an OCI layout and as an archive of it
@@ -100,7 +100,8 @@ func Image(ctx context.Context, o Options) (v1.ImageIndex, source.Stamp, error) 
 	if err != nil {
 		return nil, s, fmt.Errorf("reading the image's digest: %w", err)
 	}
-	fmt.Fprintf(o.Print, "\nimage   %s\ndigest  %s\nlayout  %s, %s\n", ref, digest, filepath.Join(dir, "oci"), filepath.Join(dir, "oci.tar"))
+	fmt.Fprintf(o.Print, "\nimage   %s\ndigest  %s\nlayout  %s, %s\n", ref, digest, filepath.Join(dir, "oci"),
+		filepath.Join(dir, "oci.tar"))
 	return index, s, nil
 }
 
@@ -137,7 +138,8 @@ func Push(ctx context.Context, o Options) (v1.Hash, source.Stamp, error) {
 	if err != nil {
 		return v1.Hash{}, s, err
 	}
-	fmt.Fprintf(o.Print, "\npushed  %s:%s\n        %s@%s\n", l.Name(product.ImageName), s.Tag(), l.Name(product.ImageName), digest)
+	fmt.Fprintf(o.Print, "\npushed  %s:%s\n        %s@%s\n", l.Name(product.ImageName), s.Tag(),
+		l.Name(product.ImageName), digest)
 	return digest, s, nil
 }
 

@@ -36,21 +36,24 @@ import (
 	"spidernet.io/spiderpool/release/product"
 )
 
-// stub is a source tree of the product's shape that compiles in a moment: its programs print what they are stamped with.
-// Chart and CRDs are the real ones.
+// stub is a source tree of the product's shape that compiles in a moment: its programs print what
+// they are stamped with. Chart and CRDs are the real ones.
 func stub(t *testing.T, dir string) string {
 	t.Helper()
-	program := "package main\n\nimport \"spidernet.io/spiderpool/internal/version\"\n\nfunc main() { println(version.All()) }\n"
+	program := "package main\n\nimport \"spidernet.io/spiderpool/internal/version\"\n\nfunc main() { " +
+		"println(version.All()) }\n"
 	for file, text := range map[string]string{
-		"go.mod":                      "module spidernet.io/spiderpool\n\ngo 1.26.0\n",
-		".gitignore":                  "/bin/\n",
-		"LICENSE":                     "licence\n",
-		"cmd/spiderpool/main.go":      program,
-		"cmd/spiderpool-cni/main.go":  program,
-		"internal/version/version.go": "package version\n\nvar version, commit, built string\n\nfunc All() string { return version + \" \" + commit + \" \" + built }\n",
+		"go.mod":                     "module spidernet.io/spiderpool\n\ngo 1.26.0\n",
+		".gitignore":                 "/bin/\n",
+		"LICENSE":                    "licence\n",
+		"cmd/spiderpool/main.go":     program,
+		"cmd/spiderpool-cni/main.go": program,
+		"internal/version/version.go": "package version\n\nvar version, commit, built string\n\nfunc All() string { " +
+			"return version + \" \" + commit + \" \" + built }\n",
 	} {
 		file = filepath.Join(dir, file)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text),
+			0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,8 +70,10 @@ func stub(t *testing.T, dir string) string {
 
 func git(t *testing.T, dir string, args ...string) {
 	t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
-	cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-01-02T03:04:05Z", "GIT_AUTHOR_DATE=2026-01-02T03:04:05Z", "GIT_CONFIG_GLOBAL=/dev/null")
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"},
+		args...)...)
+	cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-01-02T03:04:05Z", "GIT_AUTHOR_DATE=2026-01-02T03:04:05Z",
+		"GIT_CONFIG_GLOBAL=/dev/null")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("git %v: %v\n%s", args, err, out)
 	}
@@ -77,13 +82,14 @@ func git(t *testing.T, dir string, args ...string) {
 func options(root string) (Options, *bytes.Buffer) {
 	var out bytes.Buffer
 	return Options{
-		Root: root, Out: filepath.Join(root, "bin"), Version: "v1.2.3", Platforms: product.Platforms, SourceURL: "https://example.com/src",
-		Print: &out, Say: NewProgress(io.Discard),
+		Root: root, Out: filepath.Join(root, "bin"), Version: "v1.2.3", Platforms: product.Platforms,
+		SourceURL: "https://example.com/src",
+		Print:     &out, Say: NewProgress(io.Discard),
 	}, &out
 }
 
-// TestImageIsReproducible builds one commit twice: in two directories, with an empty compiler's cache, under another
-// umask, and with variables set that change what a compiler makes.
+// TestImageIsReproducible builds one commit twice: in two directories, with an empty compiler's
+// cache, under another umask, and with variables set that change what a compiler makes.
 func TestImageIsReproducible(t *testing.T) {
 	o, out := options(stub(t, t.TempDir()))
 	first, s, err := Image(t.Context(), o)
@@ -152,7 +158,8 @@ func checkImage(t *testing.T, img v1.Image, arch, commit string) {
 		t.Fatal(err)
 	}
 	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	if c.Architecture != arch || c.OS != "linux" || !c.Created.Equal(made) || !slices.Equal(c.Config.Entrypoint, []string{"/usr/bin/spiderpool"}) {
+	if c.Architecture != arch || c.OS != "linux" || !c.Created.Equal(made) || !slices.Equal(c.Config.Entrypoint,
+		[]string{"/usr/bin/spiderpool"}) {
 		t.Errorf("configuration %+v", c)
 	}
 	want := map[string]string{
@@ -177,7 +184,8 @@ func checkImage(t *testing.T, img v1.Image, arch, commit string) {
 	for name, f := range files {
 		modes[name] = f.mode
 	}
-	wantModes := map[string]int64{"tmp/": 0o1777, "usr/": 0o755, "usr/bin/": 0o755, "usr/bin/spiderpool": 0o755, "usr/bin/spiderpool-cni": 0o755}
+	wantModes := map[string]int64{"tmp/": 0o1777, "usr/": 0o755, "usr/bin/": 0o755, "usr/bin/spiderpool": 0o755,
+		"usr/bin/spiderpool-cni": 0o755}
 	if diff := cmp.Diff(wantModes, modes); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}
@@ -221,7 +229,8 @@ func TestImageTooLarge(t *testing.T) {
 	o, _ := options(stub(t, t.TempDir()))
 	o.SizeLimit = 1000
 	_, _, err := Image(t.Context(), o)
-	if err == nil || !strings.Contains(err.Error(), "linux/arm64") || !strings.Contains(err.Error(), "expected less than 0.0 MB") {
+	if err == nil || !strings.Contains(err.Error(), "linux/arm64") || !strings.Contains(err.Error(),
+		"expected less than 0.0 MB") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -252,21 +261,25 @@ func TestRelease(t *testing.T) {
 	if err != nil {
 		t.Fatalf("pulling the image that the chart names: %v", err)
 	}
-	if want := fmt.Sprintf("%s/me/spiderpool:v1.2.3@%s", host, digest(t, index)); r.Image != want || img["registry"] != host {
+	if want := fmt.Sprintf("%s/me/spiderpool:v1.2.3@%s", host, digest(t, index)); r.Image != want ||
+		img["registry"] != host {
 		t.Errorf("the chart has %v, the result %s; want %s", img, r.Image, want)
 	}
 	if !strings.Contains(out.String(), r.Image) || !strings.Contains(out.String(), r.Install) ||
-		!strings.Contains(r.Install, "oci://"+host+"/me/charts/spiderpool --version 1.2.3 --namespace kube-system --plain-http") {
+		!strings.Contains(r.Install,
+			"oci://"+host+"/me/charts/spiderpool --version 1.2.3 --namespace kube-system --plain-http") {
 		t.Errorf("the output is\n%s", out)
 	}
 	checkFiles(t, r.Dir)
 
-	// The same again is no change; something else under the same version is refused, before anything is written.
+	// The same again is no change; something else under the same version is refused, before
+	// anything is written.
 	if again, err := Release(t.Context(), o); err != nil || again != r {
 		t.Errorf("the same release again: %+v, %v", again, err)
 	}
 	git(t, o.Root, "commit", "-q", "--allow-empty", "-m", "second")
-	if _, err := Release(t.Context(), o); err == nil || !strings.Contains(err.Error(), "already published with digest sha256:") {
+	if _, err := Release(t.Context(), o); err == nil || !strings.Contains(err.Error(),
+		"already published with digest sha256:") {
 		t.Errorf("another commit under the same version: %v", err)
 	}
 }
@@ -286,8 +299,10 @@ func pulledImage(t *testing.T, ref string) map[string]any {
 	if err := json.Unmarshal(d.Manifest, &m); err != nil {
 		t.Fatal(err)
 	}
-	if m.Config.MediaType != chart.ConfigMediaType || len(m.Layers) != 1 || m.Layers[0].MediaType != chart.LayerMediaType ||
-		m.Annotations["org.opencontainers.image.title"] != "spiderpool" || m.Annotations["org.opencontainers.image.version"] != "1.2.3" {
+	if m.Config.MediaType != chart.ConfigMediaType || len(m.Layers) != 1 ||
+		m.Layers[0].MediaType != chart.LayerMediaType ||
+		m.Annotations["org.opencontainers.image.title"] != "spiderpool" ||
+		m.Annotations["org.opencontainers.image.version"] != "1.2.3" {
 		t.Errorf("the chart's manifest is %s", d.Manifest)
 	}
 	layer, err := remote.Layer(tag.Context().Digest(m.Layers[0].Digest.String()))
@@ -343,7 +358,8 @@ func checkFiles(t *testing.T, dir string) {
 	}
 	programs := untar(t, z)
 	const base = "spiderpool-v1.2.3-linux-arm64/"
-	if programs[base+"spiderpool"].mode != 0o755 || programs[base+"spiderpool-cni"].mode != 0o755 || programs[base+"LICENSE"].mode != 0o644 {
+	if programs[base+"spiderpool"].mode != 0o755 || programs[base+"spiderpool-cni"].mode != 0o755 ||
+		programs[base+"LICENSE"].mode != 0o644 {
 		t.Errorf("the archive of programs is wrong: %d entries", len(programs))
 	}
 	checkCRDs(t, read(t, filepath.Join(dir, "spiderpool-v1.2.3-crds.yaml")))
@@ -379,7 +395,8 @@ func TestRefusedAtOnce(t *testing.T) {
 		"no registry":       {func(o *Options) { o.Registry = "" }, "REGISTRY is empty"},
 		"no version":        {func(o *Options) { o.Version = "" }, "expected VERSION=v<major>.<minor>.<patch>"},
 		"version without v": {func(o *Options) { o.Version = "1.2.3" }, "expected a semantic version with a leading v"},
-		"one platform":      {func(o *Options) { o.Platforms = product.Platforms[:1] }, "expected all of [linux/amd64 linux/arm64]"},
+		"one platform": {func(o *Options) { o.Platforms = product.Platforms[:1] },
+			"expected all of [linux/amd64 linux/arm64]"},
 		"changes": {func(o *Options) {
 			if err := os.WriteFile(filepath.Join(root, "new"), nil, 0o644); err != nil {
 				t.Fatal(err)
@@ -421,7 +438,8 @@ func TestReleaseWithoutImageHasNoChart(t *testing.T) {
 	defer s.Close()
 	o, _ := options(stub(t, t.TempDir()))
 	o.Registry = strings.TrimPrefix(s.URL, "http://") + "/me"
-	if _, err := Release(t.Context(), o); err == nil || !strings.Contains(err.Error(), "may not write to me/spiderpool") {
+	if _, err := Release(t.Context(), o); err == nil || !strings.Contains(err.Error(),
+		"may not write to me/spiderpool") {
 		t.Errorf("error %v", err)
 	}
 	if _, found, err := o.Client.Digest(t.Context(), o.Registry+"/charts/spiderpool", "1.2.3"); err != nil || found {

@@ -39,8 +39,8 @@ type Result struct {
 	Install string
 }
 
-// Release builds everything, pushes image and chart, and leaves the release's files in release/<version>. What is
-// already published under the version is not replaced by something else.
+// Release builds everything, pushes image and chart, and leaves the release's files in
+// release/<version>. What is already published under the version is not replaced by something else.
 func Release(ctx context.Context, o Options) (Result, error) {
 	l, err := o.checkRelease(ctx)
 	if err != nil {
@@ -105,7 +105,8 @@ func (o Options) checkRelease(ctx context.Context) (registry.Location, error) {
 		return l, err
 	}
 	if len(o.Platforms) != len(product.Platforms) {
-		return l, fmt.Errorf("releasing %s: the platforms are %v: expected all of %v: leave out PLATFORMS", o.Version, o.Platforms, product.Platforms)
+		return l, fmt.Errorf("releasing %s: the platforms are %v: expected all of %v: leave out PLATFORMS", o.Version,
+			o.Platforms, product.Platforms)
 	}
 	s, err := source.Read(ctx, o.Root, o.Version)
 	if err != nil {
@@ -114,14 +115,16 @@ func (o Options) checkRelease(ctx context.Context) (registry.Location, error) {
 	return l, s.CheckRelease(o.AllowDirty)
 }
 
-// checkUnpublished refuses to move a version's tag: who installed it would get something else by the same name.
+// checkUnpublished refuses to move a version's tag: who installed it would get something else by
+// the same name.
 func (o Options) checkUnpublished(ctx context.Context, repository, tag string, digest v1.Hash) error {
 	published, found, err := o.Client.Digest(ctx, repository, tag)
 	if err != nil || !found || published == digest {
 		return err
 	}
 	return fmt.Errorf("releasing %s:%s: it is already published with digest %s: expected none, or %s: "+
-		"choose the next VERSION, or delete the tag at the registry if it was never used", repository, tag, published, digest)
+		"choose the next VERSION, or delete the tag at the registry if it was never used", repository, tag, published,
+		digest)
 }
 
 func (o Options) plainHTTP(l registry.Location) string {
@@ -195,7 +198,8 @@ func (o Options) programArchive(base string, programs []string) ([]byte, error) 
 func crdBundle(dir string) ([]byte, error) {
 	files, err := fs.Glob(os.DirFS(dir), "*.yaml")
 	if err != nil || len(files) == 0 {
-		return nil, fmt.Errorf("bundling the CRDs: %s has none: expected those that `make generate` writes (%w)", dir, err)
+		return nil, fmt.Errorf("bundling the CRDs: %s has none: expected those that `make generate` writes (%w)", dir,
+			err)
 	}
 	slices.Sort(files)
 	var out bytes.Buffer

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package registry writes images and charts to a container registry, and says what is wrong when it cannot. It knows
-// nothing of what it writes.
+// Package registry writes images and charts to a container registry, and says what is wrong when it
+// cannot. It knows nothing of what it writes.
 //
-// Credentials are those of `docker login`. Plain HTTP is for loopback, and elsewhere only on demand. A tag is written
-// last: a push that fails leaves no tag that names half an image.
+// Credentials are those of `docker login`. Plain HTTP is for loopback, and elsewhere only on
+// demand. A tag is written last: a push that fails leaves no tag that names half an image.
 package registry
 
 import (
@@ -27,18 +27,22 @@ import (
 type Location struct{ Host, Path string }
 
 var (
-	validHost = regexp.MustCompile(`^(localhost|\[[0-9a-fA-F:]+\]|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+)(:[0-9]{1,5})?$|^[a-zA-Z0-9-]+:[0-9]{1,5}$`)
+	validHost = regexp.MustCompile(
+		`^(localhost|\[[0-9a-fA-F:]+\]|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+)(:[0-9]{1,5})?$|^[a-zA-Z0-9-]+:[0-9]{1,5}$`)
 	validPath = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 )
 
 // Parse reads what the variable REGISTRY has, such as registry.example.com/me.
 func Parse(location string) (Location, error) {
-	const expected = "expected a host and an optional path in lower case, such as registry.example.com/me or 127.0.0.1:5000"
+	const expected = "expected a host and an optional path in lower case, such as registry.example.com/me or " +
+		"127.0.0.1:5000"
 	if location == "" {
-		return Location{}, errors.New("reading the registry: REGISTRY is empty: " + expected + ": run `make push REGISTRY=registry.example.com/me`")
+		return Location{}, errors.New("reading the registry: REGISTRY is empty: " + expected +
+			": run `make push REGISTRY=registry.example.com/me`")
 	}
 	if scheme, rest, found := strings.Cut(location, "://"); found {
-		return Location{}, fmt.Errorf("reading the registry: REGISTRY is %q: %s: leave out %s://, as in REGISTRY=%s", location, expected, scheme, rest)
+		return Location{}, fmt.Errorf("reading the registry: REGISTRY is %q: %s: leave out %s://, as in REGISTRY=%s",
+			location, expected, scheme, rest)
 	}
 	host, path, _ := strings.Cut(strings.TrimSuffix(location, "/"), "/")
 	if !validHost.MatchString(host) || (path != "" && !validPath.MatchString(path)) {
@@ -66,7 +70,8 @@ type Client struct {
 	Keychain authn.Keychain
 	// Transport is nil but in tests.
 	Transport http.RoundTripper
-	// Backoff says how often, and with what waits, a request is repeated; the zero value is three times in four seconds.
+	// Backoff says how often, and with what waits, a request is repeated; the zero value is three
+	// times in four seconds.
 	Backoff remote.Backoff
 	// Progress is called with what was written so far of all that there is to write; nil is silent.
 	Progress func(done, total int64)
@@ -170,8 +175,8 @@ func (c Client) options(ctx context.Context, r name.Registry) []remote.Option {
 	return options
 }
 
-// plainGuard refuses plain HTTP to other machines. The library falls back to it by itself for private addresses and for
-// .local names, and would send credentials in the clear.
+// plainGuard refuses plain HTTP to other machines. The library falls back to it by itself for
+// private addresses and for .local names, and would send credentials in the clear.
 type plainGuard struct {
 	next    http.RoundTripper
 	allowed bool

@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// serve runs a registry on loopback behind fault, which answers itself and returns true, or lets a request through.
+// serve runs a registry on loopback behind fault, which answers itself and returns true, or lets a
+// request through.
 func serve(t *testing.T, fault func(http.ResponseWriter, *http.Request) bool) (host string, tags func() int) {
 	t.Helper()
 	inner := ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
@@ -110,7 +111,8 @@ func TestPushFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = fast.PushIndex(t.Context(), host+"/me/x", "v1", index)
-			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), "nothing was tagged") {
+			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(),
+				"nothing was tagged") {
 				t.Errorf("error %v, want one with %q", err, test.want)
 			}
 			if n := tags(); n != 0 {
@@ -133,7 +135,8 @@ func TestNoRegistryListens(t *testing.T) {
 	}
 }
 
-// Plain HTTP must not leave the machine by itself, not even to the private addresses to which the library falls back.
+// Plain HTTP must not leave the machine by itself, not even to the private addresses to which the
+// library falls back.
 func TestPlainHTTPStaysOnTheMachine(t *testing.T) {
 	var asked []string
 	c := fast
@@ -172,7 +175,8 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "me", "me/x", "https://registry.example.com/me", "registry.example.com/Me", "registry.example.com//x", "a b/c"} {
+	for _, in := range []string{"", "me", "me/x", "https://registry.example.com/me", "registry.example.com/Me",
+		"registry.example.com//x", "a b/c"} {
 		if got, err := Parse(in); err == nil || !strings.Contains(err.Error(), "expected a host") {
 			t.Errorf("%q: %+v, %v", in, got, err)
 		}

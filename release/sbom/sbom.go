@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sbom lists what compiled programs are made of as a CycloneDX document: from what the linker recorded in the
-// programs themselves, so that it is a list of what was linked and not of what go.mod allows. It states no licence of a
-// component, because a program does not record any.
+// Package sbom lists what compiled programs are made of as a CycloneDX document: from what the
+// linker recorded in the programs themselves, so that it is a list of what was linked and not of
+// what go.mod allows. It states no licence of a component, because a program does not record any.
 package sbom
 
 import (
@@ -79,7 +79,8 @@ func read(file, version string) (cdx.Component, map[string]cdx.Component, error)
 	}
 	info, err := buildinfo.Read(bytes.NewReader(content))
 	if err != nil {
-		return cdx.Component{}, nil, fmt.Errorf("listing what %s is made of: %w: expected a program compiled by Go", file, err)
+		return cdx.Component{}, nil, fmt.Errorf("listing what %s is made of: %w: expected a program compiled by Go",
+			file, err)
 	}
 	name := filepath.Base(file)
 	program := cdx.Component{

@@ -20,10 +20,12 @@ import (
 
 func TestJSON(t *testing.T) {
 	self := filepath.Join(t.TempDir(), "program")
-	if out, err := exec.Command("go", "build", "-trimpath", "-o", self, "./testdata/program").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", self,
+		"./testdata/program").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s := Subject{Name: "product", Version: "v1.2.3", Platform: "linux/arm64", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	s := Subject{Name: "product", Version: "v1.2.3", Platform: "linux/arm64", Time: time.Date(2026, 1, 2, 3, 4, 5, 0,
+		time.UTC)}
 	text, err := JSON(s, []string{self})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +38,8 @@ func TestJSON(t *testing.T) {
 	if err := json.Unmarshal(text, &bom); err != nil {
 		t.Fatal(err)
 	}
-	if bom.BOMFormat != "CycloneDX" || bom.Metadata.Component.Version != "v1.2.3" || bom.Metadata.Timestamp != "2026-01-02T03:04:05Z" {
+	if bom.BOMFormat != "CycloneDX" || bom.Metadata.Component.Version != "v1.2.3" ||
+		bom.Metadata.Timestamp != "2026-01-02T03:04:05Z" {
 		t.Errorf("head: %+v", bom.Metadata)
 	}
 	found := map[string]cdx.Component{}
@@ -72,7 +75,8 @@ func TestJSON(t *testing.T) {
 }
 
 func TestJSONRefusesWhatIsNoProgram(t *testing.T) {
-	if _, err := JSON(Subject{}, []string{"sbom.go"}); err == nil || !strings.Contains(err.Error(), "expected a program compiled by Go") {
+	if _, err := JSON(Subject{}, []string{"sbom.go"}); err == nil || !strings.Contains(err.Error(),
+		"expected a program compiled by Go") {
 		t.Errorf("a text: %v", err)
 	}
 	if _, err := JSON(Subject{}, []string{"none"}); err == nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package source says what is being built: where the product's module is, and which version and commit git calls it.
-// It knows nothing of compilers and images.
+// Package source says what is being built: where the product's module is, and which version and
+// commit git calls it. It knows nothing of compilers and images.
 package source
 
 import (
@@ -68,8 +68,10 @@ func Read(ctx context.Context, root, version string) (Stamp, error) {
 	}
 	s := Stamp{Version: version, Commit: hash, Time: when.UTC(), Dirty: changes != ""}
 	if s.Version == "" {
-		// A fixed length: git's own choice depends on how much history the clone has. Tags that are no versions do not count.
-		if s.Version, err = git(ctx, root, "describe", "--tags", "--always", "--abbrev=12", "--match=v[0-9]*"); err != nil {
+		// A fixed length: git's own choice depends on how much history the clone has. Tags that are
+		// no versions do not count.
+		if s.Version, err = git(ctx, root, "describe", "--tags", "--always", "--abbrev=12",
+			"--match=v[0-9]*"); err != nil {
 			return Stamp{}, err
 		}
 	}
@@ -102,14 +104,16 @@ func (s Stamp) Tag() string { return strings.ReplaceAll(s.Version, "+", "_") }
 // CheckRelease refuses what must not become a release.
 func (s Stamp) CheckRelease(allowDirty bool) error {
 	if s.Commit == "" {
-		return errors.New("releasing: the source is not a git clone: expected a clone, so that the release says its commit")
+		return errors.New(
+			"releasing: the source is not a git clone: expected a clone, so that the release says its commit")
 	}
 	if err := CheckVersion(s.Version); err != nil {
 		return err
 	}
 	if s.Dirty && !allowDirty {
-		return fmt.Errorf("releasing %s: the working tree has changes that are not committed: expected the tree of a commit: "+
-			"commit them (see `git status`), or set ALLOW_DIRTY=1 for a release that says so", s.Version)
+		return fmt.Errorf(
+			"releasing %s: the working tree has changes that are not committed: expected the tree of a commit: "+
+				"commit them (see `git status`), or set ALLOW_DIRTY=1 for a release that says so", s.Version)
 	}
 	return nil
 }
@@ -120,7 +124,9 @@ func CheckVersion(version string) error {
 		return errors.New("reading the version: it is empty: expected VERSION=v<major>.<minor>.<patch>, such as v0.2.0")
 	}
 	if !semver.IsValid(version) || semver.Canonical(version)+semver.Build(version) != version {
-		return fmt.Errorf("reading the version: it is %q: expected a semantic version with a leading v, such as v0.2.0 or v0.2.0-rc.1",
+		return fmt.Errorf(
+			"reading the version: it is %q: expected a semantic version with a leading v, such as v0.2.0 or "+
+				"v0.2.0-rc.1",
 			version)
 	}
 	return nil
@@ -130,7 +136,8 @@ func CheckVersion(version string) error {
 func git(ctx context.Context, root string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-C", root}, args...)...)
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") && !strings.HasPrefix(v, "GIT_INDEX_FILE=") {
+		if !strings.HasPrefix(v, "GIT_DIR=") && !strings.HasPrefix(v, "GIT_WORK_TREE=") &&
+			!strings.HasPrefix(v, "GIT_INDEX_FILE=") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}

@@ -26,8 +26,10 @@ func repository(t *testing.T) (dir, commit string) {
 
 func run(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...)
-	cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-01-02T05:04:05+02:00", "GIT_AUTHOR_DATE=2000-01-01T00:00:00Z",
+	cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"},
+		args...)...)
+	cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-01-02T05:04:05+02:00",
+		"GIT_AUTHOR_DATE=2000-01-01T00:00:00Z",
 		"GIT_CONFIG_GLOBAL=/dev/null")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -110,7 +112,8 @@ func TestCheckVersion(t *testing.T) {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"", "0.2.0", "v1", "v1.2", "v1.2.3.4", "v01.2.3", "latest", "v1.2.3 ", "v1.2.3-", "v1.2.3\n"} {
+	for _, bad := range []string{"", "0.2.0", "v1", "v1.2", "v1.2.3.4", "v01.2.3", "latest", "v1.2.3 ", "v1.2.3-",
+		"v1.2.3\n"} {
 		if err := CheckVersion(bad); err == nil {
 			t.Errorf("%q was accepted", bad)
 		}

@@ -65,8 +65,9 @@ func TestCompareAndUpdate(t *testing.T) {
 		"no longer exists": {
 			sizes: Sizes{Type: {"big.T": 30}}, stale: "big no longer exists", updated: Records{Type: recorded[Type]},
 		},
-		"grew":             {sizes: of(2001, 30), grown: "big grew from 2000 to 2001"},
-		"passed its limit": {sizes: Sizes{Package: {"big": 2000, "new": 1501}, Type: {"big.T": 30}}, grown: "new has 1501: expected at most 1500"},
+		"grew": {sizes: of(2001, 30), grown: "big grew from 2000 to 2001"},
+		"passed its limit": {sizes: Sizes{Package: {"big": 2000, "new": 1501}, Type: {"big.T": 30}},
+			grown: "new has 1501: expected at most 1500"},
 		"grew for a reason": {
 			sizes: of(2001, 30), grown: "big grew from 2000 to 2001", reason: "a fix",
 			updated: Records{Package: {"big": {Size: 2001, Reason: "a fix"}}, Type: recorded[Type]},
@@ -160,7 +161,8 @@ func TestProductIsMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	for measure, name := range map[string]string{
-		Package: "internal/attach", Type: "internal/host.Host", Interface: "internal/attach.Kernel", File: "internal/attach/add.go",
+		Package: "internal/attach", Type: "internal/host.Host", Interface: "internal/attach.Kernel",
+		File:     "internal/attach/add.go",
 		Function: whole, Line: whole,
 	} {
 		if sizes[measure][name] == 0 {

@@ -43,7 +43,8 @@ const whole = "all"
 // testSupport lists the packages that only tests and benches link. Their interfaces may be wide: the fake
 // host's conformance suite, for one, runs against everything that the host can do.
 var testSupport = []string{
-	"internal/host/hostbench", "internal/host/hosttest", "internal/simapi", "internal/testapi", "internal/testchart", "test/",
+	"internal/host/hostbench", "internal/host/hosttest", "internal/simapi", "internal/testapi", "internal/testchart",
+	"test/",
 }
 
 // source is one parsed file of the product.
@@ -110,7 +111,8 @@ func read(root string) ([]source, error) {
 	return files, err
 }
 
-// otherTree reports whether a folder is none of the product's: another module, or what the go command ignores.
+// otherTree reports whether a folder is none of the product's: another module, or what the go
+// command ignores.
 func otherTree(dir, name string) bool {
 	_, err := os.Stat(filepath.Join(dir, "go.mod"))
 	return err == nil || name == "testdata" || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")

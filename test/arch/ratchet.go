@@ -60,19 +60,24 @@ func Compare(sizes Sizes, recorded Records) (grown, stale []string) {
 			record, known := recorded[measure][name]
 			switch {
 			case size > limit && !known:
-				grown = append(grown, fmt.Sprintf("%s: %s has %d: expected at most %d: split it, or move a part where it belongs "+
-					"(docs/architecture.md); if it must be, `%s` records it", measure, name, size, limit, loosen))
+				grown = append(grown,
+					fmt.Sprintf("%s: %s has %d: expected at most %d: split it, or move a part where it belongs "+
+						"(docs/architecture.md); if it must be, `%s` records it", measure, name, size, limit, loosen))
 			case size > limit && size > record.Size:
-				grown = append(grown, fmt.Sprintf("%s: %s grew from %d to %d: above the limit of %d it may only shrink: move out of it "+
-					"what you add, and something more; if it must be, `%s` records it", measure, name, record.Size, size, limit, loosen))
+				grown = append(grown,
+					fmt.Sprintf("%s: %s grew from %d to %d: above the limit of %d it may only shrink: move out of it "+
+						"what you add, and something more; if it must be, `%s` records it", measure, name, record.Size,
+						size, limit, loosen))
 			case known && size < record.Size:
-				stale = append(stale, fmt.Sprintf("%s: %s shrank from %d to %d: record that with `%s`, so that it stays so",
-					measure, name, record.Size, size, update))
+				stale = append(stale,
+					fmt.Sprintf("%s: %s shrank from %d to %d: record that with `%s`, so that it stays so",
+						measure, name, record.Size, size, update))
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(recorded[measure])) {
 			if _, exists := sizes[measure][name]; !exists {
-				stale = append(stale, fmt.Sprintf("%s: %s no longer exists: remove its record with `%s`", measure, name, update))
+				stale = append(stale, fmt.Sprintf("%s: %s no longer exists: remove its record with `%s`", measure, name,
+					update))
 			}
 		}
 	}
@@ -88,7 +93,8 @@ func Compare(sizes Sizes, recorded Records) (grown, stale []string) {
 // one they are an error.
 func Update(sizes Sizes, recorded Records, reason string) (Records, error) {
 	if grown, _ := Compare(sizes, recorded); len(grown) > 0 && reason == "" {
-		return nil, fmt.Errorf("recording the sizes: %d grew: expected none without a reason (-loosen): the first: %s", len(grown), grown[0])
+		return nil, fmt.Errorf("recording the sizes: %d grew: expected none without a reason (-loosen): the first: %s",
+			len(grown), grown[0])
 	}
 	next := Records{}
 	for measure, things := range sizes {

@@ -5,9 +5,10 @@
 //	go run ./test/headers        # lists the files without the line, and fails if there is one
 //	go run ./test/headers -fix   # adds it
 //
-// Source files are those that git knows and that are written in Go, C, shell or make, and workflows. Left out are test
-// data, templates of the chart (the comment would be in every rendered object) and configuration of the lab's nodes.
-// It owns the rule which licence holds where; it knows nothing of what the files do.
+// Source files are those that git knows and that are written in Go, C, shell or make, and
+// workflows. Left out are test data, templates of the chart (the comment would be in every rendered
+// object) and configuration of the lab's nodes. It owns the rule which licence holds where; it
+// knows nothing of what the files do.
 package main
 
 import (
@@ -75,8 +76,8 @@ func check(root string, fix bool) ([]string, error) {
 
 const tag = "SPDX-License-Identifier:"
 
-// header returns what is wrong with a file's licence line, if anything, and the file with the right one, if that can be
-// had by adding it.
+// header returns what is wrong with a file's licence line, if anything, and the file with the right
+// one, if that can be had by adding it.
 func header(name string, text []byte) ([]byte, string) {
 	before, after := comment(name, text)
 	if before == "" || len(text) == 0 {
@@ -96,8 +97,8 @@ func header(name string, text []byte) ([]byte, string) {
 	return insert(text, before+tag+" "+want+after), fmt.Sprintf("no SPDX line found: must be %s", want)
 }
 
-// insert puts a line first, or behind the line that names the interpreter. A blank line keeps it apart from a comment
-// that documents what follows.
+// insert puts a line first, or behind the line that names the interpreter. A blank line keeps it
+// apart from a comment that documents what follows.
 func insert(text []byte, line string) []byte {
 	first := ""
 	if bytes.HasPrefix(text, []byte("#!")) {
@@ -136,8 +137,9 @@ func isScript(text []byte) bool {
 	return bytes.HasPrefix(first, []byte("#!/"))
 }
 
-// licence is the one of a file: the kernel module, and what builds and checks it, is under the kernel's. The Go files
-// there are programs of their own, linked with the rest of the lab and never with the module.
+// licence is the one of a file: the kernel module, and what builds and checks it, is under the
+// kernel's. The Go files there are programs of their own, linked with the rest of the lab and never
+// with the module.
 func licence(name string) string {
 	if strings.HasPrefix(name, "lab/vhca/") && path.Ext(name) != ".go" {
 		return "GPL-2.0"

@@ -4,8 +4,9 @@
 //
 //	go run ./test/reference    # from the root of the repository
 //
-// It reads the CRDs, the chart's values with their comments, and the registries of the processes. It owns the form of
-// the pages and knows nothing of what the fields, values and metrics do: what a page lacks is added in the source.
+// It reads the CRDs, the chart's values with their comments, and the registries of the processes.
+// It owns the form of the pages and knows nothing of what the fields, values and metrics do: what a
+// page lacks is added in the source.
 package main
 
 import (

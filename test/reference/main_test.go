@@ -28,7 +28,10 @@ func TestPages(t *testing.T) {
 }
 
 func TestValuesPage(t *testing.T) {
-	got, err := valuesPage([]byte("# Of the file.\n\n# Of a.\na:\n  # Of b,\n  # in two lines: x | y.\n  b: 1 # and behind\n  c: [{d: e}]\nf: {}\n"))
+	got, err := valuesPage(
+		[]byte(
+			"# Of the file.\n\n# Of a.\na:\n  # Of b,\n  # in two lines: x | y.\n  b: 1 # and behind\n  c: [{d: " +
+				"e}]\nf: {}\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,9 @@ func metricsPage() (string, error) {
 	}{
 		{"The agent", "On each node, with `spiderpoolAgent.prometheus.enabled`. Histograms have the suffixes\n" +
 			"`_bucket`, `_sum` and `_count`.", own},
-		{"Every process", "Of the libraries: work queues, API requests, webhooks, leader election, and the Go runtime.\n" +
-			"Which of them have values depends on what the process does.", metrics.Registry.(prometheus.Collector)},
+		{"Every process",
+			"Of the libraries: work queues, API requests, webhooks, leader election, and the Go runtime.\n" +
+				"Which of them have values depends on what the process does.", metrics.Registry.(prometheus.Collector)},
 	} {
 		all, err := described(part.from)
 		if err != nil {
@@ -64,7 +65,8 @@ func agentMetrics(reg prometheus.Registerer) error {
 }
 
 // descriptor is how a descriptor prints itself; it has no other way to its parts.
-var descriptor = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
+var descriptor = regexp.MustCompile(
+	`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
 func described(c prometheus.Collector) ([]metric, error) {
 	ch := make(chan *prometheus.Desc)

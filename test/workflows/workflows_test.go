@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package workflows checks what actionlint does not know of the workflows: that they do nothing but call targets of the
-// Makefile, so that a developer can run whatever failed, and that they have no more rights than they need. It knows
-// nothing of what the targets do.
+// Package workflows checks what actionlint does not know of the workflows: that they do nothing but
+// call targets of the Makefile, so that a developer can run whatever failed, and that they have no
+// more rights than they need. It knows nothing of what the targets do.
 package workflows
 
 import (

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command licenses checks the licences of everything that is linked into the project's programs, and keeps the
-// file that goes out with them.
+// Command licenses checks the licences of everything that is linked into the project's programs,
+// and keeps the file that goes out with them.
 //
 //	licenses -C ../.. -out THIRD_PARTY_LICENSES ./cmd/...         # check, and compare the file
 //	licenses -C ../.. -out THIRD_PARTY_LICENSES -write ./cmd/...  # check, and write it
 //	licenses -C ../../lab -also MPL-2.0 ./...                     # check alone: nothing of the lab is distributed
 //
-// For each package that the go command would link, for every architecture of the release, it takes the licence files
-// of the nearest folder that has any, up to the root of the package's module, names the licences in them, and refuses
-// what is not in the list of allowed ones. It is a module of its own so that the product's module graph stays free of the classifier.
-// It knows nothing of the project but the packages that it is given.
+// For each package that the go command would link, for every architecture of the release, it takes
+// the licence files of the nearest folder that has any, up to the root of the package's module,
+// names the licences in them, and refuses what is not in the list of allowed ones. It is a module
+// of its own so that the product's module graph stays free of the classifier. It knows nothing of
+// the project but the packages that it is given.
 package main
 
 import (
@@ -33,8 +34,8 @@ import (
 	"github.com/google/licenseclassifier/v2/assets"
 )
 
-// allowed are the licences under which code may be linked: permissive ones, whose only condition is that their text and
-// notices are passed on. MPL-2.0 and the GPL family are not among them.
+// allowed are the licences under which code may be linked: permissive ones, whose only condition is
+// that their text and notices are passed on. MPL-2.0 and the GPL family are not among them.
 var allowed = []string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "Unlicense", "0BSD", "CC0-1.0"}
 
 // architectures are those of the release.
@@ -85,7 +86,8 @@ func run(dir string, patterns []string, out string, write bool) error {
 	case err != nil:
 		return fmt.Errorf("compare %s: %w: run 'make licenses'", out, err)
 	case string(old) != text:
-		return fmt.Errorf("compare %s: it differs from what is linked now: run 'make licenses' and commit the file", out)
+		return fmt.Errorf("compare %s: it differs from what is linked now: run 'make licenses' and commit the file",
+			out)
 	}
 	return nil
 }
@@ -104,7 +106,8 @@ type goPackage struct {
 func linkedPackages(dir string, patterns []string) ([]goPackage, error) {
 	var all []goPackage
 	for _, arch := range architectures {
-		list := exec.Command("go", append([]string{"list", "-deps", "-json=ImportPath,Dir,Standard,Module"}, patterns...)...)
+		list := exec.Command("go", append([]string{"list", "-deps", "-json=ImportPath,Dir,Standard,Module"},
+			patterns...)...)
 		list.Dir, list.Stderr = dir, os.Stderr
 		list.Env = append(os.Environ(), "GOOS=linux", "GOARCH="+arch, "CGO_ENABLED=0", "GOWORK=off")
 		stdout, err := list.Output()

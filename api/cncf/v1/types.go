@@ -25,7 +25,8 @@ const (
 	AnnotationNetworks = "k8s.v1.cni.cncf.io/networks"
 	// AnnotationNetworkStatus reports the networks of a pod, as JSON.
 	AnnotationNetworkStatus = "k8s.v1.cni.cncf.io/network-status"
-	// AnnotationResourceName on a NetworkAttachmentDefinition names the extended resource whose devices serve it.
+	// AnnotationResourceName on a NetworkAttachmentDefinition names the extended resource whose
+	// devices serve it.
 	AnnotationResourceName = "k8s.v1.cni.cncf.io/resourceName"
 )
 

@@ -48,13 +48,17 @@ func ValidateMultusConfigUpdate(before, after *SpiderMultusConfig) field.ErrorLi
 	case was == is && had == has:
 		return nil
 	case !had:
-		return field.ErrorList{field.Invalid(path, is, "cannot be added after creation, pods may already name "+before.NADName()+": delete the object and create it anew")}
+		return field.ErrorList{field.Invalid(path, is, "cannot be added after creation, pods may already name "+
+			before.NADName()+": delete the object and create it anew")}
 	default:
-		return field.ErrorList{field.Invalid(path, is, fmt.Sprintf("is immutable, pods may already name %s: put %q back, or delete the object and create it anew", before.NADName(), was))}
+		return field.ErrorList{field.Invalid(path, is,
+			fmt.Sprintf("is immutable, pods may already name %s: put %q back, or delete the object and create it anew",
+				before.NADName(), was))}
 	}
 }
 
-// validateStanzaCount finds the one stanza; cniType custom alone may have none, and then names a file on the node.
+// validateStanzaCount finds the one stanza; cniType custom alone may have none, and then names a
+// file on the node.
 func validateStanzaCount(s *MultusCNIConfigSpec) (cniStanza, field.ErrorList) {
 	cniType := s.EffectiveCNIType()
 	wanted, known := stanzaOf(cniType)
@@ -66,16 +70,19 @@ func validateStanzaCount(s *MultusCNIConfigSpec) (cniStanza, field.ErrorList) {
 	case len(found) == 1, len(found) == 0 && cniType == CustomCNI:
 		return wanted, nil
 	case len(found) == 0:
-		return wanted, field.ErrorList{field.Required(specPath(wanted.field), fmt.Sprintf("spec.cniType is %q and no stanza is present: give spec.%s", cniType, wanted.field))}
+		return wanted, field.ErrorList{field.Required(specPath(wanted.field),
+			fmt.Sprintf("spec.cniType is %q and no stanza is present: give spec.%s", cniType, wanted.field))}
 	}
 	return wanted, field.ErrorList{field.Forbidden(specPath(), tooManyStanzas(cniType, wanted, found))}
 }
 
 func tooManyStanzas(cniType string, wanted cniStanza, found []cniStanza) string {
-	msg := fmt.Sprintf("%d stanzas are present, %s: want exactly one; spec.cniType is %q: ", len(found), listFields(found, " and "), cniType)
+	msg := fmt.Sprintf("%d stanzas are present, %s: want exactly one; spec.cniType is %q: ", len(found),
+		listFields(found, " and "), cniType)
 	others := slices.DeleteFunc(slices.Clone(found), func(st cniStanza) bool { return st.field == wanted.field })
 	if len(others) == len(found) {
-		return msg + fmt.Sprintf("give spec.%s and remove %s, or keep one of them and set cniType to match", wanted.field, listFields(found, " and "))
+		return msg + fmt.Sprintf("give spec.%s and remove %s, or keep one of them and set cniType to match",
+			wanted.field, listFields(found, " and "))
 	}
 	return msg + "remove " + listFields(others, " and ")
 }
@@ -129,11 +136,12 @@ func validateIBSriov(path *field.Path, s *MultusCNIConfigSpec) field.ErrorList {
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
 }
 
-// pkeyRefused is of the webhook alone: a rule in the CRD would make the API server add a line on unchecked rules to every other refusal.
+// pkeyRefused is of the webhook alone: a rule in the CRD would make the API server add a line on
+// unchecked rules to every other refusal.
 const pkeyRefused = "partitions are not implemented, and the pod would be in the default partition: remove the field"
 
-// refusePKey: a network that isolates tenants by partition must not silently put them into one. Spiderpool's webhook
-// writes an empty text where the user wrote nothing.
+// refusePKey: a network that isolates tenants by partition must not silently put them into one.
+// Spiderpool's webhook writes an empty text where the user wrote nothing.
 func refusePKey(path *field.Path, pkey *string) field.ErrorList {
 	if pkey == nil || *pkey == "" {
 		return nil
@@ -150,7 +158,8 @@ func (s *MultusCNIConfigSpec) Unimplemented() field.ErrorList {
 }
 
 func validateIPoIB(path *field.Path, c *SpiderIPoIBCniConfig) field.ErrorList {
-	errs := validateMasterName(path.Child("master"), c.Master, "the name of an IPoIB interface of the node, such as ibs5f0 (`ip -br link show type ipoib` lists them)")
+	errs := validateMasterName(path.Child("master"), c.Master,
+		"the name of an IPoIB interface of the node, such as ibs5f0 (`ip -br link show type ipoib` lists them)")
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
 }
 
@@ -159,7 +168,8 @@ func validateSriov(path *field.Path, c *SpiderSRIOVCniConfig) field.ErrorList {
 	errs = append(errs, validateRange(path.Child("mtu"), c.MTU, 1<<16)...)
 	errs = append(errs, validateRange(path.Child("vlanID"), c.VlanID, 4094)...)
 	if c.MinTxRateMbps != nil && c.MaxTxRateMbps != nil && *c.MinTxRateMbps > *c.MaxTxRateMbps {
-		errs = append(errs, field.Invalid(path.Child("minTxRateMbps"), *c.MinTxRateMbps, fmt.Sprintf("must not be above maxTxRateMbps, which is %d", *c.MaxTxRateMbps)))
+		errs = append(errs, field.Invalid(path.Child("minTxRateMbps"), *c.MinTxRateMbps,
+			fmt.Sprintf("must not be above maxTxRateMbps, which is %d", *c.MaxTxRateMbps)))
 	}
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
 }
@@ -173,7 +183,8 @@ func validateOvs(path *field.Path, c *SpiderOvsCniConfig) field.ErrorList {
 		case t == nil:
 			errs = append(errs, field.Required(p, "want an id, or minID and maxID"))
 		case t.MinID != nil && t.MaxID != nil && *t.MinID > *t.MaxID:
-			errs = append(errs, field.Invalid(p.Child("minID"), *t.MinID, fmt.Sprintf("must not be above maxID, which is %d", *t.MaxID)))
+			errs = append(errs, field.Invalid(p.Child("minID"), *t.MinID,
+				fmt.Sprintf("must not be above maxID, which is %d", *t.MaxID)))
 		}
 	}
 	return append(errs, validatePools(path.Child("ippools"), c.SpiderpoolConfigPools)...)
@@ -193,7 +204,8 @@ func validateMasterStanza(path *field.Path, c masterStanza) field.ErrorList {
 	errs = append(errs, validateRange(path.Child("vlanID"), c.vlanID, 4094)...)
 	errs = append(errs, validatePools(path.Child("ippools"), c.pools)...)
 	if c.pools.matchesMaster() {
-		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true, "is only for sriov, ib-sriov and ovs networks: remove it"))
+		errs = append(errs, field.Invalid(path.Child("ippools", "matchMasterSubnet"), true,
+			"is only for sriov, ib-sriov and ovs networks: remove it"))
 	}
 	return errs
 }
@@ -212,9 +224,11 @@ func validateVlan(path *field.Path, c *SpiderVlanCniConfig) field.ErrorList {
 	case mode != VlanModeManual && mode != VlanModeAuto:
 		errs = append(errs, field.NotSupported(path.Child("vlanMode"), mode, []string{VlanModeManual, VlanModeAuto}))
 	case mode == VlanModeManual && c.VlanID == nil:
-		errs = append(errs, field.Required(path.Child("vlanID"), `vlanMode is "manual": give the VLAN, 0 to 4094, or set vlanMode to "auto"`))
+		errs = append(errs, field.Required(path.Child("vlanID"),
+			`vlanMode is "manual": give the VLAN, 0 to 4094, or set vlanMode to "auto"`))
 	case mode == VlanModeAuto && c.VlanID != nil:
-		errs = append(errs, field.Invalid(path.Child("vlanID"), *c.VlanID, `vlanMode is "auto", which finds the VLAN by itself: remove vlanID, or set vlanMode to "manual"`))
+		errs = append(errs, field.Invalid(path.Child("vlanID"), *c.VlanID,
+			`vlanMode is "auto", which finds the VLAN by itself: remove vlanID, or set vlanMode to "manual"`))
 	}
 	return errs
 }
@@ -225,14 +239,17 @@ func validateMasters(path *field.Path, masters []string, bond *BondConfig) field
 		return field.ErrorList{field.Required(path.Child("master"), "want the name of an interface of the node")}
 	}
 	for i, m := range masters {
-		errs = append(errs, validateMasterName(path.Child("master").Index(i), m, "the name of an interface of the node")...)
+		errs = append(errs, validateMasterName(path.Child("master").Index(i), m,
+			"the name of an interface of the node")...)
 		if slices.Index(masters, m) < i {
 			errs = append(errs, field.Duplicate(path.Child("master").Index(i), m))
 		}
 	}
 	switch {
 	case bond == nil && len(masters) > 1:
-		errs = append(errs, field.Required(path.Child("bond"), fmt.Sprintf("master names %d interfaces: give bond.name and bond.mode to join them, or keep one interface", len(masters))))
+		errs = append(errs, field.Required(path.Child("bond"),
+			fmt.Sprintf("master names %d interfaces: give bond.name and bond.mode to join them, or keep one interface",
+				len(masters))))
 	case bond != nil && bond.Name == "":
 		errs = append(errs, field.Required(path.Child("bond", "name"), "want the name of the bond interface to make"))
 	case bond != nil && (bond.Mode < 0 || bond.Mode > 6):
@@ -260,7 +277,8 @@ func validateRange(path *field.Path, v *int32, high int32) field.ErrorList {
 }
 
 func validateResourceName(path *field.Path, name *string) field.ErrorList {
-	const want = "want the extended resource with its prefix, such as spidernet.io/mellanoxibsriov (`kubectl get node -o yaml` lists them under allocatable)"
+	const want = "want the extended resource with its prefix, such as spidernet.io/mellanoxibsriov (`kubectl get " +
+		"node -o yaml` lists them under allocatable)"
 	if name == nil || *name == "" {
 		return field.ErrorList{field.Required(path, want)}
 	}
@@ -285,7 +303,8 @@ func validatePoolNames(path *field.Path, names []string) field.ErrorList {
 	var errs field.ErrorList
 	for i, n := range names {
 		if problems := validation.IsDNS1123Subdomain(n); len(problems) > 0 {
-			errs = append(errs, field.Invalid(path.Index(i), n, "want the name of a SpiderIPPool; "+strings.Join(problems, "; ")))
+			errs = append(errs, field.Invalid(path.Index(i), n, "want the name of a SpiderIPPool; "+
+				strings.Join(problems, "; ")))
 		}
 	}
 	return errs
@@ -302,7 +321,8 @@ func validateCustom(path *field.Path, text *string) field.ErrorList {
 	list, isList := conf["plugins"]
 	if !isList {
 		if _, err := pluginType(*text); err != nil {
-			return field.ErrorList{field.Invalid(path, *text, `want a CNI configuration: it has neither "type" nor "plugins"`)}
+			return field.ErrorList{field.Invalid(path, *text,
+				`want a CNI configuration: it has neither "type" nor "plugins"`)}
 		}
 		return nil
 	}
@@ -351,10 +371,12 @@ func validateMultusAnnotations(c *SpiderMultusConfig) field.ErrorList {
 		}
 	}
 	if v, ok := c.Annotations[AnnotationMultusConfigCNIVersion]; ok && !slices.Contains(CNIVersions, v) {
-		errs = append(errs, field.Invalid(path.Key(AnnotationMultusConfigCNIVersion), v, "want one of "+strings.Join(CNIVersions, ", ")))
+		errs = append(errs, field.Invalid(path.Key(AnnotationMultusConfigCNIVersion), v,
+			"want one of "+strings.Join(CNIVersions, ", ")))
 	}
 	if name, ok := c.Annotations[AnnotationCNIConfigName]; ok && !cniNetworkName.MatchString(name) {
-		errs = append(errs, field.Invalid(path.Key(AnnotationCNIConfigName), name, "want letters, digits, '_', '.' and '-', the first a letter or digit"))
+		errs = append(errs, field.Invalid(path.Key(AnnotationCNIConfigName), name,
+			"want letters, digits, '_', '.' and '-', the first a letter or digit"))
 	}
 	return errs
 }
@@ -363,35 +385,51 @@ func multusWarnings(c *SpiderMultusConfig, stanza cniStanza) []string {
 	var warnings []string
 	s := &c.Spec
 	if stanza.cniType == CustomCNI && (s.CustomCNIConfig == nil || *s.CustomCNIConfig == "") {
-		warnings = append(warnings, fmt.Sprintf("spec.customCNI is not given: pods of this network use the file in the node's CNI configuration directory whose name is %q", c.NADName()))
+		warnings = append(warnings,
+			fmt.Sprintf(
+				"spec.customCNI is not given: pods of this network use the file in the node's CNI configuration "+
+					"directory whose name is %q", c.NADName()))
 	}
 	if strings.Contains(c.NADName(), ".") {
-		warnings = append(warnings, fmt.Sprintf("the network's name %q has a dot: pods can name it only in the JSON form of the annotation", c.NADName()))
+		warnings = append(warnings,
+			fmt.Sprintf("the network's name %q has a dot: pods can name it only in the JSON form of the annotation",
+				c.NADName()))
 	}
 	warnings = append(warnings, withoutInjection(c, stanza)...)
 	if s.CoordinatorConfig != nil && s.CoordinatorConfig.PodCIDRType != nil {
-		warnings = append(warnings, "spec.coordinator.podCIDRType has no effect here: only the SpiderCoordinator's counts")
+		warnings = append(warnings,
+			"spec.coordinator.podCIDRType has no effect here: only the SpiderCoordinator's counts")
 	}
-	if s.CoordinatorConfig != nil && s.EnableCoordinator != nil && !*s.EnableCoordinator && stanza.cniType != CustomCNI {
+	if s.CoordinatorConfig != nil && s.EnableCoordinator != nil && !*s.EnableCoordinator &&
+		stanza.cniType != CustomCNI {
 		warnings = append(warnings, "spec.coordinator has no effect: spec.enableCoordinator is false")
 	}
 	if c := s.IpoibConfig; stanza.cniType == IPoIBCNI && c != nil && c.SpiderpoolConfigPools.matchesMaster() {
-		warnings = append(warnings, "spec.ipoib.ippools.matchMasterSubnet has no effect: it is for networks whose pods get a virtual function; name the pools of the master's subnet")
+		warnings = append(warnings,
+			"spec.ipoib.ippools.matchMasterSubnet has no effect: it is for networks whose pods get a virtual "+
+				"function; name the pools of the master's subnet")
 	}
 	return warnings
 }
 
-// withoutInjection warns of what only serves Spiderpool's webhook that puts networks and resources into pods, which this
-// product does not have.
+// withoutInjection warns of what only serves Spiderpool's webhook that puts networks and resources
+// into pods, which this product does not have.
 func withoutInjection(c *SpiderMultusConfig, stanza cniStanza) []string {
 	var warnings []string
 	for _, key := range InjectAnnotations {
 		if c.Annotations[key] != "" {
-			warnings = append(warnings, fmt.Sprintf("annotation %s has no effect: networks and resources are not injected into pods; name the network in the pod's annotation k8s.v1.cni.cncf.io/networks, and its resource in resources.limits", key))
+			warnings = append(warnings,
+				fmt.Sprintf(
+					"annotation %s has no effect: networks and resources are not injected into pods; name the "+
+						"network in the pod's annotation k8s.v1.cni.cncf.io/networks, and its resource in "+
+						"resources.limits", key))
 		}
 	}
 	if name := c.Spec.rdmaResourceName(stanza.cniType); name != "" {
-		warnings = append(warnings, fmt.Sprintf("spec.%s.rdmaResourceName has no effect: resources are not injected into pods; request %s in the pod's resources.limits", stanza.field, name))
+		warnings = append(warnings,
+			fmt.Sprintf(
+				"spec.%s.rdmaResourceName has no effect: resources are not injected into pods; request %s in the "+
+					"pod's resources.limits", stanza.field, name))
 	}
 	return warnings
 }

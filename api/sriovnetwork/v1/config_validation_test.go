@@ -10,13 +10,15 @@ import (
 
 func TestOperatorConfigWithoutEffect(t *testing.T) {
 	// What sriov-network-operator's chart installs, but for the level.
-	upstream := SriovOperatorConfigSpec{EnableOperatorWebhook: true, ConfigurationMode: "daemon", FeatureGates: map[string]bool{"parallelNicConfig": false}}
+	upstream := SriovOperatorConfigSpec{EnableOperatorWebhook: true, ConfigurationMode: "daemon",
+		FeatureGates: map[string]bool{"parallelNicConfig": false}}
 	if got := upstream.WithoutEffect(); len(got) > 0 {
 		t.Errorf("warnings %q, want none", got)
 	}
 	all := SriovOperatorConfigSpec{
-		EnableInjector: true, LogLevel: 2, ConfigurationMode: "systemd", UseCDI: true, DisablePlugins: []string{"mellanox"},
-		FeatureGates: map[string]bool{"a": false, "b": true}, ConfigDaemonEnvVars: map[string]string{"A": "b"},
+		EnableInjector: true, LogLevel: 2, ConfigurationMode: "systemd", UseCDI: true,
+		DisablePlugins: []string{"mellanox"},
+		FeatureGates:   map[string]bool{"a": false, "b": true}, ConfigDaemonEnvVars: map[string]string{"A": "b"},
 	}
 	want := []string{
 		"spec.enableInjector: resources are not injected into pods; request them in resources.limits",

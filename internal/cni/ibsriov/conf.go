@@ -57,16 +57,20 @@ func parse(r *cni.Request) (request, error) {
 	case "", host.VFAuto, host.VFEnable, host.VFDisable:
 		out.linkState = s
 	default:
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q", c.LinkState)
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q",
+			c.LinkState)
 	}
 	if c.VFIOPCIMode {
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "remove it", "vfioPciMode is true: virtual functions bound to vfio-pci are not supported")
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "remove it",
+			"vfioPciMode is true: virtual functions bound to vfio-pci are not supported")
 	}
 	if c.IPAM.Type == "dhcp" {
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static",
+			"ipam type dhcp does not work on InfiniBand")
 	}
 	if c.IBKubernetes && text(c.Args.CNI["mellanox.infiniband.app"]) != "configured" {
-		return request{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log, or set enableIbKubernetes to false",
+		return request{}, cni.Errorf(cni.CodeTryAgainLater,
+			"see ib-kubernetes' log, or set enableIbKubernetes to false",
 			"ib-kubernetes has not marked this pod's network as configured yet")
 	}
 	out.guid, err = wantedGUID(c)
@@ -79,8 +83,10 @@ func deviceID(c conf) (string, error) {
 		id = c.RuntimeConfig.DeviceID
 	}
 	if id == "" {
-		return "", cni.Errorf(cni.CodeInvalidConfig, "request the network's resource in the pod's resources.limits, such as spidernet.io/mellanoxibsriov: 1; "+
-			"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the NetworkAttachmentDefinition",
+		return "", cni.Errorf(cni.CodeInvalidConfig,
+			"request the network's resource in the pod's resources.limits, such as spidernet.io/mellanoxibsriov: 1; "+
+				"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the "+
+				"NetworkAttachmentDefinition",
 			"no device was given to this attachment (deviceID is empty)")
 	}
 	pci, err := ib.ParsePCIAddress(id)
@@ -98,7 +104,8 @@ func wantedGUID(c conf) (ib.GUID, error) {
 	}
 	if s == "" {
 		if c.IBKubernetes {
-			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log", "ib-kubernetes has not given this attachment a GUID yet")
+			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log",
+				"ib-kubernetes has not given this attachment a GUID yet")
 		}
 		return ib.GUID{}, nil
 	}
@@ -112,7 +119,8 @@ func wantedGUID(c conf) (ib.GUID, error) {
 	return guid, nil
 }
 
-// text reads a JSON string, or takes any other value as it is written: a number there must not break the attachment.
+// text reads a JSON string, or takes any other value as it is written: a number there must not
+// break the attachment.
 func text(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) == nil {

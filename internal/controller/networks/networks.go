@@ -22,7 +22,8 @@ const fieldManager = "spiderpool-controller"
 
 // Options of the controllers.
 type Options struct {
-	// Resync is how often the cluster's networks are learnt anew, beside every change of a node; a minute when zero.
+	// Resync is how often the cluster's networks are learnt anew, beside every change of a node; a
+	// minute when zero.
 	Resync time.Duration
 }
 

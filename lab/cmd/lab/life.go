@@ -65,7 +65,8 @@ func addOptions(flags *pflag.FlagSet, o *cluster.Options) {
 	flags.IntVar(&o.Cards, "cards", d.Cards, "InfiniBand cards per machine: 1 or 2")
 	flags.IntVar(&o.MemoryMiB, "memory", d.MemoryMiB, "memory of each machine, in MiB")
 	flags.IntVar(&o.CPUs, "cpus", d.CPUs, "processors of each machine; without KVM more than one can hang")
-	flags.IntVar(&o.RegistryPort, "registry-port", d.RegistryPort, "port of this host's loopback address for the container registry")
+	flags.IntVar(&o.RegistryPort, "registry-port", d.RegistryPort,
+		"port of this host's loopback address for the container registry")
 	flags.IntVar(&o.APIPort, "api-port", d.APIPort, "port of this host's loopback address for the API server")
 }
 
@@ -151,8 +152,9 @@ func kubeBinCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "kube-bin",
 		GroupID: "parts",
-		Short:   "Print the directory of the Kubernetes programs (etcd, kube-apiserver, kubectl ...), compiling them first if need be",
-		Args:    cobra.NoArgs,
+		Short: "Print the directory of the Kubernetes programs (etcd, kube-apiserver, kubectl ...), compiling " +
+			"them first if need be",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := openLab()
 			if err != nil {

@@ -30,8 +30,8 @@ func main() {
 	os.Exit(status)
 }
 
-// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1. An error about a program that lab used is
-// another matter: it has more to say than the status.
+// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1.
+// An error about a program that lab used is another matter: it has more to say than the status.
 func exitStatus(err error) (status int, quiet bool) {
 	switch e := err.(type) { //nolint:errorlint // what is wrapped was used
 	case *exec.ExitError:
@@ -57,7 +57,8 @@ func root() *cobra.Command {
 	)
 	c.AddCommand(
 		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
-		kubectlCommand(), helmCommand(), kubeconfigCommand(), envCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
+		kubectlCommand(), helmCommand(), kubeconfigCommand(), envCommand(), shellCommand(), consoleCommand(),
+		logsCommand(), loadImageCommand(), benchCommand(),
 		cableCommand(), rebootCommand(), pauseCommand(), resumeCommand(), restartKubeletCommand(), outageCommand(),
 		kubeBinCommand(), cellCommand(), registryCommand(),
 	)

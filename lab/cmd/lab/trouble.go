@@ -48,8 +48,9 @@ func rebootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "reboot NODE",
 		GroupID: "trouble",
-		Short:   "Restart a node in good order, or with --hard as if its power had failed; returns when it is ready again",
-		Args:    cobra.ExactArgs(1),
+		Short: "Restart a node in good order, or with --hard as if its power had failed; returns when it is " +
+			"ready again",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := openRunning()
 			if err != nil {
@@ -72,7 +73,10 @@ func pauseCommand() *cobra.Command {
 		GroupID: "trouble",
 		Short:   "Stop a node where it is, as if its power had failed",
 		Args:    cobra.ExactArgs(1),
-		RunE:    func(c *cobra.Command, args []string) error { return onMachine(c.Context(), args[0], cluster.Lab.Pause) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return onMachine(c.Context(), args[0],
+				cluster.Lab.Pause)
+		},
 	}
 }
 

@@ -68,8 +68,9 @@ func kubeconfigCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "kubeconfig",
 		GroupID: "use",
-		Short:   "Print the path of the administrator's kubeconfig, for any tool on this host: export KUBECONFIG=$(lab kubeconfig)",
-		Args:    cobra.NoArgs,
+		Short: "Print the path of the administrator's kubeconfig, for any tool on this host: export " +
+			"KUBECONFIG=$(lab kubeconfig)",
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := openRunning()
 			if err == nil {
@@ -159,8 +160,9 @@ func logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "logs [NAME]",
 		GroupID: "use",
-		Short:   "List the logs of all parts, or print the end of one, as in \"lab logs kube-apiserver\" or \"lab logs 10-20-1-10/kubelet\"",
-		Args:    cobra.MaximumNArgs(1),
+		Short: "List the logs of all parts, or print the end of one, as in \"lab logs kube-apiserver\" or \"lab " +
+			"logs 10-20-1-10/kubelet\"",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := openRunning()
 			if err != nil {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command pause is process 1 of every pod's sandbox: it sleeps until told to stop, and reaps what others leave behind.
+// Command pause is process 1 of every pod's sandbox: it sleeps until told to stop, and reaps what
+// others leave behind.
 package main
 
 import (

@@ -25,11 +25,13 @@ type Handle struct {
 	Start uint64 // in clock ticks since boot: field 22 of /proc/PID/stat (proc(5))
 }
 
-// Start makes a cell. command is the program that calls Main with specFile, and arguments for it; listeners are sockets of the host on
-// which the cell accepts for Spec.Forward; output of the cell itself goes to logFile. As an ordinary user the cell gets a user namespace too.
+// Start makes a cell. command is the program that calls Main with specFile, and arguments for it;
+// listeners are sockets of the host on which the cell accepts for Spec.Forward; output of the cell
+// itself goes to logFile. As an ordinary user the cell gets a user namespace too.
 func Start(spec Spec, specFile, logFile string, listeners []*os.File, command ...string) (Handle, error) {
 	if len(listeners) != len(spec.Forward) {
-		return Handle{}, fmt.Errorf("handing %d sockets to the control plane: its plan forwards %d", len(listeners), len(spec.Forward))
+		return Handle{}, fmt.Errorf("handing %d sockets to the control plane: its plan forwards %d", len(listeners),
+			len(spec.Forward))
 	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
@@ -54,7 +56,8 @@ func Start(spec Spec, specFile, logFile string, listeners []*os.File, command ..
 }
 
 func namespaces() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	attr := &syscall.SysProcAttr{Setsid: true,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	if uid := os.Geteuid(); uid != 0 {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
@@ -76,7 +79,8 @@ func startTime(pid int) (uint64, error) {
 	return parseStartTime(string(b))
 }
 
-// parseStartTime reads field 22 of proc(5)'s stat line. The second field, in parentheses, may itself hold spaces and parentheses.
+// parseStartTime reads field 22 of proc(5)'s stat line. The second field, in parentheses, may
+// itself hold spaces and parentheses.
 func parseStartTime(stat string) (uint64, error) {
 	const afterName = 22 - 3
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
@@ -101,8 +105,9 @@ func zombie(pid int) bool {
 	return err == nil && i > 0 && strings.HasPrefix(string(b[i+1:]), " Z")
 }
 
-// Stop ends the cell and all inside it: the kernel ends every process of a namespace when its first one dies. A handle whose process is gone
-// is no error, and a later process with its number is left alone.
+// Stop ends the cell and all inside it: the kernel ends every process of a namespace when its first
+// one dies. A handle whose process is gone is no error, and a later process with its number is left
+// alone.
 func (h Handle) Stop(ctx context.Context) error {
 	if !h.Alive() {
 		return nil

@@ -76,8 +76,8 @@ func TestStopEndsOnlyTheVeryProcess(t *testing.T) {
 	}
 }
 
-// TestCell makes a real cell: the namespaces, a bridge with a tap, a program that has to be restarted, a way in by the inherited listener
-// and one by a unix socket.
+// TestCell makes a real cell: the namespaces, a bridge with a tap, a program that has to be
+// restarted, a way in by the inherited listener and one by a unix socket.
 func TestCell(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "hello"), []byte("from inside"), 0o644); err != nil {
@@ -106,19 +106,26 @@ func TestCell(t *testing.T) {
 	}
 	t.Cleanup(func() { h.Stop(context.Background()) })
 
-	waitForProcess(t, spec.Control, dir, "fails", func(p Process) bool { return p.Starts >= 2 && p.LastExit == "exit status 3" })
+	waitForProcess(t, spec.Control, dir, "fails", func(p Process) bool {
+		return p.Starts >= 2 &&
+			p.LastExit == "exit status 3"
+	})
 	waitForProcess(t, spec.Control, dir, "later", func(p Process) bool { return p.Running && !p.Waiting })
 	began := time.Now()
 	if err := Outage(t.Context(), spec.Control, "stays", 3*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	waitForProcess(t, spec.Control, dir, "stays", func(p Process) bool { return !p.Running && p.LastExit == "signal: killed" })
+	waitForProcess(t, spec.Control, dir, "stays", func(p Process) bool {
+		return !p.Running &&
+			p.LastExit == "signal: killed"
+	})
 	waitForProcess(t, spec.Control, dir, "stays", func(p Process) bool { return p.Running && p.Starts == 2 })
 	if away := time.Since(began); away < 3*time.Second {
 		t.Errorf("it was started again after %s, want 3 s", away)
 	}
 	for program, want := range map[string]string{"nothing": "no such program", "later": "would not be started again"} {
-		if err := Outage(t.Context(), spec.Control, program, time.Second); err == nil || !strings.Contains(err.Error(), want) {
+		if err := Outage(t.Context(), spec.Control, program, time.Second); err == nil || !strings.Contains(err.Error(),
+			want) {
 			t.Errorf("outage of %q: %v, want %q", program, err, want)
 		}
 	}
@@ -145,10 +152,13 @@ func testSpec(dir string) Spec {
 		Sockets: []Socket{{Path: filepath.Join(dir, "files.sock"), Target: files}},
 		Control: filepath.Join(dir, "control.sock"),
 		Programs: []Program{
-			{Name: "fails", Args: []string{"sh", "-c", "ip link show tap; exit 3"}, Log: filepath.Join(dir, "fails.log"), Restart: true},
+			{Name: "fails", Args: []string{"sh", "-c", "ip link show tap; exit 3"},
+				Log: filepath.Join(dir, "fails.log"), Restart: true},
 			{Name: "stays", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "stays.log"), Restart: true},
-			{Name: "pong", Args: []string{"/proc/self/exe"}, Env: []string{pongEnv + "=" + pong}, Log: filepath.Join(dir, "pong.log")},
-			{Name: "later", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "later.log"), After: "http://" + files + "/hello"},
+			{Name: "pong", Args: []string{"/proc/self/exe"}, Env: []string{pongEnv + "=" + pong},
+				Log: filepath.Join(dir, "pong.log")},
+			{Name: "later", Args: []string{"sleep", "600"}, Log: filepath.Join(dir, "later.log"),
+				After: "http://" + files + "/hello"},
 		},
 	}
 }
@@ -173,7 +183,8 @@ func waitForProcess(t *testing.T, control, dir, name string, ok func(Process) bo
 
 func get(t *testing.T, network, address, want string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}}}
 	resp, err := client.Get("http://cell/hello")

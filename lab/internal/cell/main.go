@@ -19,7 +19,8 @@ import (
 // firstInherited is the descriptor of the first socket that Start hands over; the others follow.
 const firstInherited = 3
 
-// Main is the first process of a cell: it makes the network, starts the programs and keeps them alive, until it is told to end.
+// Main is the first process of a cell: it makes the network, starts the programs and keeps them
+// alive, until it is told to end.
 func Main(specFile string) error {
 	spec, err := readSpec(specFile)
 	if err != nil {
@@ -63,7 +64,8 @@ func ownProc() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
+	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC,
+		""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
 	return nil

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cell runs the lab's processes inside namespaces of their own: a network with its bridges and taps, where no address, port or route
-// of the host is touched, and a process tree that ends, whole, with its first process.
+// Package cell runs the lab's processes inside namespaces of their own: a network with its bridges
+// and taps, where no address, port or route of the host is touched, and a process tree that ends,
+// whole, with its first process.
 //
 // Start makes it from outside; Main is its first process. The package knows how to run programs, not which.
 package cell

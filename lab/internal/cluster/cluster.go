@@ -2,8 +2,9 @@
 
 // Package cluster brings up the lab's Kubernetes cluster, says how it is, and takes it down.
 //
-// The control plane runs on the host inside a cell (package cell), the nodes are virtual machines on the cell's bridge (packages vm,
-// noderoot). What all of them are told is decided here, in pure functions of the topology and the options.
+// The control plane runs on the host inside a cell (package cell), the nodes are virtual machines
+// on the cell's bridge (packages vm, noderoot). What all of them are told is decided here, in pure
+// functions of the topology and the options.
 package cluster
 
 import (
@@ -50,8 +51,9 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 // DefaultOptions suit an ordinary machine.
 //
-// One processor each: where QEMU emulates several, one that runs code while another patches it (the kernel's jump labels) can keep
-// the breakpoint that stood there for a moment, and then runs into it for ever. Seen with 6.1 and QEMU 7.2 after a minute of load: both in exc_int3.
+// One processor each: where QEMU emulates several, one that runs code while another patches it (the
+// kernel's jump labels) can keep the breakpoint that stood there for a moment, and then runs into
+// it for ever. Seen with 6.1 and QEMU 7.2 after a minute of load: both in exc_int3.
 func DefaultOptions() Options {
 	return Options{Cards: 1, MemoryMiB: 1024, CPUs: 1, APIPort: 16443, RegistryPort: 15000}
 }
@@ -70,8 +72,9 @@ const controlPlaneMiB = 1024
 // readyLimit is how long a cluster may take from its start until its nodes are ready.
 const readyLimit = 5 * time.Minute
 
-// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with their cards active. command is the
-// program and arguments that run cell.Main with a file's path added.
+// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with
+// their cards active. command is the program and arguments that run cell.Main with a file's path
+// added.
 func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	unlock, err := l.Layout.lock()
 	if err != nil {
@@ -132,10 +135,11 @@ func (l Lab) build(ctx context.Context, preload bool) (parts, error) {
 	var images []string
 	err := together(ctx,
 		func(ctx context.Context) error {
-			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)", func() (err error) {
-				out.kube, err = gobuild.Kube(ctx, l.Cache, l.Source)
-				return err
-			})
+			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)",
+				func() (err error) {
+					out.kube, err = gobuild.Kube(ctx, l.Cache, l.Source)
+					return err
+				})
 		},
 		func(ctx context.Context) (err error) {
 			if packages, module, err = l.debian(ctx); err != nil {
@@ -251,7 +255,8 @@ func (l Lab) start(o Options, p parts, kvm bool, command []string) (State, error
 		sockets = append(sockets, s)
 	}
 	specFile := filepath.Join(l.Layout.Dir, "cell.json")
-	h, err := cell.Start(plan(l.Layout, o, p, kvm), specFile, l.Layout.log("cell"), sockets, append(command, specFile)...)
+	h, err := cell.Start(plan(l.Layout, o, p, kvm), specFile, l.Layout.log("cell"), sockets,
+		append(command, specFile)...)
 	return State{Cell: h, Options: o}, err
 }
 

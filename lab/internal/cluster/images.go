@@ -34,14 +34,16 @@ func pauseImage(ctx context.Context, c cache.Dir, s gobuild.Source) (string, err
 		if err != nil {
 			return err
 		}
-		return image.Pack(layer, topology.PauseImage, image.Config{Entrypoint: []string{"/pause"}}, filepath.Join(dir, "image.tar"))
+		return image.Pack(layer, topology.PauseImage, image.Config{Entrypoint: []string{"/pause"}},
+			filepath.Join(dir, "image.tar"))
 	})
 	return filepath.Join(dir, "image.tar"), err
 }
 
 // testImage returns the path of the image that the guide's pods run.
 func testImage(ctx context.Context, c cache.Dir, p noderoot.Packages, lab string) (string, error) {
-	key := cache.NewKey("3", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab, "guest/test-image"))
+	key := cache.NewKey("3", p.Dir).Words(testPrograms...).Words(testFiles...).Tree(filepath.Join(lab,
+		"guest/test-image"))
 	dir, err := c.Get("image-test", key, func(dir string) error {
 		root := filepath.Join(dir, "root")
 		if err := assembleTestImage(ctx, root, p.Test(), filepath.Join(lab, "guest/test-image")); err != nil {
@@ -51,21 +53,26 @@ func testImage(ctx context.Context, c cache.Dir, p noderoot.Packages, lab string
 		if err != nil {
 			return err
 		}
-		return image.Pack(layer, topology.TestImage, image.Config{Cmd: []string{"/bin/bash"}}, filepath.Join(dir, "image.tar"))
+		return image.Pack(layer, topology.TestImage, image.Config{Cmd: []string{"/bin/bash"}},
+			filepath.Join(dir, "image.tar"))
 	})
 	return filepath.Join(dir, "image.tar"), err
 }
 
-// testPrograms are the programs of the test image: what the guide types in a pod, and what one wants beside it.
+// testPrograms are the programs of the test image: what the guide types in a pod, and what one
+// wants beside it.
 var testPrograms = []string{
-	"bash", "busybox", "cat", "chmod", "cp", "cut", "date", "echo", "env", "false", "grep", "head", "id", "ln", "ls", "mkdir", "mv", "printf", "ps", "rm",
-	"seq", "sleep", "sort", "stat", "tail", "tee", "test", "timeout", "touch", "tr", "true", "uname", "wc", "curl", "ip", "rdma", "ping",
+	"bash", "busybox", "cat", "chmod", "cp", "cut", "date", "echo", "env", "false", "grep", "head", "id", "ln", "ls",
+	"mkdir", "mv", "printf", "ps", "rm",
+	"seq", "sleep", "sort", "stat", "tail", "tee", "test", "timeout", "touch", "tr", "true", "uname", "wc", "curl",
+	"ip", "rdma", "ping",
 	"ib_read_lat", "ib_read_bw", "ib_write_lat", "ib_write_bw", "ib_send_lat", "ib_send_bw",
 	"ibstat", "ibv_devices", "ibv_devinfo", "ibv_rc_pingpong", "ibv_ud_pingpong", "rping", "ucmatose",
 }
 
-// testFiles are loaded by name at run time, so that no program's list of libraries has them: the verbs provider that speaks the virtual
-// card's user ABI (rdmavt's, which is hfi1's), and what glibc loads at a thread's end.
+// testFiles are loaded by name at run time, so that no program's list of libraries has them: the
+// verbs provider that speaks the virtual card's user ABI (rdmavt's, which is hfi1's), and what
+// glibc loads at a thread's end.
 var testFiles = []string{
 	"/usr/lib/x86_64-linux-gnu/libibverbs/libhfi1verbs-rdmav34.so", "/lib/x86_64-linux-gnu/libgcc_s.so.1",
 }
@@ -91,7 +98,8 @@ func assembleTestImage(ctx context.Context, root, packages, extra string) error 
 	if err := tree.CopyPrograms(packages, root, append(programs, testFiles...)...); err != nil {
 		return err
 	}
-	if err := tree.CopyFile(filepath.Join(packages, "etc/libibverbs.d/hfi1verbs.driver"), filepath.Join(root, "etc/libibverbs.d/hfi1verbs.driver")); err != nil {
+	if err := tree.CopyFile(filepath.Join(packages, "etc/libibverbs.d/hfi1verbs.driver"),
+		filepath.Join(root, "etc/libibverbs.d/hfi1verbs.driver")); err != nil {
 		return err
 	}
 	if err := wrapPerftest(root); err != nil {
@@ -124,8 +132,8 @@ func findPrograms(root string, names []string) ([]string, error) {
 	return paths, nil
 }
 
-// wrapPerftest makes perftest's programs use the older way to post work, which the virtual card's verbs provider knows, and keeps quiet a
-// library's remark that another provider does not fit.
+// wrapPerftest makes perftest's programs use the older way to post work, which the virtual card's
+// verbs provider knows, and keeps quiet a library's remark that another provider does not fit.
 func wrapPerftest(root string) error {
 	programs, err := filepath.Glob(filepath.Join(root, "usr/bin/ib_*"))
 	if err != nil {
@@ -136,7 +144,9 @@ func wrapPerftest(root string) error {
 		if err := tree.CopyFile(p, real); err != nil {
 			return err
 		}
-		script := fmt.Sprintf("#!/bin/bash\nexec /usr/libexec/%s --use_old_post_send \"$@\" 2> >(grep -v 'does not support the kernel ABI' >&2)\n", filepath.Base(p))
+		script := fmt.Sprintf(
+			"#!/bin/bash\nexec /usr/libexec/%s --use_old_post_send \"$@\" 2> >(grep -v 'does not support the kernel "+
+				"ABI' >&2)\n", filepath.Base(p))
 		if err := tree.Write(p, 0o755, strings.NewReader(script)); err != nil {
 			return err
 		}
@@ -167,8 +177,8 @@ func packProduct(ctx context.Context, s gobuild.Source, out string) error {
 	return image.Pack(layer, topology.ProductImage, config, out)
 }
 
-// splitProduct compiles the product and lays out its image for machines that run: layer, rest and digest, as package image has them and
-// guest/rootfs/usr/lib/lab/load-image takes them.
+// splitProduct compiles the product and lays out its image for machines that run: layer, rest and
+// digest, as package image has them and guest/rootfs/usr/lib/lab/load-image takes them.
 func splitProduct(ctx context.Context, s gobuild.Source, dir string) error {
 	layer, config, err := buildProduct(ctx, s, dir)
 	if err != nil {
@@ -185,8 +195,9 @@ func splitProduct(ctx context.Context, s gobuild.Source, dir string) error {
 	return nil
 }
 
-// buildProduct compiles the product below dir and lays out its image, by the builder that `make image` uses: what the lab tests is what is
-// released, but for the compression. Compiled packages come from the go command's cache, so it takes about as long as linking.
+// buildProduct compiles the product below dir and lays out its image, by the builder that `make
+// image` uses: what the lab tests is what is released, but for the compression. Compiled packages
+// come from the go command's cache, so it takes about as long as linking.
 func buildProduct(ctx context.Context, s gobuild.Source, dir string) (image.Layer, image.Config, error) {
 	stamp, err := source.Read(ctx, s.Product(), "")
 	if err != nil {

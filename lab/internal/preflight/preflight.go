@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package preflight finds out, before anything is started, whether this host can run the lab, and says exactly what is missing and how to
-// mend it. Looking (Look) and judging (Check) are apart, so that every judgement can be tested on any host.
+// Package preflight finds out, before anything is started, whether this host can run the lab, and
+// says exactly what is missing and how to mend it. Looking (Look) and judging (Check) are apart, so
+// that every judgement can be tested on any host.
 package preflight
 
 import (
@@ -18,8 +19,9 @@ import (
 	"syscall"
 )
 
-// tools are the programs that the lab starts, each with the Debian package that has it. lab/packages.txt lists the same packages for an
-// install in one go, less those that no Debian is without.
+// tools are the programs that the lab starts, each with the Debian package that has it.
+// lab/packages.txt lists the same packages for an install in one go, less those that no Debian is
+// without.
 var tools = map[string]string{
 	"qemu-system-x86_64": "qemu-system-x86",
 	"mkfs.ext4":          "e2fsprogs",
@@ -116,7 +118,10 @@ func checkPlatform(h Host) (problems []string) {
 		problems = append(problems, fmt.Sprintf("the processor is %s; the virtual machines need x86_64", h.Machine))
 	}
 	if h.OS != "debian 12" {
-		problems = append(problems, fmt.Sprintf("the distribution is %q; the machines are made from Debian 12's packages, which only a Debian 12 host's package sources offer", h.OS))
+		problems = append(problems,
+			fmt.Sprintf(
+				"the distribution is %q; the machines are made from Debian 12's packages, which only a Debian 12 "+
+					"host's package sources offer", h.OS))
 	}
 	return problems
 }
@@ -140,12 +145,15 @@ func checkKernel(h Host) (problems []string) {
 			"run \"modprobe tun\" as root, and in a container pass the device in", h.Tun))
 	}
 	if h.UserNamespaces != nil {
-		problems = append(problems, fmt.Sprintf("an ordinary user may not make a user namespace here (%v): run as root, or as root run "+
-			"\"sysctl kernel.unprivileged_userns_clone=1\" and check user.max_user_namespaces", h.UserNamespaces))
+		problems = append(problems,
+			fmt.Sprintf("an ordinary user may not make a user namespace here (%v): run as root, or as root run "+
+				"\"sysctl kernel.unprivileged_userns_clone=1\" and check user.max_user_namespaces", h.UserNamespaces))
 	}
 	for _, flag := range slices.Sorted(maps.Keys(h.Ports)) {
 		if err := h.Ports[flag]; err != nil {
-			problems = append(problems, fmt.Sprintf("a port of this host cannot be opened (%v): end what uses it or choose another with %s", err, flag))
+			problems = append(problems,
+				fmt.Sprintf("a port of this host cannot be opened (%v): end what uses it or choose another with %s",
+					err, flag))
 		}
 	}
 	return problems
@@ -153,13 +161,15 @@ func checkKernel(h Host) (problems []string) {
 
 func checkRoom(h Host, n Need) (problems []string) {
 	if h.MemoryMiB < n.MemoryMiB {
-		problems = append(problems, fmt.Sprintf("%d MiB of memory are available; two machines and the control plane need %d MiB: "+
-			"end other programs, or give the machines less with --memory", h.MemoryMiB, n.MemoryMiB))
+		problems = append(problems,
+			fmt.Sprintf("%d MiB of memory are available; two machines and the control plane need %d MiB: "+
+				"end other programs, or give the machines less with --memory", h.MemoryMiB, n.MemoryMiB))
 	}
 	for _, s := range h.Disk {
 		if s.FreeMiB < diskNeedMiB {
-			problems = append(problems, fmt.Sprintf("%d MiB are free for %s; a first run needs %d MiB: make room, or set "+
-				"XDG_CACHE_HOME or XDG_STATE_HOME to a larger disk", s.FreeMiB, s.Path, diskNeedMiB))
+			problems = append(problems,
+				fmt.Sprintf("%d MiB are free for %s; a first run needs %d MiB: make room, or set "+
+					"XDG_CACHE_HOME or XDG_STATE_HOME to a larger disk", s.FreeMiB, s.Path, diskNeedMiB))
 		}
 	}
 	return problems
@@ -185,7 +195,8 @@ func openTun() error {
 	return f.Close()
 }
 
-// kvmUsable tells whether QEMU may use KVM. A device file alone says nothing: a virtual machine without nested virtualization can have one.
+// kvmUsable tells whether QEMU may use KVM. A device file alone says nothing: a virtual machine
+// without nested virtualization can have one.
 func kvmUsable() bool {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil || !virtualizes(string(b)) {
@@ -212,8 +223,10 @@ func virtualizes(cpuinfo string) bool {
 
 func makeUserNamespace() error {
 	cmd := exec.Command("/bin/true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
 	return cmd.Run()
 }
 

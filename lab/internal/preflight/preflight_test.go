@@ -11,7 +11,8 @@ import (
 )
 
 func fit() Host {
-	return Host{OS: "debian 12", Machine: "x86_64", MemoryMiB: 8192, Disk: []Space{{Path: "/home/u/.cache/x", FreeMiB: 20000}}}
+	return Host{OS: "debian 12", Machine: "x86_64", MemoryMiB: 8192,
+		Disk: []Space{{Path: "/home/u/.cache/x", FreeMiB: 20000}}}
 }
 
 var need = Need{MemoryMiB: 3072}
@@ -26,18 +27,21 @@ func TestCheck(t *testing.T) {
 		{"as root a user namespace is not needed", func(h *Host) { h.Root = true }, nil},
 		{"no KVM is slower, not wrong", func(h *Host) { h.KVM = false }, nil},
 		{"no tun", func(h *Host) { h.Tun = os.ErrNotExist }, []string{"/dev/net/tun", "modprobe tun"}},
-		{"no user namespaces", func(h *Host) { h.UserNamespaces = os.ErrPermission }, []string{"user namespace", "unprivileged_userns_clone"}},
+		{"no user namespaces", func(h *Host) { h.UserNamespaces = os.ErrPermission },
+			[]string{"user namespace", "unprivileged_userns_clone"}},
 		{"programs absent", func(h *Host) { h.MissingTools = []string{"mkfs.ext4", "qemu-system-x86_64"} },
 			[]string{"mkfs.ext4, qemu-system-x86_64", "apt-get install e2fsprogs qemu-system-x86"}},
 		{"port taken", func(h *Host) {
 			h.Ports = map[string]error{"--api-port": errors.New("address already in use"), "--registry-port": nil}
 		}, []string{"already in use", "--api-port"}},
-		{"disk full", func(h *Host) { h.Disk[0].FreeMiB = 100 }, []string{"100 MiB", "/home/u/.cache/x", "XDG_CACHE_HOME"}},
+		{"disk full", func(h *Host) { h.Disk[0].FreeMiB = 100 }, []string{"100 MiB", "/home/u/.cache/x",
+			"XDG_CACHE_HOME"}},
 		{"little memory", func(h *Host) { h.MemoryMiB = 2048 }, []string{"2048 MiB", "3072 MiB", "--memory"}},
 		{"other processor", func(h *Host) { h.Machine = "aarch64" }, []string{"aarch64", "x86_64"}},
 		{"other distribution", func(h *Host) { h.OS = "ubuntu 24.04" }, []string{"ubuntu 24.04", "Debian 12"}},
 		{"everything is told at once", func(h *Host) {
-			h.Tun, h.Ports = os.ErrNotExist, map[string]error{"--api-port": os.ErrPermission, "--registry-port": os.ErrPermission}
+			h.Tun, h.Ports = os.ErrNotExist, map[string]error{"--api-port": os.ErrPermission,
+				"--registry-port": os.ErrPermission}
 		}, []string{"/dev/net/tun", "--api-port", "--registry-port"}},
 	}
 	for _, c := range cases {

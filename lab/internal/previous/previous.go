@@ -23,8 +23,9 @@ const Commit = "45c8b2ea213be060068976d71f63a11dfe023aa4"
 // Source returns a directory with the sources of Commit, taken from the clone whose root is given.
 func Source(ctx context.Context, c cache.Dir, clone string) (string, error) {
 	if err := git(ctx, clone, "cat-file", "-e", Commit+"^{commit}"); err != nil {
-		return "", fmt.Errorf("reading the previous version: the history of %s has no commit %s: expected all commits, "+
-			"as `git fetch --unshallow` brings them: %w", clone, Commit, err)
+		return "",
+			fmt.Errorf("reading the previous version: the history of %s has no commit %s: expected all commits, "+
+				"as `git fetch --unshallow` brings them: %w", clone, Commit, err)
 	}
 	entry, err := c.Get("previous", cache.NewKey("1", Commit), func(dir string) error {
 		archive := filepath.Join(dir, "source.tar")

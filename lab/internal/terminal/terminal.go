@@ -73,7 +73,8 @@ func (t *Terminal) Environment() []string {
 	return []string{"PATH=" + t.path + ":" + os.Getenv("PATH"), "KUBECONFIG=" + t.lab.Layout.Kubeconfig()}
 }
 
-// Shell runs a bash script in the repository's root. It returns standard output, and with an error what was written to standard error.
+// Shell runs a bash script in the repository's root. It returns standard output, and with an error
+// what was written to standard error.
 func (t *Terminal) Shell(ctx context.Context, script string) (string, error) {
 	out, errs, err := t.ShellBoth(ctx, script)
 	if err != nil {

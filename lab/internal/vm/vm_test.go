@@ -47,7 +47,8 @@ func TestArgs(t *testing.T) {
 			t.Errorf("drive %d would write into the cache: %s", shared, drives[shared])
 		}
 	}
-	if got := after(args, "-netdev"); !strings.Contains(got[0], "ifname=tap1n") || !strings.Contains(got[1], "ifname=tap1o") {
+	if got := after(args, "-netdev"); !strings.Contains(got[0], "ifname=tap1n") || !strings.Contains(got[1],
+		"ifname=tap1o") {
 		t.Errorf("network devices are %v", got)
 	}
 	if got := after(args, "-append"); !strings.Contains(got[0], "clocksource=tsc") {

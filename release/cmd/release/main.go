@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command release builds, packs and publishes the product. `make build`, `make image`, `make push` and `make release`
-// call it; it needs Go and git, and neither helm nor a container engine.
+// Command release builds, packs and publishes the product. `make build`, `make image`, `make push`
+// and `make release` call it; it needs Go and git, and neither helm nor a container engine.
 package main
 
 import (
@@ -34,19 +34,22 @@ func newRoot() *cobra.Command {
 		platforms string
 	)
 	root := &cobra.Command{
-		Use:           "release",
-		Short:         "build, pack and publish the product",
-		Long:          "Builds the product of the git clone around the working directory. Each command does what those before it do, first.",
+		Use:   "release",
+		Short: "build, pack and publish the product",
+		Long: "Builds the product of the git clone around the working directory. Each command does what " +
+			"those before it do, first.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.Version, "version", "", "version, such as v0.2.0; empty takes what `git describe` says")
-	flags.StringVar(&platforms, "platforms", "", "platforms, with commas between; empty takes all: linux/amd64,linux/arm64")
+	flags.StringVar(&platforms, "platforms", "",
+		"platforms, with commas between; empty takes all: linux/amd64,linux/arm64")
 	flags.StringVar(&o.Out, "out", "", "directory of the results; empty takes bin/ of the clone")
 	flags.StringVar(&o.SourceURL, "source", "", "address at which the source is published, for the image's labels")
 	flags.StringVar(&o.Registry, "registry", "", "registry and path to push to, such as registry.example.com/me")
-	flags.BoolVar(&o.Client.Insecure, "insecure", false, "allow plain HTTP and unknown certificates; loopback needs no permission for HTTP")
+	flags.BoolVar(&o.Client.Insecure, "insecure", false,
+		"allow plain HTTP and unknown certificates; loopback needs no permission for HTTP")
 	flags.BoolVar(&o.AllowDirty, "allow-dirty", false, "release a tree with changes that are not committed")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		dir, err := os.Getwd()
@@ -81,10 +84,11 @@ func newRoot() *cobra.Command {
 			_, _, err := publish.Push(ctx, o)
 			return err
 		}},
-		{"release", "push image and chart, and write what else a release has", func(ctx context.Context, o publish.Options) error {
-			_, err := publish.Release(ctx, o)
-			return err
-		}},
+		{"release", "push image and chart, and write what else a release has",
+			func(ctx context.Context, o publish.Options) error {
+				_, err := publish.Release(ctx, o)
+				return err
+			}},
 	} {
 		root.AddCommand(&cobra.Command{
 			Use: c.name, Short: c.short, Args: cobra.NoArgs,
