@@ -26,11 +26,13 @@ setup: ## install the Debian packages that the lab needs (apt-get, as root or by
 demo: setup ## bring up the lab, walk the guide, leave the lab running
 	@$(LAB) demo
 
-.PHONY: up down
+.PHONY: up down env
 up: setup ## bring up the lab
 	@$(LAB) up
 down: ## stop the lab
 	@$(LAB) down
+env: ## print what makes a shell use the lab's kubectl and helm: eval "$$(make -s env)"
+	@$(LAB) env
 
 .PHONY: test
 test: ## run every test, the lab's included; prints what each part took (make -k test: go on after a failure)

@@ -109,10 +109,17 @@ func openLab() (cluster.Lab, error) {
 	return cluster.Lab{Layout: layout, Source: source, Cache: c, Say: progress.New(os.Stderr)}, err
 }
 
-// TestGuide walks the guide as the demo does; every promise is a test of its own. All tests of the
-// product use what it installed.
+// TestGuide releases this tree into the lab's registry and walks the guide as the demo does, except
+// that it installs from there; every promise is a test of its own. All tests of the product use what
+// it installed.
 func TestGuide(t *testing.T) {
-	steps, err := demo.Steps(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
+	var image string
+	t.Run("A release into the lab's registry", func(t *testing.T) { image = release(t) })
+	if image == "" {
+		t.Fatal("there is no release to install")
+	}
+	options := demo.Options{Nodes: topology.Names(), Install: pageScript(t, sectionInstall)}
+	steps, err := demo.Steps(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,5 +131,8 @@ func TestGuide(t *testing.T) {
 				t.Fatalf("%v: %v", err, results[0].Err)
 			}
 		})
+		if s.Command == options.Install {
+			t.Run("The nodes run what was released", func(t *testing.T) { checkImages(t, image) })
+		}
 	}
 }

@@ -283,11 +283,7 @@ func TestDetection(t *testing.T) {
 	sriovSetup(t)
 	here, there := topology.Names()[0], topology.Names()[1]
 	detection := func(on string) {
-		shell(t,
-			"helm -n kube-system upgrade spiderpool charts/spiderpool --reuse-values --set "+
-				"ipam.enableIPConflictDetection="+on+",ipam.enableGatewayDetection="+on+
-				" && kubectl -n kube-system rollout status --timeout=400s daemonset,deployment -l "+
-				"app.kubernetes.io/name=spiderpool")
+		upgrade(t, "--set ipam.enableIPConflictDetection="+on+",ipam.enableGatewayDetection="+on)
 	}
 	detection("true")
 	t.Cleanup(func() {

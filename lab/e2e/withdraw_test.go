@@ -22,7 +22,7 @@ cat /sys/bus/pci/devices/*/sriov_numvfs | tr '\n' ' '; echo
 ip -o link show | grep -oE '\b(veth[0-9a-f]{11}|ibc[0-9a-f]{12})\b'; ip rule | grep -c 'lookup 500' || true`
 
 // TestUninstall follows docs/uninstall.md on the cluster that all tests before it used. It is the
-// last, as its file is.
+// last of them, as its file is: TestUpgrade begins on what it leaves.
 func TestUninstall(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/uninstall.md")
 	if err != nil {
@@ -53,10 +53,8 @@ func TestUninstall(t *testing.T) {
 			"--all --timeout=200s")
 
 	// 3. The release.
-	shell(t,
-		`helm -n kube-system upgrade spiderpool charts/spiderpool --reuse-values --set multus.multusCNI.uninstall=true
-kubectl -n kube-system rollout status --timeout=400s daemonset/spiderpool-agent
-helm -n kube-system uninstall spiderpool --wait --timeout=300s`)
+	upgrade(t, "--set multus.multusCNI.uninstall=true")
+	shell(t, "helm -n kube-system uninstall spiderpool --wait --timeout=300s")
 	eventually(t, podLimit, func() string {
 		return differs("pods",
 			strings.Fields(shell(t, "kubectl -n kube-system get pods -l app.kubernetes.io/component=agent -o name")),
