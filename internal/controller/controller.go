@@ -18,7 +18,9 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -131,6 +133,9 @@ func setup(mgr ctrl.Manager, o Options) error {
 	if err := networks.SetupWithManager(mgr, networks.Options{}); err != nil {
 		return fmt.Errorf("setting up the networks: %w", err)
 	}
+	if err := setupReplicas(mgr, o); err != nil {
+		return fmt.Errorf("setting up the probing of other replicas: %w", err)
+	}
 	if !o.SRIOV {
 		return nil
 	}
@@ -152,10 +157,12 @@ func cacheOptions(o Options) cache.Options {
 			o.Namespace: {FieldSelector: named(o.CertificateSecret)}}},
 		&admissionv1.ValidatingWebhookConfiguration{}: {Field: named(o.Name)},
 		&admissionv1.MutatingWebhookConfiguration{}:   {Field: named(o.Name)},
-		&coordinationv1.Lease{}:                       {Namespaces: own},
-		&sriovv1.SriovNetworkNodePolicy{}:             {Namespaces: own},
-		&sriovv1.SriovNetworkNodeState{}:              {Namespaces: own},
-		&sriovv1.SriovNetworkPoolConfig{}:             {Namespaces: own},
-		&sriovv1.SriovOperatorConfig{}:                {Namespaces: own},
+		&discoveryv1.EndpointSlice{}: {Namespaces: own,
+			Label: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: o.Name})},
+		&coordinationv1.Lease{}:           {Namespaces: own},
+		&sriovv1.SriovNetworkNodePolicy{}: {Namespaces: own},
+		&sriovv1.SriovNetworkNodeState{}:  {Namespaces: own},
+		&sriovv1.SriovNetworkPoolConfig{}: {Namespaces: own},
+		&sriovv1.SriovOperatorConfig{}:    {Namespaces: own},
 	}}
 }
