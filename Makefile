@@ -150,7 +150,7 @@ check-licenses: ## the licences of what is linked into the product and into the 
 
 .PHONY: actionlint
 actionlint: ## the workflows: syntax, expressions, and that they only call targets of this file
-	@go tool -modfile=tools/go.mod actionlint -shellcheck= -pyflakes=
+	@$$(tools/build actionlint) -shellcheck= -pyflakes=
 	@go test ./test/workflows
 
 .PHONY: docs
