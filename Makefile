@@ -34,7 +34,7 @@ down: ## stop the lab
 
 .PHONY: test
 test: ## run every test, the lab's included; prints what each part took (make -k test: go on after a failure)
-	@+MAKE="$(MAKE)" test/parts setup check kube test-unit test-race test-arm64 test-vhca test-lab
+	@+MAKE="$(MAKE)" test/parts setup check kube test-unit test-release test-race test-arm64 test-vhca test-lab
 
 # What make test leaves out, because it takes long and rarely tells anything that the shorter form does not:
 #   test-vhca-stress  a minute of traffic beside rebinds: the load says nothing that the other checks of the card do not
@@ -50,6 +50,7 @@ check: ## formatting, vet, linters, generated files
 	@echo "== check"
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt wants to change: $$out"; exit 1; }
 	@go vet ./...
+	@cd release && go vet ./...
 	@cd lab && go vet $$(go list ./... | grep -v /cmd/kube) # vetting what links Kubernetes would compile it once more
 	@$(MAKE) --no-print-directory check-headers check-licenses actionlint lint generate
 	@git diff --exit-code --stat -- api config charts docs/reference || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
