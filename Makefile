@@ -36,7 +36,7 @@ env: ## print what makes a shell use the lab's kubectl and helm: eval "$$(make -
 
 .PHONY: test
 test: ## run every test, the lab's included; prints what each part took (make -k test: go on after a failure)
-	@+MAKE="$(MAKE)" test/parts setup check kube test-unit test-race test-arm64 test-vhca test-lab
+	@+MAKE="$(MAKE)" test/parts setup check kube test-unit test-release test-race test-arm64 test-vhca test-lab
 
 # What make test leaves out, because it takes long and rarely tells anything that the shorter form does not:
 #   test-vhca-stress  a minute of traffic beside rebinds: the load says nothing that the other checks of the card do not
@@ -52,6 +52,7 @@ check: ## formatting, vet, linters, generated files
 	@echo "== check"
 	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "gofmt wants to change: $$out"; exit 1; }
 	@go vet ./...
+	@cd release && go vet ./...
 	@cd lab && go vet $$(go list ./... | grep -v /cmd/kube) # vetting what links Kubernetes would compile it once more
 	@$(MAKE) --no-print-directory check-headers check-licenses actionlint lint generate
 	@git diff --exit-code --stat -- api config charts docs/reference || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
@@ -152,7 +153,7 @@ check-licenses: ## the licences of what is linked into the product and into the 
 
 .PHONY: actionlint
 actionlint: ## the workflows: syntax, expressions, and that they only call targets of this file
-	@go tool -modfile=tools/go.mod actionlint -shellcheck= -pyflakes=
+	@$$(tools/build actionlint) -shellcheck= -pyflakes=
 	@go test ./test/workflows
 
 .PHONY: docs

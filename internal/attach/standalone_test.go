@@ -136,8 +136,7 @@ func TestForeignLists(t *testing.T) {
 				script(t, bin, "host-local", fmt.Sprintf(hostLocal, v))
 				n.startOnDisk()
 				before := n.snapshot()
-				list,
-					err := libcni.ConfListFromBytes(fmt.Appendf(nil,
+				list, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
 					`{"cniVersion":%q,"name":"foreign","plugins":[%s,"ipam":{"type":%q}},{"type":"coordinator"}]}`, v,
 					test.main, test.ipam))
 				must(t, err)

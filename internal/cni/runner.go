@@ -76,9 +76,8 @@ func Parse(config []byte) (*libcni.NetworkConfigList, error) {
 		return nil, Errorf(CodeInvalidConfig, "want a JSON object with plugins, or with type",
 			"the CNI configuration does not parse: %w", errors.Join(err, singleErr))
 	}
-	list,
-		err = libcni.ConfListFromConf(
-		single) //nolint:staticcheck // users have single configurations; there is no other way to read one
+	// Users have single configurations, and there is no other way to read one.
+	list, err = libcni.ConfListFromConf(single) //nolint:staticcheck // deprecated
 	if err != nil {
 		return nil, Errorf(CodeInvalidConfig, "", "the CNI configuration does not parse: %w", err)
 	}

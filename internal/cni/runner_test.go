@@ -88,10 +88,8 @@ func TestListOfBothKinds(t *testing.T) {
 	script(t, dir, "disk", diskResult)
 	ours := &spy{}
 	r := &Runner{Plugins: map[string]Plugin{"ours": ours}}
-	list,
-		err := Parse(
-		[]byte(
-			`{"cniVersion":"0.3.1","name":"net","plugins":[{"type":"disk","capabilities":{"mac":true,"ips":false}},{"type":"ours"}]}`))
+	list, err := Parse([]byte(
+		`{"cniVersion":"0.3.1","name":"net","plugins":[{"type":"disk","capabilities":{"mac":true,"ips":false}},{"type":"ours"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package host
 
 import (
 	"bytes"
+	"embed"
 	"encoding/binary"
 	"encoding/hex"
 	"flag"
@@ -28,10 +29,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files of messages that this package makes")
 
+// messages are in the test program, because the lab runs it in a machine that has no sources.
+//
+//go:embed testdata/messages
+var messages embed.FS
+
 // messageFile reads a golden file of hexadecimal digits.
 func messageFile(t *testing.T, name string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata/messages", name))
+	text, err := messages.ReadFile("testdata/messages/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,9 +24,8 @@ func applyCondition(ctx context.Context, c client.Client, state *v1.SriovNetwork
 	if !meta.SetStatusCondition(&state.Status.Conditions, condition) {
 		return nil
 	}
-	content,
-		err := runtime.DefaultUnstructuredConverter.ToUnstructured(meta.FindStatusCondition(state.Status.Conditions,
-		condition.Type))
+	stored := meta.FindStatusCondition(state.Status.Conditions, condition.Type)
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(stored)
 	if err != nil {
 		return fmt.Errorf("convert condition %s of SriovNetworkNodeState %s: %w", condition.Type, state.Name, err)
 	}

@@ -541,8 +541,7 @@ func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 			differ = append(differ, n+": the agent still has a record of "+ib)
 		}
 	}
-	used,
-		err := w.Shell(ctx,
+	used, err := w.Shell(ctx,
 		"kubectl get spiderippool v4-91 -o jsonpath='{.status.allocatedIPCount}'; echo; kubectl get spideripleases "+
 			"-o jsonpath='{.items[*].spec.pod.uid}' | wc -w")
 	if err != nil {

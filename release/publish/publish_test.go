@@ -397,7 +397,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		"version without v": {func(o *Options) { o.Version = "1.2.3" }, "expected a semantic version with a leading v"},
 		"one platform": {func(o *Options) { o.Platforms = product.Platforms[:1] },
 			"expected all of [linux/amd64 linux/arm64]"},
-		"changes": {func(o *Options) {
+		"changes": {func(*Options) {
 			if err := os.WriteFile(filepath.Join(root, "new"), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}

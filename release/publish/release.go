@@ -182,7 +182,7 @@ func (o Options) writeFiles(s source.Stamp, c chart.Chart) (string, error) {
 // programArchive packs the programs, with the licence where the tree has it.
 func (o Options) programArchive(base string, programs []string) ([]byte, error) {
 	entries := []archive.Entry{{Name: base, Dir: true, Mode: 0o755}}
-	for _, name := range []string{"LICENSE", "NOTICE"} {
+	for _, name := range []string{"LICENSE", "NOTICE", "THIRD_PARTY_LICENSES"} {
 		path := filepath.Join(o.Root, name)
 		if _, err := os.Stat(path); err == nil {
 			entries = append(entries, archive.Entry{Name: base + "/" + name, Mode: 0o644, Path: path})

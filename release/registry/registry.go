@@ -105,7 +105,7 @@ func (c Client) Digest(ctx context.Context, repository, tag string) (digest v1.H
 	if err != nil {
 		return v1.Hash{}, false, err
 	}
-	d, err := remote.Head(ref, c.options(ctx, ref.Registry)...)
+	d, err := remote.Head(ref, c.options(ctx)...)
 	if refusal := (*transport.Error)(nil); errors.As(err, &refusal) && refusal.StatusCode == http.StatusNotFound {
 		return v1.Hash{}, false, nil
 	}
@@ -120,7 +120,7 @@ func (c Client) push(ctx context.Context, repository, tag string, write func(nam
 	if err != nil {
 		return err
 	}
-	options := c.options(ctx, ref.Registry)
+	options := c.options(ctx)
 	ended := make(chan struct{})
 	if c.Progress == nil {
 		close(ended)
@@ -156,7 +156,7 @@ func (c Client) tag(repository, tag string) (name.Tag, error) {
 	return ref, nil
 }
 
-func (c Client) options(ctx context.Context, r name.Registry) []remote.Option {
+func (c Client) options(ctx context.Context) []remote.Option {
 	t := c.Transport
 	if t == nil {
 		t = transportFor(c.Insecure)
