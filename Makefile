@@ -42,10 +42,12 @@ test: ## run every test, the lab's included; prints what each part took (make -k
 #   test-vhca-stress  a minute of traffic beside rebinds: the load says nothing that the other checks of the card do not
 #   test-lab-long     what make test does as well, more often: 10 restarts of the kubelet instead of 3, 12 pods and VFs over a
 #                     reboot instead of 4, 200 pods in 13 waves with a power failure instead of 16 in 2 without
+#   test-newcomer     docs/try-it.md in a new clone, with a life of the lab of its own; test-lab runs the same commands but
+#                     for those that start and end the lab
 #   test-model        the model of address management with 200 000 schedules instead of 10 000: more than an hour
 .PHONY: test-long
 test-long: ## what make test leaves out because it takes long and rarely tells anything; prints what each part took
-	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-model
+	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-newcomer test-model
 
 .PHONY: check
 check: ## formatting, vet, linters, generated files
@@ -116,6 +118,10 @@ test-lab: ## the guide and everything else that needs the lab
 .PHONY: test-lab-long
 test-lab-long: setup ## the same with 10 restarts of the kubelet, 12 pods over a reboot, 200 pods in waves (E2E=Waves runs one)
 	@cd lab && go test -count=1 -timeout 0 -v ./e2e -run "TestGuide|$${E2E:-.}" -args -long
+
+.PHONY: test-newcomer
+test-newcomer: ## every command of docs/try-it.md, in a new clone
+	@test/newcomer
 
 .PHONY: bench-cni
 bench-cni: setup ## CNI ADD and DEL beside the bare kernel steps, in the lab: real pods, many at once, several networks (BENCH_FLAGS="-n 10 --only many")
