@@ -213,12 +213,16 @@ func TestModelFindsMutants(t *testing.T) {
 		"a hand-out is not recorded":                                      {noRecord: true},
 		"network-status is written before the addresses are shown":        {earlyStatus: true},
 		"the controller deletes a lease that changed since it was judged": {anyVersion: true},
+		"the agent does not hear of changes of a pool":                    {oldPools: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for n := range most {
 				s := rapid.Custom(drawSchedule).Example(n)
 				s.PerPool = max(s.PerPool, 2)
+				if m.oldPools { // every address is asked of the API server
+					s.PerPool = 0
+				}
 				if w := run(t, s, m); len(w.bad) > 0 {
 					t.Logf("found after %d schedules: %s", n+1, w.bad[0])
 					return
