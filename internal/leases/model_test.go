@@ -2,6 +2,7 @@ package leases_test
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -27,6 +28,11 @@ import (
 )
 
 var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
+
+var (
+	modelSchedule = flag.String("schedule", "", "the schedule that TestModelSchedule runs, as a failed TestModel prints it")
+	modelRuns     = flag.Int("runs", 5, "how often TestModelSchedule runs it")
+)
 
 var modelGroup = flag.Int("group", -1, "play the schedules in this process; TestModel runs its groups by this")
 
@@ -135,10 +141,11 @@ func playSchedules(t *testing.T, count int) {
 	setChecks(t, count)
 	schedules, attached := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
-		w := run(t, drawSchedule(rt), mutant{})
+		s := drawSchedule(rt)
+		w := run(t, s, mutant{})
 		schedules, attached = schedules+1, attached+w.attached
 		if bad := w.report(); bad != "" {
-			rt.Fatal(bad)
+			rt.Fatalf("%s\n%s", s.command(), bad)
 		}
 	})
 	t.Logf("%d schedules, in which pods got an address %d times", schedules, attached)
@@ -191,6 +198,38 @@ func TestModelReplays(t *testing.T) {
 		t.Errorf("only %d of %d schedules went the same way twice: expected nearly all; look for random numbers that are shared "+
 			"between actors, for maps that are walked in any order, and for actors that wake at one instant", same, schedules)
 	}
+}
+
+// command is what runs a schedule again.
+func (s schedule) command() string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Sprintf("write the schedule: %v", err)
+	}
+	return fmt.Sprintf("to run this schedule again: go test -count=1 -v -run '^TestModelSchedule$' ./internal/leases -args -schedule='%s'", text)
+}
+
+// TestModelSchedule runs the schedule that a failed TestModel printed again and again; without one, any that chance decides.
+// It logs how many of the runs failed, and how many histories they had between them.
+func TestModelSchedule(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := rapid.Custom(drawSchedule).Example(1)
+	if *modelSchedule != "" {
+		s = schedule{}
+		if err := json.Unmarshal([]byte(*modelSchedule), &s); err != nil {
+			t.Fatalf("read the schedule of -schedule: %v", err)
+		}
+	}
+	failed, histories := 0, map[string]bool{}
+	for range *modelRuns {
+		w := run(t, s, mutant{})
+		histories[w.history()] = true
+		if bad := w.report(); bad != "" {
+			failed++
+			t.Error(bad)
+		}
+	}
+	t.Logf("%d of %d runs failed; they had %d different histories", failed, *modelRuns, len(histories))
 }
 
 // setChecks tells rapid how many schedules to draw; it takes that from its flag alone.
