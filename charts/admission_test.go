@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package charts_test
 
 import (
@@ -33,10 +35,12 @@ func newCluster(t *testing.T) cluster {
 	t.Helper()
 	api := testapi.Start(t)
 	c := cluster{admin: api.Client(t)}
-	testchart.Install(t, c.admin, testchart.Objects(t, "sriov.yaml", append(testchart.RBACKinds, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")...))
+	testchart.Install(t, c.admin, testchart.Objects(t, "sriov.yaml",
+		append(testchart.RBACKinds, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")...))
 	for node, to := range map[string]*client.Client{ownNode: &c.agent, "": &c.nodeless} {
 		var err error
-		if *to, err = client.New(testchart.As(api.Config, "spiderpool-agent", node), client.Options{Scheme: api.Scheme}); err != nil {
+		if *to, err = client.New(testchart.As(api.Config, "spiderpool-agent", node),
+			client.Options{Scheme: api.Scheme}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -44,14 +48,16 @@ func newCluster(t *testing.T) cluster {
 	return c
 }
 
-// waitForPolicy waits until the API server has taken up the policy, which it does some time after it is stored.
+// waitForPolicy waits until the API server has taken up the policy, which it does some time after
+// it is stored.
 func (c cluster) waitForPolicy(t *testing.T) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
-		last = c.agent.Create(ctx, lease("wait", otherNode, nil), client.DryRunAll)
-		return refusedByPolicy(last), nil
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 30*time.Second, true,
+		func(ctx context.Context) (bool, error) {
+			last = c.agent.Create(ctx, lease("wait", otherNode, nil), client.DryRunAll)
+			return refusedByPolicy(last), nil
+		})
 	if err != nil {
 		t.Fatalf("the API server does not enforce the policy: %v; last answer: %v", err, last)
 	}
@@ -67,7 +73,8 @@ func lease(name, node string, owner *v2beta1.LeaseOwner) *v2beta1.SpiderIPLease 
 		Spec:       v2beta1.IPLeaseSpec{Pool: "pool", IP: "10.0.0.1", Node: node},
 	}
 	if owner != nil {
-		l.Spec.Pod = &v2beta1.LeasePod{Namespace: "default", Name: owner.Name + "-0", UID: "1", Interface: "eth0", Owner: owner}
+		l.Spec.Pod = &v2beta1.LeasePod{Namespace: "default", Name: owner.Name + "-0", UID: "1", Interface: "eth0",
+			Owner: owner}
 	}
 	return l
 }
@@ -81,7 +88,8 @@ func ordinal(l *v2beta1.SpiderIPLease, pod string) *v2beta1.SpiderIPLease {
 func endpoint(name, node string) *v2beta1.SpiderEndpoint {
 	return &v2beta1.SpiderEndpoint{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
-		Status:     v2beta1.WorkloadEndpointStatus{Current: v2beta1.PodIPAllocation{UID: "1", Node: node, IPs: []v2beta1.IPAllocationDetail{}}},
+		Status: v2beta1.WorkloadEndpointStatus{Current: v2beta1.PodIPAllocation{UID: "1", Node: node,
+			IPs: []v2beta1.IPAllocationDetail{}}},
 	}
 }
 
@@ -107,7 +115,8 @@ func nodeState(name string) *sriovv1.SriovNetworkNodeState {
 	return &sriovv1.SriovNetworkNodeState{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: testchart.Namespace}}
 }
 
-// TestAgentWritesOnlyItsOwnNode asks a real API server, with the chart's roles and policy, what an agent may write.
+// TestAgentWritesOnlyItsOwnNode asks a real API server, with the chart's roles and policy, what an
+// agent may write.
 func TestAgentWritesOnlyItsOwnNode(t *testing.T) {
 	c := newCluster(t)
 	sticky := &v2beta1.LeaseOwner{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db"}
@@ -120,7 +129,8 @@ func TestAgentWritesOnlyItsOwnNode(t *testing.T) {
 		}
 		t.Cleanup(func() {
 			// The test's own context has ended by now.
-			if err := c.admin.Delete(context.Background(), o, client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
+			if err := c.admin.Delete(context.Background(), o,
+				client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
 				t.Error(err)
 			}
 		})
@@ -167,38 +177,53 @@ func TestAgentWritesOnlyItsOwnNode(t *testing.T) {
 		do   func(*testing.T, client.Client) error
 		want string // part of the refusal; empty when it is allowed
 	}{
-		"lease: create own":                   {create(lease("create-own", ownNode, nil)), ""},
-		"lease: create for another":           {create(lease("create-other", otherNode, nil)), "may not write an address lease of node node-b"},
-		"lease: use own stock":                {changeLease(lease("use", ownNode, nil), lease("use", ownNode, sticky)), ""},
-		"lease: give to another":              {changeLease(lease("give", ownNode, nil), lease("give", otherNode, nil)), "address lease of node node-b"},
-		"lease: take another's stock":         {changeLease(lease("take", otherNode, nil), lease("take", ownNode, nil)), "may not write"},
-		"lease: take with its owner":          {changeLease(lease("move", otherNode, sticky), lease("move", ownNode, sticky)), ""},
-		"lease: take with another's owner":    {changeLease(lease("steal", otherNode, sticky), lease("steal", ownNode, other)), "may not write"},
-		"lease: take that of another ordinal": {changeLease(lease("ordinal", otherNode, sticky), ordinal(lease("ordinal", ownNode, sticky), "db-1")), "may not write"},
-		"lease: delete own":                   {remove(lease("delete-own", ownNode, nil)), ""},
-		"lease: delete another's":             {remove(lease("delete-other", otherNode, nil)), "address lease of node node-b"},
-		"endpoint: create own":                {create(endpoint("own", ownNode)), ""},
-		"endpoint: create for another":        {create(endpoint("other", otherNode)), "SpiderEndpoint of a pod on another node"},
-		"endpoint: delete another's":          {remove(endpoint("delete-other", otherNode)), "cannot delete resource"},
-		"node state: own status":              {reportState(ownNode), ""},
-		"node state: another's status":        {reportState(otherNode), "SriovNetworkNodeState of node node-b"},
-		"pod: annotate own":                   {annotate(pod("own", ownNode), networkStatus), ""},
-		"pod: annotate another's":             {annotate(pod("other", otherNode), networkStatus), "status of a pod on another node"},
-		"pod: change the status of own": {annotate(pod("own-status", ownNode), func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
+		"lease: create own": {create(lease("create-own", ownNode, nil)), ""},
+		"lease: create for another": {create(lease("create-other", otherNode, nil)),
+			"may not write an address lease of node node-b"},
+		"lease: use own stock": {changeLease(lease("use", ownNode, nil), lease("use", ownNode, sticky)),
+			""},
+		"lease: give to another": {changeLease(lease("give", ownNode, nil), lease("give", otherNode, nil)),
+			"address lease of node node-b"},
+		"lease: take another's stock": {changeLease(lease("take", otherNode, nil), lease("take", ownNode, nil)),
+			"may not write"},
+		"lease: take with its owner": {changeLease(lease("move", otherNode, sticky),
+			lease("move", ownNode, sticky)), ""},
+		"lease: take with another's owner": {changeLease(lease("steal", otherNode, sticky),
+			lease("steal", ownNode, other)), "may not write"},
+		"lease: take that of another ordinal": {changeLease(lease("ordinal", otherNode, sticky),
+			ordinal(lease("ordinal", ownNode, sticky), "db-1")), "may not write"},
+		"lease: delete own":       {remove(lease("delete-own", ownNode, nil)), ""},
+		"lease: delete another's": {remove(lease("delete-other", otherNode, nil)), "address lease of node node-b"},
+		"endpoint: create own":    {create(endpoint("own", ownNode)), ""},
+		"endpoint: create for another": {create(endpoint("other", otherNode)),
+			"SpiderEndpoint of a pod on another node"},
+		"endpoint: delete another's":   {remove(endpoint("delete-other", otherNode)), "cannot delete resource"},
+		"node state: own status":       {reportState(ownNode), ""},
+		"node state: another's status": {reportState(otherNode), "SriovNetworkNodeState of node node-b"},
+		"pod: annotate own":            {annotate(pod("own", ownNode), networkStatus), ""},
+		"pod: annotate another's": {annotate(pod("other", otherNode), networkStatus),
+			"status of a pod on another node"},
+		"pod: change the status of own": {annotate(pod("own-status", ownNode),
+			func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }),
 			"and nothing else"},
-		"pod: label own": {annotate(pod("own-label", ownNode), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "bank"} }),
+		"pod: label own": {annotate(pod("own-label", ownNode),
+			func(p *corev1.Pod) { p.Labels = map[string]string{"app": "bank"} }),
 			"and nothing else"},
 		"pod: annotate own otherwise": {annotate(pod("own-annotation", ownNode), func(p *corev1.Pod) {
 			metav1.SetMetaDataAnnotation(&p.ObjectMeta, "k8s.v1.cni.cncf.io/networks", "other")
 		}), "and nothing else"},
-		"pod: change what another annotated": {annotate(annotated("own-changed"), func(p *corev1.Pod) { p.Annotations["other"] = "changed" }), "and nothing else"},
-		"pod: remove what another annotated": {annotate(annotated("own-removed"), func(p *corev1.Pod) { delete(p.Annotations, "other") }), "and nothing else"},
-		"pod: annotate own beside others":    {annotate(annotated("own-beside"), networkStatus), ""},
-		"pod: finalize own":                  {annotate(pod("own-finalizer", ownNode), func(p *corev1.Pod) { p.Finalizers = []string{"a.b/c"} }), "and nothing else"},
-		"pod: delete own":                    {remove(pod("delete", ownNode)), "cannot delete resource"},
-		"heartbeat: create own":              {create(heartbeat("spiderpool-agent-" + ownNode)), ""},
-		"heartbeat: renew another's":         {renew("spiderpool-agent-" + otherNode), "may only write the lease spiderpool-agent-node-a"},
-		"heartbeat: take a leader election":  {renew("kube-scheduler"), "may only write the lease"},
+		"pod: change what another annotated": {annotate(annotated("own-changed"),
+			func(p *corev1.Pod) { p.Annotations["other"] = "changed" }), "and nothing else"},
+		"pod: remove what another annotated": {annotate(annotated("own-removed"),
+			func(p *corev1.Pod) { delete(p.Annotations, "other") }), "and nothing else"},
+		"pod: annotate own beside others": {annotate(annotated("own-beside"), networkStatus), ""},
+		"pod: finalize own": {annotate(pod("own-finalizer", ownNode),
+			func(p *corev1.Pod) { p.Finalizers = []string{"a.b/c"} }), "and nothing else"},
+		"pod: delete own":       {remove(pod("delete", ownNode)), "cannot delete resource"},
+		"heartbeat: create own": {create(heartbeat("spiderpool-agent-" + ownNode)), ""},
+		"heartbeat: renew another's": {renew("spiderpool-agent-" + otherNode),
+			"may only write the lease spiderpool-agent-node-a"},
+		"heartbeat: take a leader election": {renew("kube-scheduler"), "may only write the lease"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package charts_test
 
 import (
@@ -81,7 +83,8 @@ func rules(t *testing.T, account string) []rbacv1.PolicyRule {
 	return all
 }
 
-// rights turns rules into "resource.group" -> verbs; a rule with resource names counts under "resource.group/name".
+// rights turns rules into "resource.group" -> verbs; a rule with resource names counts under
+// "resource.group/name".
 func rights(rules []rbacv1.PolicyRule) map[string][]string {
 	set := map[string]map[string]bool{}
 	for _, rule := range rules {
@@ -138,11 +141,12 @@ func TestAgentRights(t *testing.T) {
 		"pods/status":          {"patch"},
 		"events":               {"create", "patch"},
 		"events.events.k8s.io": {"create", "patch"},
-		"network-attachment-definitions.k8s.cni.cncf.io":          read,
-		"spiderippools.spiderpool.spidernet.io":                   read,
-		"spiderreservedips.spiderpool.spidernet.io":               read,
-		"spidercoordinators.spiderpool.spidernet.io":              read,
-		"spideripleases.spiderpool.spidernet.io":                  {"create", "delete", "get", "list", "update", "watch"},
+		"network-attachment-definitions.k8s.cni.cncf.io": read,
+		"spiderippools.spiderpool.spidernet.io":          read,
+		"spiderreservedips.spiderpool.spidernet.io":      read,
+		"spidercoordinators.spiderpool.spidernet.io":     read,
+		"spideripleases.spiderpool.spidernet.io": {"create", "delete", "get", "list", "update",
+			"watch"},
 		"spiderendpoints.spiderpool.spidernet.io":                 {"create", "get", "update"},
 		"sriovnetworknodestates.sriovnetwork.openshift.io":        read,
 		"sriovnetworknodestates/status.sriovnetwork.openshift.io": {"get", "patch", "update"},
@@ -159,7 +163,8 @@ func TestControllerTouchesOnlyItsOwn(t *testing.T) {
 		for _, rule := range rules(t, account) {
 			for _, resource := range rule.Resources {
 				switch resource {
-				case "secrets", "configmaps", "customresourcedefinitions", "validatingwebhookconfigurations", "mutatingwebhookconfigurations", "daemonsets", "deployments", "deployments/scale":
+				case "secrets", "configmaps", "customresourcedefinitions", "validatingwebhookconfigurations",
+					"mutatingwebhookconfigurations", "daemonsets", "deployments", "deployments/scale":
 					if len(rule.ResourceNames) == 0 {
 						t.Errorf("%s: %v is not limited to names", account, rule)
 					}
@@ -180,7 +185,8 @@ func TestControllerTouchesOnlyItsOwn(t *testing.T) {
 	}
 }
 
-// TestEveryObjectIsAccepted has a real API server look at every object, strictly: unknown and doubled fields are errors.
+// TestEveryObjectIsAccepted has a real API server look at every object, strictly: unknown and
+// doubled fields are errors.
 func TestEveryObjectIsAccepted(t *testing.T) {
 	api := testapi.Start(t)
 	c := api.Client(t)
@@ -194,7 +200,8 @@ func TestEveryObjectIsAccepted(t *testing.T) {
 	}
 }
 
-// TestConfigMapHoldsTheDefaults sees to it that a node without the file behaves as one with the chart's own values.
+// TestConfigMapHoldsTheDefaults sees to it that a node without the file behaves as one with the
+// chart's own values.
 func TestConfigMapHoldsTheDefaults(t *testing.T) {
 	found := testchart.Objects(t, "default.yaml", "ConfigMap")
 	if len(found) != 1 {

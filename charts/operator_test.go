@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package charts_test
 
 import (
@@ -21,8 +23,8 @@ import (
 	"spidernet.io/spiderpool/internal/testchart"
 )
 
-// TestOperatorHasItsRights runs the sriov-operator as its service account: a node and the guide's policy become what the
-// node shall have, and nothing is refused on the way.
+// TestOperatorHasItsRights runs the sriov-operator as its service account: a node and the guide's
+// policy become what the node shall have, and nothing is refused on the way.
 func TestOperatorHasItsRights(t *testing.T) {
 	api := testapi.Start(t)
 	admin := api.Client(t)
@@ -36,7 +38,8 @@ func TestOperatorHasItsRights(t *testing.T) {
 		done <- operator.Run(ctx, operator.RunOptions{
 			Config: testchart.As(api.Config, "spiderpool-sriov-operator", ""), Log: log,
 			Name: "spiderpool-sriov-operator", Namespace: testchart.Namespace, HealthAddress: "127.0.0.1:0",
-			ResourcePrefix: "spidernet.io", Drain: operator.DrainTiming{Settle: time.Millisecond, Poll: 100 * time.Millisecond},
+			ResourcePrefix: "spidernet.io", Drain: operator.DrainTiming{Settle: time.Millisecond,
+				Poll: 100 * time.Millisecond},
 		})
 	}()
 	t.Cleanup(func() {
@@ -50,11 +53,15 @@ func TestOperatorHasItsRights(t *testing.T) {
 		}
 	})
 	for _, o := range []client.Object{
-		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node", Labels: map[string]string{corev1.LabelOSStable: "linux"}}},
-		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace}, Spec: sriovv1.SriovNetworkNodePolicySpec{
-			ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{corev1.LabelOSStable: "linux"}, NumVfs: 12,
-			NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3", DeviceID: "1017", RootDevices: []string{"0000:86:00.0"}},
-		}},
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node",
+			Labels: map[string]string{corev1.LabelOSStable: "linux"}}},
+		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace},
+			Spec: sriovv1.SriovNetworkNodePolicySpec{
+				ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{corev1.LabelOSStable: "linux"},
+				NumVfs: 12,
+				NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3", DeviceID: "1017",
+					RootDevices: []string{"0000:86:00.0"}},
+			}},
 	} {
 		if err := admin.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -64,17 +71,19 @@ func TestOperatorHasItsRights(t *testing.T) {
 	key := client.ObjectKey{Namespace: testchart.Namespace, Name: "operator-node"}
 	try := func(what string, check func(context.Context) error) {
 		t.Helper()
-		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-			last = check(ctx)
-			return last == nil, nil
-		})
+		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true,
+			func(ctx context.Context) (bool, error) {
+				last = check(ctx)
+				return last == nil, nil
+			})
 		if err != nil {
 			t.Fatalf("%s: %v: %v", what, err, last)
 		}
 	}
 	state := &sriovv1.SriovNetworkNodeState{}
 	try("the node's state", func(ctx context.Context) error { return admin.Get(ctx, key, state) })
-	state.Status.Interfaces = sriovv1.InterfaceExts{{PciAddress: "0000:86:00.0", Vendor: "15b3", DeviceID: "1017", TotalVfs: 16, LinkType: "IB"}}
+	state.Status.Interfaces = sriovv1.InterfaceExts{{PciAddress: "0000:86:00.0", Vendor: "15b3", DeviceID: "1017",
+		TotalVfs: 16, LinkType: "IB"}}
 	if err := admin.Status().Update(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
@@ -95,20 +104,24 @@ func TestOperatorHasItsRights(t *testing.T) {
 	if err := admin.Create(t.Context(), network); err != nil {
 		t.Fatal(err)
 	}
-	try("the network of another namespace", func(ctx context.Context) error { return admin.Get(ctx, client.ObjectKeyFromObject(made), made) })
+	try("the network of another namespace",
+		func(ctx context.Context) error { return admin.Get(ctx, client.ObjectKeyFromObject(made), made) })
 	if err := admin.Delete(t.Context(), network); err != nil {
 		t.Fatal(err)
 	}
 	try("the end of the network", func(ctx context.Context) error {
-		if err := admin.Get(ctx, client.ObjectKeyFromObject(network), network); client.IgnoreNotFound(err) != nil || err == nil {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(network), network); client.IgnoreNotFound(err) != nil ||
+			err == nil {
 			return fmt.Errorf("it is there: %v", err)
 		}
-		if err := admin.Get(ctx, client.ObjectKeyFromObject(made), made); client.IgnoreNotFound(err) != nil || err == nil {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(made), made); client.IgnoreNotFound(err) != nil ||
+			err == nil {
 			return fmt.Errorf("its NetworkAttachmentDefinition is there: %v", err)
 		}
 		return nil
 	})
-	if err := admin.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node"}}); err != nil {
+	if err := admin.Delete(t.Context(),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "operator-node"}}); err != nil {
 		t.Fatal(err)
 	}
 	try("the end of the node's state", func(ctx context.Context) error {
@@ -127,14 +140,16 @@ func evict(t *testing.T, admin client.Client, state *sriovv1.SriovNetworkNodeSta
 		Spec:       corev1.PodSpec{NodeName: state.Name, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
 	for _, o := range []client.Object{pod, &sriovv1.SriovOperatorConfig{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "default"}, Spec: sriovv1.SriovOperatorConfigSpec{DisableDrain: new(false)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "default"},
+		Spec:       sriovv1.SriovOperatorConfigSpec{DisableDrain: new(false)},
 	}} {
 		if err := admin.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 	}
 	state.Status.ObservedGeneration = state.Generation
-	state.Status.Plan = []sriovv1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use", InUse: true, WaitsFor: []string{"default/in-the-way"}}}
+	state.Status.Plan = []sriovv1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12",
+		Blocked: "in use", InUse: true, WaitsFor: []string{"default/in-the-way"}}}
 	if err := admin.Status().Update(t.Context(), state); err != nil {
 		t.Fatal(err)
 	}
@@ -147,16 +162,18 @@ func evict(t *testing.T, admin client.Client, state *sriovv1.SriovNetworkNodeSta
 	}
 }
 
-// refuse makes a pod that a controller owns fail as if its kubelet had found no device for it, and tells whether it is gone.
+// refuse makes a pod that a controller owns fail as if its kubelet had found no device for it, and
+// tells whether it is gone.
 func refuse(t *testing.T, admin client.Client, node string) func(context.Context) error {
 	t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "refused", OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "of", UID: "of-uid", Controller: new(true)},
 		}},
-		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{
-			Limits: corev1.ResourceList{"spidernet.io/mellanoxibsriov": resource.MustParse("1")},
-		}}}},
+		Spec: corev1.PodSpec{NodeName: node,
+			Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{
+				Limits: corev1.ResourceList{"spidernet.io/mellanoxibsriov": resource.MustParse("1")},
+			}}}},
 	}
 	if err := admin.Create(t.Context(), pod); err != nil {
 		t.Fatal(err)
@@ -166,7 +183,8 @@ func refuse(t *testing.T, admin client.Client, node string) func(context.Context
 		t.Fatal(err)
 	}
 	return func(ctx context.Context) error {
-		if err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod); client.IgnoreNotFound(err) != nil || err == nil {
+		if err := admin.Get(ctx, client.ObjectKeyFromObject(pod), pod); client.IgnoreNotFound(err) != nil ||
+			err == nil {
 			return fmt.Errorf("it is there: %v", err)
 		}
 		return nil

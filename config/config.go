@@ -1,4 +1,7 @@
-// Package config holds the generated CustomResourceDefinitions and gives them to the programs that install them.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config holds the generated CustomResourceDefinitions and gives them to the programs that
+// install them.
 //
 // It knows the files and their form, and no client.
 package config
@@ -21,8 +24,8 @@ const (
 	PartOf      = "spiderpool"
 )
 
-// CRDs returns the CustomResourceDefinitions in order of their file names. An error means that the program was built
-// from a broken file.
+// CRDs returns the CustomResourceDefinitions in order of their file names. An error means that the
+// program was built from a broken file.
 func CRDs() ([]*apiextensionsv1.CustomResourceDefinition, error) {
 	names, err := fs.Glob(files, "crd/*.yaml")
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package test holds checks of the repository as a whole.
 package test
 
@@ -12,7 +14,8 @@ import (
 
 const module = "spidernet.io/spiderpool/"
 
-// rule says what the packages below a path may import. Of our own packages only those listed in own (prefixes); none of those in never.
+// rule says what the packages below a path may import. Of our own packages only those listed in own
+// (prefixes); none of those in never.
 type rule struct {
 	path  string
 	own   []string // nil: any
@@ -23,21 +26,34 @@ type rule struct {
 var rules = []rule{
 	{path: "internal", never: []string{"github.com/vishvananda", "github.com/google/nftables"}},
 	{path: "internal/ib", own: []string{}, never: []string{"os", "k8s.io", "sigs.k8s.io"}},
-	{path: "api", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go", "sigs.k8s.io/controller-runtime/pkg/client"}},
-	{path: "internal/ipam", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
-	{path: "internal/nad", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
-	{path: "internal/sriov", own: []string{"api", "internal/ib", "internal/host"}, never: []string{"os", "k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
+	{path: "api", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go",
+		"sigs.k8s.io/controller-runtime/pkg/client"}},
+	{path: "internal/ipam", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go",
+		"sigs.k8s.io/controller-runtime"}},
+	{path: "internal/nad", own: []string{"api", "internal/ib"}, never: []string{"os", "k8s.io/client-go",
+		"sigs.k8s.io/controller-runtime"}},
+	{path: "internal/sriov", own: []string{"api", "internal/ib", "internal/host"},
+		never: []string{"os", "k8s.io/client-go", "sigs.k8s.io/controller-runtime"}},
 	{path: "internal/host", own: []string{"internal/ib", "internal/host"}, never: []string{"k8s.io", "sigs.k8s.io"}},
 	{path: "internal/ledger", own: []string{"internal/ib"}, never: []string{"k8s.io", "sigs.k8s.io"}},
 	{path: "internal/fence", own: []string{}},
 	{path: "internal/simapi", own: []string{"api"}},
-	{path: "internal/leases", own: []string{"api", "internal/ib", "internal/ipam", "internal/ledger", "internal/leases"}},
+	{path: "internal/leases", own: []string{"api", "internal/ib", "internal/ipam", "internal/ledger",
+		"internal/leases"}},
 	{path: "internal/leases/ipambench"}, // puts a whole control plane together
 	{path: "internal/controller/pools", own: []string{"api", "internal/ib", "internal/ipam", "internal/fence"}},
-	{path: "internal/cnisock", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
-	{path: "internal/cni", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad", "internal/ledger", "internal/cni"}, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime", "github.com/vishvananda", "github.com/google/nftables"}},
-	{path: "internal/attach", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad", "internal/ledger", "internal/cni", "internal/cnisock", "internal/attach"}, never: []string{"github.com/vishvananda", "github.com/google/nftables"}},
-	{path: "cmd/spiderpool-cni", own: []string{"internal/cnisock"}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
+	{path: "internal/cnisock", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org",
+		"net/http"}},
+	{path: "internal/cni", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad",
+		"internal/ledger", "internal/cni"}, never: []string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime",
+		"github.com/vishvananda", "github.com/google/nftables"}},
+	{path: "internal/attach", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad",
+		"internal/ledger", "internal/cni", "internal/cnisock", "internal/attach"},
+		never: []string{"github.com/vishvananda", "github.com/google/nftables"}},
+	{path: "internal/version", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org",
+		"net/http"}},
+	{path: "cmd/spiderpool-cni", own: []string{"internal/cnisock", "internal/version"},
+		never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org", "net/http"}},
 }
 
 type goPackage struct {

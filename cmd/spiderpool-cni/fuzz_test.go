@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -76,17 +78,21 @@ func answered(wire []byte) cnisock.Response {
 	return r
 }
 
-// FuzzRun: whatever the surroundings, the configuration and the octets that come back, the shim prints the agent's output and
-// succeeds, or it prints an error object with a code, a text and a version, and fails. What is no answer is asked for again.
+// FuzzRun: whatever the surroundings, the configuration and the octets that come back, the shim
+// prints the agent's output and succeeds, or it prints an error object with a code, a text and a
+// version, and fails. What is no answer is asked for again.
 func FuzzRun(f *testing.F) {
 	conf := `{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus","clusterNetwork":"k8s-pod-network"}`
-	env := "CNI_COMMAND=ADD\nCNI_CONTAINERID=c\nCNI_NETNS=/var/run/netns/cni-1\nCNI_IFNAME=eth0\nCNI_ARGS=K8S_POD_NAME=p\nPATH=/bin"
+	env := "CNI_COMMAND=ADD\nCNI_CONTAINERID=c\nCNI_NETNS=/var/run/netns/cni-1\nCNI_IFNAME=eth0\n" +
+		"CNI_ARGS=K8S_POD_NAME=p\nPATH=/bin"
 	f.Add("/opt/cni/bin/multus", env, []byte(conf), frame(cnisock.Response{Stdout: []byte(`{"cniVersion":"0.3.1"}`)}))
-	f.Add("ib-sriov", env, []byte(`{"cniVersion":"1.1.0"}`), frame(cnisock.Response{Error: &cnisock.Error{Code: 11, Msg: "later", Details: "soon"}}))
+	f.Add("ib-sriov", env, []byte(`{"cniVersion":"1.1.0"}`),
+		frame(cnisock.Response{Error: &cnisock.Error{Code: 11, Msg: "later", Details: "soon"}}))
 	f.Add("ipoib", "CNI_COMMAND=DEL", []byte("junk"), []byte("\x00\x00\x00\x0c{\"error\":{}}"))
 	f.Add("", "CNI_COMMAND=CHECK\nCNI_", []byte(`{"cniVersion":7}`), []byte("\xff\xff\xff\xff"))
 	f.Add("x", "CNI_COMMAND=STATUS", []byte(`null`), []byte("\x00\x00\x00\x02{}"))
-	f.Add("x", "CNI_COMMAND=GC", []byte(`{"ipam":{"ipam_unix_socket_path":""},"ipam_unix_socket_path":[]}`), []byte("\x00\x00\x00\x04nullmore"))
+	f.Add("x", "CNI_COMMAND=GC", []byte(`{"ipam":{"ipam_unix_socket_path":""},"ipam_unix_socket_path":[]}`),
+		[]byte("\x00\x00\x00\x04nullmore"))
 	f.Add("x", "CNI_COMMAND=VERSION", []byte(""), []byte{})
 	f.Add("x", "", []byte(""), []byte("\x00\x00"))
 

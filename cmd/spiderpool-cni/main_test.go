@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -8,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"spidernet.io/spiderpool/internal/cnisock"
+	"spidernet.io/spiderpool/internal/version"
 )
 
 func agent(t *testing.T, handler cnisock.Handler) string {
@@ -56,12 +60,14 @@ func TestRun(t *testing.T) {
 		{"CHECK", `junk`, `{"cniVersion":"1.1.0","code":7,"msg":"bad","details":"why"}` + "\n", 1},
 	} {
 		var out bytes.Buffer
-		env := []string{"PATH=/bin", "CNI_COMMAND=" + test.command, "CNI_ARGS=a=b;c=d", cnisock.PathVariable + "=" + path}
+		env := []string{"PATH=/bin", "CNI_COMMAND=" + test.command, "CNI_ARGS=a=b;c=d", cnisock.PathVariable + "=" +
+			path}
 		status := run("/opt/cni/bin/ib-sriov", env, strings.NewReader(test.stdin), &out)
 		if status != test.status || out.String() != test.out {
 			t.Errorf("%s: status %d, out %q", test.command, status, out.String())
 		}
-		want := cnisock.Request{Plugin: "ib-sriov", Env: map[string]string{"CNI_COMMAND": test.command, "CNI_ARGS": "a=b;c=d"}, Stdin: []byte(test.stdin)}
+		want := cnisock.Request{Plugin: "ib-sriov", Env: map[string]string{"CNI_COMMAND": test.command,
+			"CNI_ARGS": "a=b;c=d"}, Stdin: []byte(test.stdin)}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
@@ -95,8 +101,31 @@ func TestVersionNeedsNoAgent(t *testing.T) {
 
 func TestWithoutCommand(t *testing.T) {
 	var out bytes.Buffer
-	if status := run("multus", nil, strings.NewReader(""), &out); status != 1 || !strings.Contains(out.String(), `"code":4`) {
+	status := run("multus", nil, strings.NewReader(""), &out)
+	if status != 1 || !strings.Contains(out.String(), `"code":4`) || !strings.Contains(out.String(),
+		version.Get().String()) {
 		t.Errorf("status %d, out %s", status, out.String())
+	}
+}
+
+// A person asks the installed shim for its build; the linker's stamp is what it prints.
+func TestPrintsItsVersion(t *testing.T) {
+	shim := filepath.Join(t.TempDir(), "shim")
+	const vars = "spidernet.io/spiderpool/internal/version."
+	stamp := "-X " + vars + "version=v1.2.3 -X " + vars + "commit=abc -X " + vars + "built=2026-05-06T07:08:09Z"
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags", stamp, "-o", shim,
+		".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	want := version.Info{
+		Version: "v1.2.3", Commit: "abc", Built: "2026-05-06T07:08:09Z", Go: runtime.Version(), Platform: runtime.GOOS +
+			"/" + runtime.GOARCH,
+	}.Text("spiderpool-cni")
+	for _, arg := range []string{"--version", "version"} {
+		out, err := exec.Command(shim, arg).Output()
+		if err != nil || string(out) != want {
+			t.Errorf("%s: %v, %q; want %q", arg, err, out, want)
+		}
 	}
 }
 
@@ -106,7 +135,10 @@ func TestLinksNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"spidernet.io/spiderpool/internal/cnisock", "spidernet.io/spiderpool/cmd/spiderpool-cni"}
+	want := []string{
+		"spidernet.io/spiderpool/internal/cnisock", "spidernet.io/spiderpool/internal/version",
+		"spidernet.io/spiderpool/cmd/spiderpool-cni",
+	}
 	if diff := cmp.Diff(want, strings.Fields(string(out))); diff != "" {
 		t.Error(diff)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -44,7 +46,9 @@ func newAgent() *cobra.Command {
 		Short: "run this node: answer the container runtime, keep and advertise virtual functions",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Node == "" {
-				return errors.New("the node's name is missing: give --node or set NODE_NAME (the chart does, from the pod's spec.nodeName)")
+				return errors.New(
+					"the node's name is missing: give --node or set NODE_NAME (the chart does, from the pod's " +
+						"spec.nodeName)")
 			}
 			var err error
 			if o.Prefer, err = sriov.ParsePreference(pick); err != nil {
@@ -65,11 +69,13 @@ func newAgent() *cobra.Command {
 	flags.StringVar(&o.Ledger, "ledger", "/var/lib/spidernet/ledger.db", "file of the node's records")
 	flags.StringVar(&o.Root, "root", "/host", "where the node's root directory is mounted")
 	flags.StringVar(&o.KubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's directory")
-	flags.StringVar(&o.ClusterNetwork, "cluster-network", "", "network of pods that name none; empty takes the node's first CNI configuration")
+	flags.StringVar(&o.ClusterNetwork, "cluster-network", "",
+		"network of pods that name none; empty takes the node's first CNI configuration")
 	env(flags, "cluster-network", "MULTUS_CLUSTER_NETWORK")
 	flags.BoolVar(&o.SRIOV, "sriov", false, "make, configure and advertise virtual functions")
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")
-	flags.StringVar(&pick, "preferred-allocation", string(sriov.Spread), "which free virtual functions a pod gets: spread over the cards, pack, or empty for the kubelet's own choice")
+	flags.StringVar(&pick, "preferred-allocation", string(sriov.Spread),
+		"which free virtual functions a pod gets: spread over the cards, pack, or empty for the kubelet's own choice")
 	env(flags, "preferred-allocation", "SPIDERPOOL_PREFERRED_ALLOCATION")
 	flags.BoolVar(&o.Umad, "umad", false, "give pods the management device (umadN) of their virtual functions too")
 	env(flags, "umad", "SPIDERPOOL_UMAD")
@@ -91,7 +97,8 @@ func addInstall(flags *pflag.FlagSet, i *agent.Install, w *wantedPlugins) {
 		{&w.rdma, "install-rdma", "INSTALL_RDMA_PLUGIN", "install the plugin rdma", true},
 		{&w.ibSRIOV, "install-ib-sriov", "INSTALL_IB_SRIOV_PLUGIN", "install the plugin ib-sriov", true},
 		{&w.ipoib, "install-ipoib", "INSTALL_IPOIB_PLUGIN", "install the plugin ipoib", true},
-		{&i.RemoveOnStop, "uninstall-on-stop", "UNINSTALL_ON_STOP", "remove everything from the node when the agent stops", false},
+		{&i.RemoveOnStop, "uninstall-on-stop", "UNINSTALL_ON_STOP",
+			"remove everything from the node when the agent stops", false},
 	} {
 		flags.BoolVar(f.to, f.name, f.value, f.help)
 		env(flags, f.name, f.env)

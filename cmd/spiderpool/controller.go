@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -28,11 +30,13 @@ func newController() *cobra.Command {
 	c.add(flags)
 	e.add(flags, 5720, 5721)
 	addSettings(flags, &conf)
+	addReplicas(flags, &o.Replicas)
 	flags.StringVar(&o.Name, "name", "spiderpool-controller", "name of the Service and of both webhook configurations")
 	env(flags, "name", "SPIDERPOOL_CONTROLLER_NAME")
 	flags.IntVar(&o.WebhookPort, "webhook-port", 5722, "port of the webhook server, on all addresses")
 	env(flags, "webhook-port", "SPIDERPOOL_WEBHOOK_PORT")
-	flags.StringVar(&o.CertificateSecret, "certificate-secret", "spiderpool-controller-server-certs", "Secret of the webhook server's certificates; the controller fills it")
+	flags.StringVar(&o.CertificateSecret, "certificate-secret", "spiderpool-controller-server-certs",
+		"Secret of the webhook server's certificates; the controller fills it")
 	env(flags, "certificate-secret", "SPIDERPOOL_CERTIFICATE_SECRET")
 	flags.BoolVar(&o.SRIOV, "sriov", false, "serve the webhooks of SriovNetworkNodePolicy")
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -39,7 +41,8 @@ func readEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) e
 			return
 		}
 		if err := f.Value.Set(value); err != nil {
-			errs = append(errs, fmt.Errorf("environment variable %s is %q, which is not a value of type %s: %w", variable, value, f.Value.Type(), err))
+			errs = append(errs, fmt.Errorf("environment variable %s is %q, which is not a value of type %s: %w",
+				variable, value, f.Value.Type(), err))
 		}
 	})
 	return errors.Join(errs...)
@@ -83,7 +86,8 @@ type endpoints struct {
 }
 
 func (e *endpoints) add(flags *pflag.FlagSet, healthPort, metricsPort int) {
-	flags.StringVar(&e.healthHost, "health-address", "127.0.0.1", "address of the health endpoints; empty for all addresses")
+	flags.StringVar(&e.healthHost, "health-address", "127.0.0.1",
+		"address of the health endpoints; empty for all addresses")
 	env(flags, "health-address", "SPIDERPOOL_HEALTH_ADDRESS")
 	flags.IntVar(&e.healthPort, "health-port", healthPort, "port of the health endpoints")
 	env(flags, "health-port", "SPIDERPOOL_HEALTH_PORT")
@@ -103,11 +107,19 @@ func (e *endpoints) metricsAddress() string {
 	return process.Address("", e.metricsPort)
 }
 
+func addReplicas(flags *pflag.FlagSet, replicas *int) {
+	flags.IntVar(replicas, "replicas", 1,
+		"how many replicas are meant to run; with several, another one leads within 15 seconds of the leader's loss")
+	env(flags, "replicas", "SPIDERPOOL_REPLICAS")
+}
+
 func addSettings(flags *pflag.FlagSet, path *string) {
-	flags.StringVar(path, "config", settings.DefaultPath, "file of the options that all processes share; the defaults count when it does not exist")
+	flags.StringVar(path, "config", settings.DefaultPath,
+		"file of the options that all processes share; the defaults count when it does not exist")
 }
 
 func addResourcePrefix(flags *pflag.FlagSet, prefix *string) {
-	flags.StringVar(prefix, "resource-prefix", "spidernet.io", "prefix of the nodes' resources: <prefix>/<resourceName>")
+	flags.StringVar(prefix, "resource-prefix", "spidernet.io",
+		"prefix of the nodes' resources: <prefix>/<resourceName>")
 	env(flags, "resource-prefix", "RESOURCE_PREFIX")
 }

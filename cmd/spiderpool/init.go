@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -20,7 +22,8 @@ func newInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "create the default objects after an installation and wait until all is ready",
-		Long: "Waits for the controller's webhook, creates the default objects, waits for the rollout, and ends. It can be repeated. " +
+		Long: "Waits for the controller's webhook, creates the default objects, waits for the rollout, and ends. It " +
+			"can be repeated. " +
 			"When the time is up it ends with the reason.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			o.Namespace = c.namespace
@@ -47,9 +50,11 @@ func newClean() *cobra.Command {
 		o = initjob.CleanOptions{Out: os.Stdout}
 	)
 	cmd := &cobra.Command{
-		Use:   "clean",
-		Short: "before an uninstallation, stop the controller and the sriov-operator and remove the webhooks and our finalizers",
-		Long:  "Removes what would block others once the controller is gone. Pools, networks and addresses stay. It can be repeated.",
+		Use: "clean",
+		Short: "before an uninstallation, stop the controller and the sriov-operator and remove the webhooks and " +
+			"our finalizers",
+		Long: "Removes what would block others once the controller is gone. Pools, networks and addresses stay. It " +
+			"can be repeated.",
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			o.Namespace = c.namespace
 			if o.Client, err = c.client(); err != nil {
@@ -60,9 +65,11 @@ func newClean() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	c.add(flags)
-	flags.StringVar(&o.Controller, "controller-name", "spiderpool-controller", "name of the controller's Deployment and of both webhook configurations")
+	flags.StringVar(&o.Controller, "controller-name", "spiderpool-controller",
+		"name of the controller's Deployment and of both webhook configurations")
 	env(flags, "controller-name", "SPIDERPOOL_CONTROLLER_NAME")
-	flags.StringVar(&o.Operator, "operator-name", "spiderpool-sriov-operator", "name of the sriov-operator's Deployment")
+	flags.StringVar(&o.Operator, "operator-name", "spiderpool-sriov-operator",
+		"name of the sriov-operator's Deployment")
 	env(flags, "operator-name", "SPIDERPOOL_OPERATOR_NAME")
 	flags.StringVar(&o.InitPod, "init-name", "spiderpool-init", "name of the init pod, which goes too")
 	env(flags, "init-name", "SPIDERPOOL_INIT_NAME")

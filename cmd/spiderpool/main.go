@@ -1,9 +1,12 @@
-// Command spiderpool is every process of the product but the CNI shim: controller, agent, sriov-operator, and the init
-// and clean pods. Its first argument says which.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command spiderpool is every process of the product but the CNI shim: controller, agent,
+// sriov-operator, and the init and clean pods. Its first argument says which.
 //
-// Every flag can be given by an environment variable too, which its help text names; the chart uses those. Logs are
-// JSON lines on standard error. The exit status is 0 when the process did what it was for or was asked to end, and 1
-// otherwise; the reason is the last line, and the pod's termination message.
+// Every flag can be given by an environment variable too, which its help text names; the chart uses
+// those. Logs are JSON lines on standard error. The exit status is 0 when the process did what it
+// was for or was asked to end, and 1 otherwise; the reason is the last line, and the pod's
+// termination message.
 package main
 
 import (
@@ -17,10 +20,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-)
 
-// version is set by the linker.
-var version = "dev"
+	"spidernet.io/spiderpool/internal/version"
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -47,15 +49,18 @@ func exit(err error) {
 	os.Exit(1)
 }
 
-// limitMemory makes the garbage collector work harder before the kernel kills the container: the limit is its memory
-// limit in bytes, of which a tenth is left for what the collector does not count. GOMEMLIMIT wins.
+// limitMemory makes the garbage collector work harder before the kernel kills the container: the
+// limit is its memory limit in bytes, of which a tenth is left for what the collector does not
+// count. GOMEMLIMIT wins.
 func limitMemory(limit string) error {
 	if limit == "" || os.Getenv("GOMEMLIMIT") != "" {
 		return nil
 	}
 	bytes, err := strconv.ParseInt(limit, 10, 64)
 	if err != nil || bytes <= 0 {
-		return fmt.Errorf("environment variable MEMORY_LIMIT_BYTES is %q, want the container's memory limit as a number of bytes", limit)
+		return fmt.Errorf(
+			"environment variable MEMORY_LIMIT_BYTES is %q, want the container's memory limit as a number of bytes",
+			limit)
 	}
 	debug.SetMemoryLimit(bytes - bytes/10)
 	return nil
@@ -63,17 +68,25 @@ func limitMemory(limit string) error {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "spiderpool",
-		Short:         "InfiniBand for Kubernetes pods",
-		Long:          "Every process of the product but the CNI shim. The chart runs them; by hand they are for debugging.",
-		Version:       version,
+		Use:   "spiderpool",
+		Short: "InfiniBand for Kubernetes pods",
+		Long: "Every process of the product but the CNI shim. The chart runs them; by hand they are for " +
+			"debugging.",
+		Version:       version.Get().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newController(), newAgent(), newSriovOperator(), newInit(), newClean(), newPurge())
 	for _, c := range root.Commands() {
 		c.Args = cobra.NoArgs
-		c.PreRunE = func(c *cobra.Command, _ []string) error { return readEnvironment(c.Flags(), os.LookupEnv) }
+		c.PreRunE = func(c *cobra.Command, _ []string) error {
+			logStart(c.ErrOrStderr(), c.Name())
+			return readEnvironment(c.Flags(), os.LookupEnv)
+		}
 	}
+	printed := newVersion()
+	printed.Args = cobra.NoArgs
+	root.AddCommand(printed)
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	return root
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -44,7 +46,8 @@ func TestReadEnvironment(t *testing.T) {
 	})
 	t.Run("nonsense", func(t *testing.T) {
 		err := readEnvironment(flags(), lookup(map[string]string{"PORT": "many", "ON": "perhaps"}))
-		for _, want := range []string{`environment variable PORT is "many", which is not a value of type int`, `environment variable ON is "perhaps", which is not a value of type bool`} {
+		for _, want := range []string{`environment variable PORT is "many", which is not a value of type int`,
+			`environment variable ON is "perhaps", which is not a value of type bool`} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want one with %q", err, want)
 			}
@@ -52,10 +55,11 @@ func TestReadEnvironment(t *testing.T) {
 	})
 }
 
-// TestChartSpeaksThisCommand runs, up to the point where work would begin, every container of the chart: its arguments
-// are known, and every variable that only we could mean is read by a flag.
+// TestChartSpeaksThisCommand runs, up to the point where work would begin, every container of the
+// chart: its arguments are known, and every variable that only we could mean is read by a flag.
 func TestChartSpeaksThisCommand(t *testing.T) {
-	shared := map[string]bool{"NODE_NAME": true, "POD_NAME": true, "POD_NAMESPACE": true, "MEMORY_LIMIT_BYTES": true, "A": true}
+	shared := map[string]bool{"NODE_NAME": true, "POD_NAME": true, "POD_NAMESPACE": true, "MEMORY_LIMIT_BYTES": true,
+		"A": true}
 	seen := 0
 	for _, o := range testchart.Objects(t, "everything.yaml", "DaemonSet", "Deployment", "Pod", "Job") {
 		spec := []string{"spec", "template", "spec", "containers"}
@@ -86,7 +90,11 @@ func TestChartSpeaksThisCommand(t *testing.T) {
 				t.Errorf("%s %s: no flag of %q reads %s", o.GetKind(), o.GetName(), cmd.Name(), name)
 			}
 		}
-		if err := readEnvironment(cmd.Flags(), func(k string) (string, bool) { v, ok := given[k]; return v, ok }); err != nil {
+		if err := readEnvironment(cmd.Flags(), func(k string) (string, bool) {
+			v, ok := given[k]
+			return v,
+				ok
+		}); err != nil {
 			t.Errorf("%s %s: %v", o.GetKind(), o.GetName(), err)
 		}
 		seen++
@@ -107,7 +115,8 @@ func reads(cmd *cobra.Command, variable string) bool {
 func TestAgentRefusesUnknownPreference(t *testing.T) {
 	root := newRoot()
 	root.SetArgs([]string{"agent", "--node=n", "--preferred-allocation=random"})
-	if err := root.Execute(); err == nil || !strings.Contains(err.Error(), `SPIDERPOOL_PREFERRED_ALLOCATION: the preferred allocation is "random"`) {
+	if err := root.Execute(); err == nil || !strings.Contains(err.Error(),
+		`SPIDERPOOL_PREFERRED_ALLOCATION: the preferred allocation is "random"`) {
 		t.Errorf("error %v", err)
 	}
 }

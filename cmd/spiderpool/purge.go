@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -21,8 +23,10 @@ func newPurge() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "purge",
 		Short: "after an uninstallation, leave this node as it was found",
-		Long: "Removes the virtual functions that the agent made, its records, sockets and device-info files, and the CNI plugins and configuration. " +
-			"Without --yes it only says what it would do. It refuses while the agent runs or pods use any of it. It can be repeated.",
+		Long: "Removes the virtual functions that the agent made, its records, sockets and device-info files, and " +
+			"the CNI plugins and configuration. " +
+			"Without --yes it only says what it would do. It refuses while the agent runs or pods use any of it. It " +
+			"can be repeated.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Do, o.Out = yes && !no, cmd.OutOrStdout()
 			o.Plugins = wantedPlugins{rdma: true, ibSRIOV: true, ipoib: true}.names(true)
@@ -38,7 +42,8 @@ func newPurge() *cobra.Command {
 	flags.StringVar(&o.BinDir, "cni-bin-dir", "/opt/cni/bin", "directory of the CNI plugins, on the node")
 	flags.StringVar(&o.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "directory of the CNI configurations, on the node")
 	flags.StringVar(&o.KubeletDir, "kubelet-dir", "/var/lib/kubelet", "the kubelet's directory, on the node")
-	flags.IntVar(&o.HostTable, "host-table", v2beta1.DefaultHostRuleTable, "table of the node's routes to pods (hostRuleTable of the SpiderCoordinator)")
+	flags.IntVar(&o.HostTable, "host-table", v2beta1.DefaultHostRuleTable,
+		"table of the node's routes to pods (hostRuleTable of the SpiderCoordinator)")
 	addResourcePrefix(flags, &o.ResourcePrefix)
 	return cmd
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -26,6 +28,7 @@ func newSriovOperator() *cobra.Command {
 	flags := cmd.Flags()
 	c.add(flags)
 	e.add(flags, 5730, 5731)
+	addReplicas(flags, &o.Replicas)
 	addResourcePrefix(flags, &o.ResourcePrefix)
 	flags.StringVar(&o.Name, "name", "spiderpool-sriov-operator", "name of the leader election lease")
 	env(flags, "name", "SPIDERPOOL_OPERATOR_NAME")

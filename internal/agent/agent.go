@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package agent is the node's process: it answers the container runtime's
 // calls, keeps the node's virtual functions as the policies want them,
 // advertises them to the kubelet, and puts on the node what makes the runtime
@@ -63,7 +65,8 @@ type Options struct {
 	Ledger string
 	// Root is where the node's own root directory is seen, such as "/host".
 	Root string
-	// ClusterNetwork is the network of pods that name none; empty takes the first CNI configuration of the node.
+	// ClusterNetwork is the network of pods that name none; empty takes the first CNI configuration
+	// of the node.
 	ClusterNetwork string
 	// ResourcePrefix of the node's resources, such as "spidernet.io".
 	ResourcePrefix string
@@ -106,9 +109,10 @@ func Run(ctx context.Context, o Options) error {
 	return a.run(ctx)
 }
 
-// leastProcs is how many goroutines may run at once on a node with one processor, too: as many as the chart's limit of one processor gives
-// on any other. An attachment consists of system calls that sleep; when one returns and the agent's other work has the runtime's only
-// processor, it waits for it, a tenth of its time.
+// leastProcs is how many goroutines may run at once on a node with one processor, too: as many as
+// the chart's limit of one processor gives on any other. An attachment consists of system calls
+// that sleep; when one returns and the agent's other work has the runtime's only processor, it
+// waits for it, a tenth of its time.
 const leastProcs = 2
 
 func raiseProcs() {
@@ -117,7 +121,8 @@ func raiseProcs() {
 	}
 }
 
-// run lets the socket answer before the manager's caches are filled: a call that needs none, such as DEL, need not wait for the API server.
+// run lets the socket answer before the manager's caches are filled: a call that needs none, such
+// as DEL, need not wait for the API server.
 func (a *agent) run(ctx context.Context) error {
 	listener, err := cnisock.Listen(a.Settings.IPAMUnixSocketPath)
 	if err != nil {
@@ -155,8 +160,9 @@ func (a *agent) assemble(ctx context.Context) error {
 	a.views = http.NewServeMux()
 	var err error
 	a.mgr, a.health, err = process.NewManager(a.Config, process.Options{
-		Name: "spiderpool-agent", Namespace: a.Namespace, Log: a.Log, HealthAddress: a.HealthAddress, MetricsAddress: a.MetricsAddress,
-		Cache: cacheOptions(a.Node, a.Namespace), EveryReplica: true, Views: a.views,
+		Name: "spiderpool-agent", Namespace: a.Namespace, Log: a.Log, HealthAddress: a.HealthAddress,
+		MetricsAddress: a.MetricsAddress,
+		Cache:          cacheOptions(a.Node, a.Namespace), EveryReplica: true, Views: a.views,
 	})
 	if err != nil {
 		return err
@@ -184,10 +190,12 @@ func (a *agent) addService(ctx context.Context) error {
 	recorder := recorder{a.mgr.GetEventRecorder("spiderpool-agent")}
 	addresses, err := leases.New(ctx, leases.Options{
 		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Informers: a.mgr.GetCache(),
-		Node: a.Node, Families: v2beta1.Families{IPv4: a.Settings.EnableIPv4, IPv6: a.Settings.EnableIPv6}, NetworkNamespace: a.Namespace, Log: a.Log,
+		Node: a.Node, Families: v2beta1.Families{IPv4: a.Settings.EnableIPv4, IPv6: a.Settings.EnableIPv6},
+		NetworkNamespace: a.Namespace, Log: a.Log,
 		ForgetStatefulSets: !a.Settings.EnableStatefulSet, ForgetVirtualMachines: !a.Settings.EnableKubevirtStaticIP,
 		Book: a.book, Promise: heartbeat, PerPool: a.Settings.Stock.PerPool,
-		Sandboxes: a.book.SandboxesOf, Attached: func() ([]leases.Attached, error) { return attachedAddresses(a.book) }, Lost: recorder.lost,
+		Sandboxes: a.book.SandboxesOf, Attached: func() ([]leases.Attached, error) { return attachedAddresses(a.book) },
+		Lost: recorder.lost,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the address leases: %w", err)
@@ -201,7 +209,7 @@ func (a *agent) addService(ctx context.Context) error {
 		Socket:  a.Settings.IPAMUnixSocketPath,
 		Metrics: metrics.Registry,
 
-		DevicesMoved: func() { a.cardsChanged() },
+		DevicesMoved: func() { a.cardsChanged() }, NamespaceAnnotations: sources.namespaceAnnotations,
 
 		NamespaceIsolation: a.Settings.NamespaceIsolation, GlobalNamespaces: a.Settings.GlobalNamespaces,
 		ConflictDetection: a.Settings.EnableIPConflictDetection, GatewayDetection: a.Settings.EnableGatewayDetection,
@@ -219,8 +227,9 @@ func (a *agent) heartbeat() (*fence.Heartbeat, error) {
 		return nil, err
 	}
 	return fence.New(fence.Options{
-		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Namespace: a.Namespace, Node: a.Node, Holder: a.book.ID(),
-		Valid: a.Settings.Stock.Heartbeat(), Clock: clock, Log: a.Log,
+		Client: a.mgr.GetClient(), Live: a.mgr.GetAPIReader(), Namespace: a.Namespace, Node: a.Node,
+		Holder: a.book.ID(),
+		Valid:  a.Settings.Stock.Heartbeat(), Clock: clock, Log: a.Log,
 	}), nil
 }
 
@@ -236,7 +245,8 @@ func (a *agent) plugins(c *cluster) map[string]cni.Plugin {
 // addInstaller adds what puts the shim and the CNI configuration on the node.
 func (a *agent) addInstaller(context.Context) error {
 	in := newInstaller(a.Install, cniinstall.ConfOptions{
-		Dir: a.Install.ConfDir, ClusterNetwork: a.ClusterNetwork, Namespace: a.Namespace, Socket: a.Settings.IPAMUnixSocketPath,
+		Dir: a.Install.ConfDir, ClusterNetwork: a.ClusterNetwork, Namespace: a.Namespace,
+		Socket: a.Settings.IPAMUnixSocketPath,
 	}, a.Log)
 	a.health.Require("CNI configuration", in.ready)
 	return addAll(a.mgr, in)
@@ -250,7 +260,8 @@ func (a *agent) addCards(context.Context) error {
 	devices := deviceplugin.New(a.kernel, deviceplugin.Options{
 		Prefix: a.ResourcePrefix, Dir: a.KubeletDir + "/device-plugins", DevDir: a.Root + "/dev", Log: a.Log,
 		Note: a.book.PutVerbs, Prefer: a.Prefer, Umad: a.Umad,
-		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp", // /var/run on the node; a link there would lead out of Root
+		// /var/run on the node; a link there would lead out of Root
+		InfoDir: a.Root + "/run/k8s.cni.cncf.io/devinfo/dp",
 	})
 	var err error
 	a.cardsChanged, err = nodestate.SetupWithManager(a.mgr, nodestate.Options{
@@ -274,7 +285,8 @@ func (a *agent) answer(ctx context.Context, req cnisock.Request) cnisock.Respons
 	return a.service.Handle(ctx, req)
 }
 
-// view serves something of the node's state on the health address below /v1/node/, for people, the doctor and benchmarks.
+// view serves something of the node's state on the health address below /v1/node/, for people, the
+// doctor and benchmarks.
 func (a *agent) view(name string, content func() (any, error)) {
 	a.views.HandleFunc("GET /v1/node/"+name, func(w http.ResponseWriter, _ *http.Request) {
 		v, err := content()

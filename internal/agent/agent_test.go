@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -48,13 +50,16 @@ func TestWriteStatus(t *testing.T) {
 	c := testapi.Start(t).Client(t)
 	sources := &cluster{client: c, live: c}
 	pod := makePod(t, c, "status")
-	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "status", UID: "another"}, "[]"); !errors.Is(err, attach.ErrNotFound) {
+	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "status", UID: "another"},
+		"[]"); !errors.Is(err, attach.ErrNotFound) {
 		t.Errorf("for a pod of another UID: %v, want ErrNotFound", err)
 	}
-	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "gone", UID: "x"}, "[]"); !errors.Is(err, attach.ErrNotFound) {
+	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "gone", UID: "x"},
+		"[]"); !errors.Is(err, attach.ErrNotFound) {
 		t.Errorf("for a pod that is gone: %v, want ErrNotFound", err)
 	}
-	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "status", UID: string(pod.UID)}, `[{"name":"n"}]`); err != nil {
+	if err := sources.WriteStatus(t.Context(), ledger.Pod{Namespace: "default", Name: "status", UID: string(pod.UID)},
+		`[{"name":"n"}]`); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Get(t.Context(), client.ObjectKeyFromObject(pod), pod); err != nil {
@@ -76,8 +81,8 @@ func TestSourcesSayNotFound(t *testing.T) {
 	}
 }
 
-// The whole process on a node without cards: it becomes ready when there is a primary network, serves the socket and the node's records,
-// and says what cards the node has.
+// The whole process on a node without cards: it becomes ready when there is a primary network,
+// serves the socket and the node's records, and says what cards the node has.
 func TestAgentServes(t *testing.T) {
 	o := options(t)
 	o.SRIOV, o.Prefer, o.Root = true, sriov.Spread, t.TempDir()
@@ -94,7 +99,8 @@ func TestAgentServes(t *testing.T) {
 	base := "http://" + o.HealthAddress
 	eventually(t, func() error { return want(base+"/v1/runtime/readiness", "no primary CNI network") })
 	primary := filepath.Join(o.Install.ConfDir, "10-lab.conflist")
-	if err := os.WriteFile(primary, []byte(`{"cniVersion":"1.0.0","name":"lab","plugins":[{"type":"bridge"}]}`), 0o644); err != nil {
+	if err := os.WriteFile(primary, []byte(`{"cniVersion":"1.0.0","name":"lab","plugins":[{"type":"bridge"}]}`),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error { return want(base+"/v1/runtime/readiness", "ok") })
@@ -121,13 +127,15 @@ func TestAgentServes(t *testing.T) {
 	}
 	answer, err := cnisock.Call(t.Context(), o.Settings.IPAMUnixSocketPath, cnisock.Request{
 		Plugin: attach.MetaPlugin,
-		Env:    map[string]string{"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "unknown", "CNI_IFNAME": "eth0", "CNI_PATH": o.Install.BinDir},
-		Stdin:  []byte(`{"cniVersion":"1.0.0","name":"multus-cni-network","type":"multus"}`),
+		Env: map[string]string{"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "unknown", "CNI_IFNAME": "eth0",
+			"CNI_PATH": o.Install.BinDir},
+		Stdin: []byte(`{"cniVersion":"1.0.0","name":"multus-cni-network","type":"multus"}`),
 	})
 	if err != nil {
 		t.Fatalf("DEL over the socket: %v", err)
 	}
-	// The primary network's plugin is not on this machine's disk; that the agent looked for it is answer enough.
+	// The primary network's plugin is not on this machine's disk; that the agent looked for it is
+	// answer enough.
 	if answer.Error != nil && !strings.Contains(answer.Error.Error(), "bridge") {
 		t.Errorf("DEL of an unknown sandbox: %v", answer.Error)
 	}
@@ -169,7 +177,8 @@ func options(t *testing.T) Options {
 		Config: testapi.Start(t).Config, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Node: "node", Namespace: "kube-system", HealthAddress: freeAddress(t), Ledger: filepath.Join(dir, "ledger.db"),
 		ResourcePrefix: "spidernet.io", KubeletDir: filepath.Join(dir, "kubelet"), Settings: s,
-		Install: Install{Shim: shim, BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "conf"), Plugins: []string{"multus", "ib-sriov"}, Meta: true},
+		Install: Install{Shim: shim, BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "conf"),
+			Plugins: []string{"multus", "ib-sriov"}, Meta: true},
 	}
 }
 

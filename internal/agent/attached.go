@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -22,7 +24,8 @@ func attachedAddresses(book *ledger.Ledger) ([]leases.Attached, error) {
 			}
 			var result types100.Result
 			if err := json.Unmarshal(a.Result, &result); err != nil {
-				return nil, fmt.Errorf("read the recorded result of %s in sandbox %s: %w", a.IfName, sb.ContainerID, err)
+				return nil, fmt.Errorf("read the recorded result of %s in sandbox %s: %w", a.IfName, sb.ContainerID,
+					err)
 			}
 			for _, ip := range result.IPs {
 				if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -37,7 +39,8 @@ func TestAttachedAddresses(t *testing.T) {
 	at := leases.Attached{Namespace: "d", Name: "p", UID: "1", Interface: "eth0", Sandbox: "s"}
 	v4, v6 := at, at
 	v4.IP, v6.IP = netip.MustParseAddr("172.91.0.100"), netip.MustParseAddr("fd00::1")
-	if diff := cmp.Diff([]leases.Attached{v4, v6}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
+	if diff := cmp.Diff([]leases.Attached{v4, v6}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" ||
+		err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -17,7 +19,8 @@ type Install struct {
 	Shim string
 	// BinDir and ConfDir are the node's CNI directories.
 	BinDir, ConfDir string
-	// Plugins are the names under which the shim is installed, our meta plugin's among them when it is to serve.
+	// Plugins are the names under which the shim is installed, our meta plugin's among them when it
+	// is to serve.
 	Plugins []string
 	// Meta installs the meta plugin's configuration.
 	Meta bool
@@ -46,8 +49,9 @@ func newInstaller(i Install, conf cniinstall.ConfOptions, log *slog.Logger) *ins
 	return in
 }
 
-// Start implements manager.Runnable. It runs once the socket answers, so that the runtime never finds a configuration without an agent.
-// A full disk makes the agent unready, not end: pods that run still have to be taken down.
+// Start implements manager.Runnable. It runs once the socket answers, so that the runtime never
+// finds a configuration without an agent. A full disk makes the agent unready, not end: pods that
+// run still have to be taken down.
 func (in *installer) Start(ctx context.Context) error {
 	for {
 		in.install()
@@ -110,7 +114,8 @@ func (in *installer) stop() error {
 	if !in.RemoveOnStop {
 		return nil
 	}
-	if err := errors.Join(cniinstall.RemoveConf(in.ConfDir), cniinstall.RemoveBinaries(in.BinDir, in.Plugins)); err != nil {
+	if err := errors.Join(cniinstall.RemoveConf(in.ConfDir), cniinstall.RemoveBinaries(in.BinDir,
+		in.Plugins)); err != nil {
 		return fmt.Errorf("removing what was installed on the node: %w", err)
 	}
 	return nil

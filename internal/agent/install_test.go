@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -15,7 +17,8 @@ import (
 func TestInstallerTriesAgain(t *testing.T) {
 	dir := t.TempDir()
 	shim, bin, conf := filepath.Join(dir, "shim"), filepath.Join(dir, "bin"), filepath.Join(dir, "conf")
-	for path, text := range map[string]string{shim: "#!/bin/sh", filepath.Join(conf, "10-primary.conf"): `{"cniVersion":"1.0.0","name":"primary","type":"bridge"}`} {
+	for path, text := range map[string]string{shim: "#!/bin/sh",
+		filepath.Join(conf, "10-primary.conf"): `{"cniVersion":"1.0.0","name":"primary","type":"bridge"}`} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -24,7 +27,8 @@ func TestInstallerTriesAgain(t *testing.T) {
 		}
 	}
 	in := newInstaller(Install{Shim: shim, BinDir: bin, ConfDir: conf, Plugins: []string{"multus"}, Meta: true},
-		cniinstall.ConfOptions{Dir: conf, Namespace: "kube-system", Socket: "/run/socket"}, slog.New(slog.DiscardHandler))
+		cniinstall.ConfOptions{Dir: conf, Namespace: "kube-system", Socket: "/run/socket"},
+		slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- in.Start(t.Context()) }()
 	wait := func(what string, done func() bool) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package agent
 
 import (
@@ -67,8 +69,19 @@ func get(ctx context.Context, r client.Reader, namespace, name string, into clie
 	return err
 }
 
+// namespaceAnnotations are those that the cache has; it is the cache that the address leases read
+// namespaces from.
+func (c *cluster) namespaceAnnotations(namespace string) map[string]string {
+	o := &corev1.Namespace{}
+	if err := c.client.Get(context.Background(), types.NamespacedName{Name: namespace}, o); err != nil {
+		return nil
+	}
+	return o.Annotations
+}
+
 // Coordinator implements coordinator.Cluster: the SpiderCoordinator named default, or nothing.
-func (c *cluster) Coordinator(ctx context.Context) (spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus, err error) {
+func (c *cluster) Coordinator(ctx context.Context) (spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus,
+	err error) {
 	o := &v2beta1.SpiderCoordinator{}
 	err = c.client.Get(ctx, types.NamespacedName{Name: v2beta1.DefaultCoordinatorName}, o)
 	if client.IgnoreNotFound(err) != nil {
@@ -97,8 +110,9 @@ func (c *cluster) WriteStatus(ctx context.Context, pod ledger.Pod, status string
 	return nil
 }
 
-// isOtherUID tells whether a write was refused because the object has another UID than the patch. The API server calls that an invalid
-// change of an immutable field when the UID is patched, and a conflict elsewhere.
+// isOtherUID tells whether a write was refused because the object has another UID than the patch.
+// The API server calls that an invalid change of an immutable field when the UID is patched, and a
+// conflict elsewhere.
 func isOtherUID(err error) bool {
 	if apierrors.IsConflict(err) {
 		return true
@@ -107,7 +121,8 @@ func isOtherUID(err error) bool {
 	if !apierrors.IsInvalid(err) || !errors.As(err, &status) || status.Status().Details == nil {
 		return false
 	}
-	return slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+	return slices.ContainsFunc(status.Status().Details.Causes,
+		func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }
 
 // recorder writes events about the attachment of a pod's networks.
@@ -120,6 +135,7 @@ func (r recorder) Event(object runtime.Object, eventType, reason, message string
 
 // lost tells at a pod that its address is another's.
 func (r recorder) lost(holder v2beta1.LeasePod, why string) {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: holder.Namespace, Name: holder.Name, UID: types.UID(holder.UID)}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: holder.Namespace, Name: holder.Name,
+		UID: types.UID(holder.UID)}}
 	r.Event(pod, corev1.EventTypeWarning, "AddressLost", why)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -5,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -19,6 +22,7 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/nad"
 )
 
 // Reasons of events at pods.
@@ -27,6 +31,7 @@ const (
 	ReasonFailed   = "FailedAttach"
 	ReasonConflict = "AddressConflict"
 	ReasonBroken   = "AttachmentBroken"
+	ReasonIgnored  = "AnnotationIgnored"
 )
 
 // add attaches all networks of a sandbox or none.
@@ -64,11 +69,13 @@ func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
 	return out, nil
 }
 
-// checkNode refuses what the meta plugin's configuration cannot have here, and looks for the file by which another product says that the node's
-// network is up. The runtime asks again, so nobody waits here.
+// checkNode refuses what the meta plugin's configuration cannot have here, and looks for the file
+// by which another product says that the node's network is up. The runtime asks again, so nobody
+// waits here.
 func (s *Service) checkNode(c *call) error {
 	if len(c.conf.Delegates) > 0 {
-		return cni.Errorf(cni.CodeInvalidConfig, "put each into a file of its own, and name that in clusterNetwork or defaultNetworks",
+		return cni.Errorf(cni.CodeInvalidConfig,
+			"put each into a file of its own, and name that in clusterNetwork or defaultNetworks",
 			`"delegates" of the meta plugin's configuration is not supported`)
 	}
 	file := c.conf.ReadinessFile
@@ -76,7 +83,9 @@ func (s *Service) checkNode(c *call) error {
 		return nil
 	}
 	if _, err := os.Stat(s.at(file)); err != nil {
-		return cni.Errorf(cni.CodeTryAgainLater, "see what writes it; it is readinessindicatorfile of the meta plugin's configuration", "the node's network is not ready yet: %w", err)
+		return cni.Errorf(cni.CodeTryAgainLater,
+			"see what writes it; it is readinessindicatorfile of the meta plugin's configuration",
+			"the node's network is not ready yet: %w", err)
 	}
 	return nil
 }
@@ -110,9 +119,10 @@ func (s *Service) again(ctx context.Context, c *call) ([]byte, error) {
 	return nil, nil
 }
 
-// attachAll makes all attachments, beside each other as far as they allow, and encodes what the runtime is told: the first one's. On failure
-// it undoes all.
-func (s *Service) attachAll(ctx context.Context, c *call, g gathered) (results []*types100.Result, out []byte, err error) {
+// attachAll makes all attachments, beside each other as far as they allow, and encodes what the
+// runtime is told: the first one's. On failure it undoes all.
+func (s *Service) attachAll(ctx context.Context, c *call, g gathered) (results []*types100.Result, out []byte,
+	err error) {
 	if err := s.record(c, g); err != nil {
 		return nil, nil, fmt.Errorf("record the attachments: %w", err)
 	}
@@ -131,7 +141,8 @@ func (s *Service) attachAll(ctx context.Context, c *call, g gathered) (results [
 		err = s.defaultRoute(ctx, c, g, results)
 	}
 	if err == nil {
-		out, err = cni.Encode(results[0], c.conf.CNIVersion) // an old version cannot say everything, such as an address of IPv6 alone
+		// an old version cannot say everything, such as an address of IPv6 alone
+		out, err = cni.Encode(results[0], c.conf.CNIVersion)
 	}
 	if err == nil && ctx.Err() != nil {
 		err = fmt.Errorf("the runtime gave up: %w", ctx.Err())
@@ -158,13 +169,16 @@ func (s *Service) record(c *call, g gathered) error {
 		if err != nil {
 			return fmt.Errorf("network %s: encode the runtime configuration: %w", p.title(), err)
 		}
-		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad, Default: i == 0, Config: p.config,
-			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource, DeviceID: p.deviceID, Phase: ledger.Adding})
+		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad,
+			Default: i == 0, Config: p.config,
+			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource,
+			DeviceID: p.deviceID, Phase: ledger.Adding})
 	}
 	c.draft.note(func(sb *ledger.Sandbox) error {
 		sb.NetNS, sb.Pod = string(c.netns), c.pod()
 		if g.pod != nil {
-			sb.StatusPending = g.pod.Spec.NodeName != "" // else no kubelet started it, and an agent may write to its own node's pods alone
+			// else no kubelet started it, and an agent may write to its own node's pods alone
+			sb.StatusPending = g.pod.Spec.NodeName != ""
 			sb.Pod.UID = string(g.pod.UID)
 			sb.GraceSeconds = ptr.Deref(g.pod.Spec.TerminationGracePeriodSeconds, 0)
 		}
@@ -178,7 +192,8 @@ func (s *Service) record(c *call, g gathered) error {
 }
 
 // attach runs one network and records its result.
-func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns, phases *cni.Phases) (*types100.Result, error) {
+func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns,
+	phases *cni.Phases) (*types100.Result, error) {
 	p := &g.list[i]
 	call := callFor(c.draft, c.netns, p.list.Name, p.ifname, phases)
 	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
@@ -230,14 +245,16 @@ func recordResult(d *draft, p *planned, res *types100.Result) error {
 
 // callFor is what all of one attachment's plugins are called with.
 func callFor(d *draft, netns host.NS, network, ifname string, phases *cni.Phases) cni.Call {
-	return cni.Call{ContainerID: d.containerID, NetNS: netns, IfName: ifname, Phases: phases, Recorded: d.recorded, State: func(plugin string) cni.State {
-		return state{draft: d, network: network, ifname: ifname, plugin: plugin}
-	}}
+	return cni.Call{ContainerID: d.containerID, NetNS: netns, IfName: ifname, Phases: phases, Recorded: d.recorded,
+		State: func(plugin string) cni.State {
+			return state{draft: d, network: network, ifname: ifname, plugin: plugin}
+		}}
 }
 
 // clearWay looks at what the other sandboxes have that this one is to get.
 func (s *Service) clearWay(ctx context.Context, c *call, g gathered) error {
-	others := slices.DeleteFunc(s.Ledger.Sandboxes(), func(sb ledger.Sandbox) bool { return sb.ContainerID == c.containerID })
+	others := slices.DeleteFunc(s.Ledger.Sandboxes(),
+		func(sb ledger.Sandbox) bool { return sb.ContainerID == c.containerID })
 	if err := s.supersede(ctx, others, g.pod); err != nil {
 		return err
 	}
@@ -249,8 +266,9 @@ func (s *Service) clearWay(ctx context.Context, c *call, g gathered) error {
 	return nil
 }
 
-// claimDevice makes sure that another sandbox has no device that this one is to get. The kubelet gives a device again as
-// soon as its pod's containers have ended, which may be before the network was taken down.
+// claimDevice makes sure that another sandbox has no device that this one is to get. The kubelet
+// gives a device again as soon as its pod's containers have ended, which may be before the network
+// was taken down.
 func (s *Service) claimDevice(ctx context.Context, other ledger.Sandbox, g gathered) error {
 	if g.wanted(other) == nil {
 		return nil
@@ -261,7 +279,8 @@ func (s *Service) claimDevice(ctx context.Context, other ledger.Sandbox, g gathe
 	now, _ := s.Ledger.Sandbox(other.ContainerID)
 	if p := g.wanted(now); p != nil {
 		return cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again; see that pod if this stays",
-			"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID, now.ContainerID, now.Pod.Namespace, now.Pod.Name)
+			"network %s: device %s is still attached to sandbox %s of pod %s/%s", p.title(), p.deviceID,
+			now.ContainerID, now.Pod.Namespace, now.Pod.Name)
 	}
 	return nil
 }
@@ -269,7 +288,8 @@ func (s *Service) claimDevice(ctx context.Context, other ledger.Sandbox, g gathe
 // wanted is a network of these whose device the sandbox has; nil when it has none.
 func (g gathered) wanted(sb ledger.Sandbox) *planned {
 	i := slices.IndexFunc(g.list, func(p planned) bool {
-		return p.deviceID != "" && slices.ContainsFunc(sb.Attachments, func(a ledger.Attachment) bool { return strings.EqualFold(a.DeviceID, p.deviceID) })
+		return p.deviceID != "" && slices.ContainsFunc(sb.Attachments,
+			func(a ledger.Attachment) bool { return strings.EqualFold(a.DeviceID, p.deviceID) })
 	})
 	if i < 0 {
 		return nil
@@ -279,7 +299,8 @@ func (g gathered) wanted(sb ledger.Sandbox) *planned {
 
 // tellConflict tells the pod's owner that an address was passed over since somebody uses it.
 func (s *Service) tellConflict(pod cni.Pod, message string) {
-	s.Events.Event(podObject(ledger.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}), corev1.EventTypeWarning, ReasonConflict, message)
+	s.Events.Event(podObject(ledger.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}),
+		corev1.EventTypeWarning, ReasonConflict, message)
 }
 
 // podObject is as much of a pod as an event needs.
@@ -305,7 +326,49 @@ func (s *Service) added(c *call, g gathered, results []*types100.Result) {
 		for _, ip := range results[i].IPs {
 			ips = append(ips, ip.Address.String())
 		}
-		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname, strings.Join(ips, " "), g.list[i].title()))
+		s.Events.Event(g.pod, corev1.EventTypeNormal, ReasonAdded, fmt.Sprintf("Add %s [%s] from %s", g.list[i].ifname,
+			strings.Join(ips, " "), g.list[i].title()))
+	}
+	for _, message := range slices.Concat(s.ignored(g.pod), ignoredKeys(g.list)) {
+		s.Events.Event(g.pod, corev1.EventTypeWarning, ReasonIgnored, message)
 	}
 	s.status.enqueue(c.containerID)
+}
+
+// ignored lists what annotations of the pod and its namespace ask for in vain, and what happens instead.
+func (s *Service) ignored(pod *corev1.Pod) []string {
+	const noInjection = "%s has no effect: networks and resources are not injected into pods; the pod has the " +
+		"networks that it names itself"
+	var messages []string
+	for _, key := range slices.Sorted(maps.Keys(ipam.IgnoredAnnotations)) {
+		if _, ok := pod.Annotations[key]; ok {
+			messages = append(messages, fmt.Sprintf("annotation %s has no effect: %s", key,
+				ipam.IgnoredAnnotations[key]))
+		}
+	}
+	if key := nad.Injection(pod.Annotations); key != "" {
+		messages = append(messages, fmt.Sprintf("annotation "+noInjection, key))
+	} else if s.NamespaceAnnotations != nil {
+		if key := nad.Injection(s.NamespaceAnnotations(pod.Namespace)); key != "" {
+			messages = append(messages, fmt.Sprintf("annotation "+noInjection, key+" of namespace "+pod.Namespace))
+		}
+	}
+	return messages
+}
+
+// ignoredKeys lists what the networks' configurations ask for in vain.
+func ignoredKeys(list []planned) []string {
+	var messages []string
+	for _, p := range list {
+		if p.selection != nil && p.selection.IPAMClaimReference != "" {
+			messages = append(messages, "network "+p.title()+
+				`: "ipam-claim-reference" of the pod's annotation has no effect: the address comes from a pool`)
+		}
+		for _, plugin := range p.list.Plugins {
+			for _, message := range nad.Ignored(plugin.Bytes) {
+				messages = append(messages, "network "+p.title()+": "+message)
+			}
+		}
+	}
+	return messages
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -98,20 +100,25 @@ func (n *node) checkPod(network string, out []byte) {
 		}
 	}
 	must(t, json.Unmarshal(out, &res))
-	if res.CNIVersion != "0.3.1" || len(res.Interfaces) != 1 || len(res.IPs) != 1 || res.Interfaces[0].Mac != link.HardwareAddr.String() ||
-		res.Interfaces[0].Sandbox != string(podNS) || res.IPs[0].Address != "172.91.0.100/16" || res.IPs[0].Gateway != "172.91.0.1" {
+	if res.CNIVersion != "0.3.1" || len(res.Interfaces) != 1 || len(res.IPs) != 1 ||
+		res.Interfaces[0].Mac != link.HardwareAddr.String() ||
+		res.Interfaces[0].Sandbox != string(podNS) || res.IPs[0].Address != "172.91.0.100/16" ||
+		res.IPs[0].Gateway != "172.91.0.1" {
 		t.Errorf("result %s", out)
 	}
-	if len(n.events) != 1 || n.events[0] != "Normal AddedInterface Add eth0 [172.91.0.100/16] from kube-system/"+network {
+	if len(n.events) != 1 || n.events[0] != "Normal AddedInterface Add eth0 [172.91.0.100/16] from kube-system/"+
+		network {
 		t.Errorf("events %q", n.events)
 	}
 	must(t, n.service.writeStatus(context.Background(), "sandbox-p"))
 	var status []cncfv1.NetworkStatus
 	must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
-	want := []cncfv1.NetworkStatus{{Name: "kube-system/" + network, Interface: "eth0", IPs: []string{"172.91.0.100"}, Mac: link.HardwareAddr.String(),
+	want := []cncfv1.NetworkStatus{{Name: "kube-system/" + network, Interface: "eth0", IPs: []string{"172.91.0.100"},
+		Mac: link.HardwareAddr.String(),
 		Mtu: link.MTU, Default: true, Gateway: []string{"172.91.0.1"}}}
 	if network == "ib-sriov" {
-		want[0].DeviceInfo = &cncfv1.DeviceInfo{Type: "pci", Version: "1.1.0", Pci: &cncfv1.PciDevice{PciAddress: vf0, PfPciAddress: hosttest.GuidePF, RdmaDevice: "mlx5_1"}}
+		want[0].DeviceInfo = &cncfv1.DeviceInfo{Type: "pci", Version: "1.1.0", Pci: &cncfv1.PciDevice{PciAddress: vf0,
+			PfPciAddress: hosttest.GuidePF, RdmaDevice: "mlx5_1"}}
 	}
 	if diff := cmp.Diff(want, status); diff != "" {
 		t.Errorf("network-status: %s", diff)
@@ -130,7 +137,8 @@ func steps(t *testing.T, network string, o hosttest.Options) (add, del int) {
 	return add, n.fake.Steps()
 }
 
-// A kernel call that fails, before or after its effect, at every step of ADD: the host is as it was and nothing is recorded.
+// A kernel call that fails, before or after its effect, at every step of ADD: the host is as it was
+// and nothing is recorded.
 func TestFaultInAdd(t *testing.T) {
 	for _, test := range guidePods {
 		add, _ := steps(t, test.network, test.options)
@@ -150,7 +158,9 @@ func TestFaultInAdd(t *testing.T) {
 					n.fake.Revive()
 					if resp.Error == nil { // the announcement may fail
 						n.mustCall("DEL", "p")
-					} else if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/"+test.network+" as eth0: plugin ") {
+					} else if len(n.events) != 1 ||
+						!strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/"+test.network+
+							" as eth0: plugin ") {
 						t.Errorf("events %q", n.events)
 					}
 					n.collect()
@@ -192,7 +202,8 @@ func TestFaultInDel(t *testing.T) {
 	}
 }
 
-// The agent dies at every step of ADD or DEL; the next agent finishes from the record, with or without the pod's namespace.
+// The agent dies at every step of ADD or DEL; the next agent finishes from the record, with or
+// without the pod's namespace.
 func TestCrash(t *testing.T) {
 	for _, test := range guidePods {
 		add, del := steps(t, test.network, test.options)
@@ -257,7 +268,8 @@ func TestNamespaceDies(t *testing.T) {
 	}
 }
 
-// The namespace of a pod dies and no DEL comes: the collector finishes. Its VF is given to the next pod at once.
+// The namespace of a pod dies and no DEL comes: the collector finishes. Its VF is given to the next
+// pod at once.
 func TestForgottenSandbox(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", annotations("ib-sriov"))
@@ -266,7 +278,8 @@ func TestForgottenSandbox(t *testing.T) {
 	n.mustCall("ADD", "p")
 	other := host.NS("/var/run/netns/cni-2")
 	n.fake.AddNS(other)
-	if resp := n.service.Handle(context.Background(), request("ADD", "q", "sandbox-q", other)); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater ||
+	if resp := n.service.Handle(context.Background(), request("ADD", "q", "sandbox-q", other)); resp.Error == nil ||
+		resp.Error.Code != cni.CodeTryAgainLater ||
 		!strings.Contains(resp.Error.Msg, "still attached to sandbox sandbox-p of pod default/p") {
 		t.Errorf("the VF of a living pod was given away: %+v", resp.Error)
 	}
@@ -306,7 +319,8 @@ func TestDelWithoutAPIServer(t *testing.T) {
 
 func TestSeveralNetworks(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
-	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ib-sriov, kube-system/ipoib@ib9"})
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov",
+		cncfv1.AnnotationNetworks: "kube-system/ib-sriov, kube-system/ipoib@ib9"})
 	before := n.snapshot()
 	n.mustCall("ADD", "p")
 	for name, pci := range map[string]string{"eth0": vf0, "net1": vf1, "ib9": ""} {
@@ -319,10 +333,12 @@ func TestSeveralNetworks(t *testing.T) {
 	n.same(before, "after DEL")
 
 	// The last of three fails: all go.
-	n.pod("q", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ipoib, kube-system/bad"})
+	n.pod("q", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov",
+		cncfv1.AnnotationNetworks: "kube-system/ipoib, kube-system/bad"})
 	n.network("kube-system", "bad", `{"cniVersion":"1.0.0","name":"bad","type":"ipoib","master":"ib77"}`, "")
 	resp := n.call("ADD", "q")
-	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Msg, "attach network kube-system/bad as net2") ||
+	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Msg,
+		"attach network kube-system/bad as net2") ||
 		!strings.Contains(resp.Error.Details, "ibs5f0=ibp134s0f0") {
 		t.Errorf("error %+v", resp.Error)
 	}
@@ -340,19 +356,27 @@ func TestRefusals(t *testing.T) {
 	}{
 		"network does not exist": {annotations("nix"), nil, cni.CodeInvalidConfig,
 			[]string{"NetworkAttachmentDefinition kube-system/nix does not exist", "namespace/name"}},
-		"annotation does not parse": {map[string]string{cncfv1.AnnotationDefaultNetwork: `{"name":"x"}`}, nil, cni.CodeInvalidConfig,
+		"annotation does not parse": {map[string]string{cncfv1.AnnotationDefaultNetwork: `{"name":"x"}`}, nil,
+			cni.CodeInvalidConfig,
 			[]string{cncfv1.AnnotationDefaultNetwork}},
-		"two default networks": {map[string]string{cncfv1.AnnotationDefaultNetwork: "a,b"}, nil, cni.CodeInvalidConfig, []string{"exactly one"}},
+		"two default networks": {map[string]string{cncfv1.AnnotationDefaultNetwork: "a,b"}, nil, cni.CodeInvalidConfig,
+			[]string{"exactly one"}},
 		"resource not requested": {annotations("ib-sriov"), func(n *node) { n.devices = nil }, cni.CodeInvalidConfig,
 			[]string{resource, "limits"}},
-		"shared mode and isolation": {annotations("ib-sriov"), func(n *node) { n.fake.ForceRDMAMode(host.RDMAShared) }, cni.CodeInvalidConfig,
+		"shared mode and isolation": {annotations("ib-sriov"), func(n *node) { n.fake.ForceRDMAMode(host.RDMAShared) },
+			cni.CodeInvalidConfig,
 			[]string{"rdmaIsolation", "shared mode", "netns_mode=0"}},
-		"GUID asked for": {map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"ib-sriov","namespace":"kube-system","infiniband-guid":"02:00:00:00:00:00:00:01"}]`},
+		"GUID asked for": {
+			map[string]string{
+				cncfv1.AnnotationDefaultNetwork: `[{"name":"ib-sriov","namespace":"kube-system","infiniband-guid":"02:00:00:00:00:00:00:01"}]`},
 			nil, cni.CodeInvalidConfig, []string{"GUID 02:00:00:00:00:00:00:01 is asked for and VF " + vf0 + " has"}},
-		"no primary network": {nil, nil, cni.CodeTryAgainLater, []string{"no cluster default network", "found nothing"}},
-		"namespace isolation": {annotations("ipoib"), func(n *node) { n.options.NamespaceIsolation = true; n.start() }, cni.CodeInvalidConfig,
+		"no primary network": {nil, nil, cni.CodeTryAgainLater, []string{"no cluster default network",
+			"found nothing"}},
+		"namespace isolation": {annotations("ipoib"), func(n *node) { n.options.NamespaceIsolation = true; n.start() },
+			cni.CodeInvalidConfig,
 			[]string{"namespace isolation", "default/p", "kube-system/ipoib"}},
-		"namespace isolation, further network": {map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine", cncfv1.AnnotationNetworks: "kube-system/ipoib"}, func(n *node) {
+		"namespace isolation, further network": {map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine",
+			cncfv1.AnnotationNetworks: "kube-system/ipoib"}, func(n *node) {
 			n.network("default", "mine", confIPoIB, "")
 			n.options.NamespaceIsolation, n.options.GlobalNamespaces = true, []string{"elsewhere"}
 			n.start()
@@ -391,7 +415,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// What follows a call does not grow with the pods of the node: those that are whole are looked at now and then.
+// What follows a call does not grow with the pods of the node: those that are whole are looked at
+// now and then.
 func TestAfterACallOthersAreLeftAlone(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("other", annotations("ipoib"))
@@ -418,7 +443,8 @@ func TestVFWithoutGUID(t *testing.T) {
 	must(t, n.fake.BindVF(vf0))
 	n.pod("p", annotations("ib-sriov"))
 	resp := n.call("ADD", "p")
-	if resp.Error == nil || !strings.Contains(resp.Error.Error(), "has no GUID") || !strings.Contains(resp.Error.Error(), "SriovNetworkNodeState") {
+	if resp.Error == nil || !strings.Contains(resp.Error.Error(), "has no GUID") ||
+		!strings.Contains(resp.Error.Error(), "SriovNetworkNodeState") {
 		t.Errorf("error %+v", resp.Error)
 	}
 }
@@ -429,7 +455,8 @@ func TestNamespaceIsolationAllows(t *testing.T) {
 	n.network("default", "mine", confIPoIB, "")
 	n.options.NamespaceIsolation, n.options.GlobalNamespaces = true, []string{"kube-system"}
 	n.start()
-	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine", cncfv1.AnnotationNetworks: "kube-system/ipoib"})
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "default/mine",
+		cncfv1.AnnotationNetworks: "kube-system/ipoib"})
 	n.mustCall("ADD", "p")
 	n.mustCall("DEL", "p")
 }
@@ -473,11 +500,12 @@ func TestBadCalls(t *testing.T) {
 		"stdin":        {func(r *cnisock.Request) { r.Stdin = []byte("{") }, cni.CodeDecode},
 		"command":      {func(r *cnisock.Request) { r.Env["CNI_COMMAND"] = "UP" }, cni.CodeInvalidEnv},
 		"container ID": {func(r *cnisock.Request) { r.Env["CNI_CONTAINERID"] = "../x" }, cni.CodeInvalidEnv},
-		"interface":    {func(r *cnisock.Request) { r.Env["CNI_IFNAME"] = "a name/too long for it" }, cni.CodeInvalidEnv},
-		"no netns":     {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "" }, cni.CodeInvalidEnv},
-		"dead netns":   {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "/var/run/netns/gone" }, cni.CodeInvalidNetNS},
-		"args":         {func(r *cnisock.Request) { r.Env["CNI_ARGS"] = "x" }, cni.CodeInvalidEnv},
-		"plugin":       {func(r *cnisock.Request) { r.Plugin = "nothing" }, cni.CodeInvalidConfig},
+		"interface": {func(r *cnisock.Request) { r.Env["CNI_IFNAME"] = "a name/too long for it" },
+			cni.CodeInvalidEnv},
+		"no netns":   {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "" }, cni.CodeInvalidEnv},
+		"dead netns": {func(r *cnisock.Request) { r.Env["CNI_NETNS"] = "/var/run/netns/gone" }, cni.CodeInvalidNetNS},
+		"args":       {func(r *cnisock.Request) { r.Env["CNI_ARGS"] = "x" }, cni.CodeInvalidEnv},
+		"plugin":     {func(r *cnisock.Request) { r.Plugin = "nothing" }, cni.CodeInvalidConfig},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
@@ -514,7 +542,8 @@ func TestVersions(t *testing.T) {
 				_, hasPCI := iface["pciID"]
 				_, hasMTU := iface["mtu"]
 				_, hasVersion := got["ips"].([]any)[0].(map[string]any)["version"]
-				if got["cniVersion"] != outer || hasPCI != (outer == "1.1.0") || hasMTU != hasPCI || hasVersion != strings.HasPrefix(outer, "0.") {
+				if got["cniVersion"] != outer || hasPCI != (outer == "1.1.0") || hasMTU != hasPCI ||
+					hasVersion != strings.HasPrefix(outer, "0.") {
 					t.Errorf("result %s", resp.Stdout)
 				}
 			})
@@ -525,7 +554,8 @@ func TestVersions(t *testing.T) {
 func TestStatusAndGC(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	ask := func(command, extra string) cnisock.Response {
-		return n.service.Handle(context.Background(), cnisock.Request{Plugin: MetaPlugin, Env: map[string]string{"CNI_COMMAND": command},
+		return n.service.Handle(context.Background(), cnisock.Request{Plugin: MetaPlugin,
+			Env:   map[string]string{"CNI_COMMAND": command},
 			Stdin: []byte(`{"cniVersion":"1.1.0","name":"m","type":"multus"` + extra + `}`)})
 	}
 	if resp := ask("STATUS", ""); resp.Error == nil || resp.Error.Code != 50 {
@@ -539,7 +569,8 @@ func TestStatusAndGC(t *testing.T) {
 	n.pod("p", annotations("ib-sriov"))
 	before := n.snapshot()
 	n.mustCall("ADD", "p")
-	if resp := ask("GC", `,"cni.dev/valid-attachments":[{"containerID":"sandbox-p","ifname":"eth0"}]`); resp.Error != nil || !recorded(n) {
+	if resp := ask("GC", `,"cni.dev/valid-attachments":[{"containerID":"sandbox-p","ifname":"eth0"}]`); resp.Error !=
+		nil || !recorded(n) {
 		t.Errorf("GC took a valid attachment: %+v", resp.Error)
 	}
 	for _, bad := range []string{"", `,"cni.dev/valid-attachments":{}`} {
@@ -554,11 +585,13 @@ func TestStatusAndGC(t *testing.T) {
 	n.same(before, "after GC")
 }
 
-// A pod without annotations gets the node's own network; what the meta plugin never recorded is taken down by its conf.
+// A pod without annotations gets the node's own network; what the meta plugin never recorded is
+// taken down by its conf.
 func TestPrimaryNetwork(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.writeConf("00-multus.conf", `{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`)
-	n.writeConf("10-primary.conf", `{"cniVersion":"0.3.1","name":"primary","type":"ipoib","master":"ibs5f0","ipam":{"type":"spiderpool"}}`)
+	n.writeConf("10-primary.conf",
+		`{"cniVersion":"0.3.1","name":"primary","type":"ipoib","master":"ibs5f0","ipam":{"type":"spiderpool"}}`)
 	n.pod("p", nil)
 	before := n.snapshot()
 	n.mustCall("ADD", "p")
@@ -579,7 +612,8 @@ func TestDelWaitsForNothing(t *testing.T) {
 	gone, giveUp := context.WithCancel(t.Context())
 	giveUp()
 	del := request("DEL", "p", "sandbox-p", podNS)
-	if resp := ended(t, func() cnisock.Response { return n.service.Handle(gone, del) }); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater {
+	if resp := ended(t, func() cnisock.Response { return n.service.Handle(gone, del) }); resp.Error == nil ||
+		resp.Error.Code != cni.CodeTryAgainLater {
 		t.Errorf("DEL behind another call: %+v", resp.Error)
 	}
 	unlock()
@@ -716,7 +750,8 @@ func TestDirect(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", nil)
 	before := n.snapshot()
-	conf := `{"cniVersion":"1.1.0","name":"foreign","type":"ib-sriov","deviceID":"` + vf0 + `","ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}`
+	conf := `{"cniVersion":"1.1.0","name":"foreign","type":"ib-sriov","deviceID":"` + vf0 +
+		`","ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}`
 	call := func(command, plugin, stdin string) cnisock.Response {
 		r := request(command, "p", "sandbox-p", podNS)
 		r.Plugin, r.Stdin = plugin, []byte(stdin)
@@ -772,9 +807,11 @@ func TestDirect(t *testing.T) {
 	n.same(before, "after the namespace of a direct call died")
 }
 
-// A kernel call that fails at any step of a plugin that was called by itself costs neither an address nor a function.
+// A kernel call that fails at any step of a plugin that was called by itself costs neither an
+// address nor a function.
 func TestFaultInDirectAdd(t *testing.T) {
-	const conf = `{"cniVersion":"1.0.0","name":"direct","type":"ib-sriov","deviceID":"` + vf0 + `","ipam":{"type":"spiderpool"}}`
+	const conf = `{"cniVersion":"1.0.0","name":"direct","type":"ib-sriov","deviceID":"` + vf0 +
+		`","ipam":{"type":"spiderpool"}}`
 	call := func(n *node, command string) cnisock.Response {
 		req := request(command, "p", "direct", podNS)
 		req.Plugin, req.Stdin = "ib-sriov", []byte(conf)
@@ -805,7 +842,8 @@ func TestFaultInDirectAdd(t *testing.T) {
 	}
 }
 
-// Each write of the record is two synced ones on the disk: an attachment takes one before its first effect, and one with its result.
+// Each write of the record is two synced ones on the disk: an attachment takes one before its first
+// effect, and one with its result.
 func TestWritesOfAnAdd(t *testing.T) {
 	for _, test := range guidePods {
 		n := newNode(t, test.options)
@@ -818,7 +856,8 @@ func TestWritesOfAnAdd(t *testing.T) {
 	}
 }
 
-// commits is the number of the last transaction in a bbolt file, whose two meta pages begin with a header of 16 octets; see its type meta.
+// commits is the number of the last transaction in a bbolt file, whose two meta pages begin with a
+// header of 16 octets; see its type meta.
 func commits(t *testing.T, path string) (last uint64) {
 	t.Helper()
 	file, err := os.ReadFile(path)
@@ -841,7 +880,8 @@ func TestNestedAddressRequest(t *testing.T) {
 	if len(n.held) != 1 {
 		t.Errorf("held %v", n.held)
 	}
-	if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || sb.Attachments[0].Phase != ledger.Done || len(sb.Attachments[0].Direct) > 0 {
+	if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || sb.Attachments[0].Phase != ledger.Done ||
+		len(sb.Attachments[0].Direct) > 0 {
 		t.Errorf("recorded %+v, want one attachment, of the meta plugin", sb.Attachments)
 	}
 	n.mustCall("DEL", "p")
@@ -938,7 +978,8 @@ func TestManyAtOnce(t *testing.T) {
 		for i := range 15 {
 			calls.Go(func() {
 				name := fmt.Sprintf("p%d", i%10)
-				if resp := n.service.Handle(context.Background(), request(command, name, "sandbox-"+name, host.NS("/var/run/netns/"+name))); resp.Error != nil {
+				if resp := n.service.Handle(context.Background(), request(command, name, "sandbox-"+name,
+					host.NS("/var/run/netns/"+name))); resp.Error != nil {
 					t.Errorf("%s of %s: %s", command, name, resp.Error)
 				}
 			})
@@ -973,7 +1014,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func FuzzHandle(f *testing.F) {
-	f.Add("ADD", `{"cniVersion":"0.3.1","name":"m","type":"multus"}`, "K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=uid-p", `[{"name":"ipoib","namespace":"kube-system"}]`, confIPoIB)
+	f.Add("ADD", `{"cniVersion":"0.3.1","name":"m","type":"multus"}`,
+		"K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_UID=uid-p", `[{"name":"ipoib","namespace":"kube-system"}]`,
+		confIPoIB)
 	f.Add("DEL", `{}`, "", "a/b@c", `{"type":"ib-sriov"}`)
 	f.Add("GC", `{"cni.dev/valid-attachments":[{}]}`, "IgnoreUnknown=1", "", "")
 	n := newNode(f, hosttest.Options{})
@@ -994,18 +1037,21 @@ func FuzzHandle(f *testing.F) {
 // A result that the runtime's version cannot tell fails the call, and nothing of it stays.
 func TestVersionThatCannotTell(t *testing.T) {
 	for name, c := range map[string]struct{ version, network, want string }{
-		"unknown":             {"9.9.9", "ib-sriov", `cniVersion "9.9.9" of the network configuration is not supported`},
+		"unknown": {"9.9.9", "ib-sriov",
+			`cniVersion "9.9.9" of the network configuration is not supported`},
 		"too old for no IPv4": {"0.2.0", "bare", "convert the result to version 0.2.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
-			n.network("kube-system", "bare", `{"cniVersion":"1.0.0","name":"bare","plugins":[{"type":"ipoib","master":"ibs5f0"}]}`, "")
+			n.network("kube-system", "bare",
+				`{"cniVersion":"1.0.0","name":"bare","plugins":[{"type":"ipoib","master":"ibs5f0"}]}`, "")
 			n.pod("p", annotations(c.network))
 			before := n.snapshot()
 			req := request("ADD", "p", "sandbox-p", podNS)
 			req.Stdin = []byte(strings.Replace(string(req.Stdin), "0.3.1", c.version, 1))
 			resp := n.service.Handle(context.Background(), req)
-			if resp.Error == nil || resp.Error.Code != cni.CodeIncompatibleVersion || !strings.Contains(resp.Error.Error(), c.want) {
+			if resp.Error == nil || resp.Error.Code != cni.CodeIncompatibleVersion ||
+				!strings.Contains(resp.Error.Error(), c.want) {
 				t.Errorf("answer %+v, want %q", resp.Error, c.want)
 			}
 			n.same(before, "after the refusal")

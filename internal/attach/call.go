@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -32,7 +34,8 @@ type call struct {
 	networkType         string // of the default attachment, for the metric
 }
 
-// metaConf is what is read of standard input: the configuration of our meta plugin, or, for a single plugin, what all have.
+// metaConf is what is read of standard input: the configuration of our meta plugin, or, for a
+// single plugin, what all have.
 type metaConf struct {
 	CNIVersion string `json:"cniVersion"`
 	Name       string `json:"name"`
@@ -57,14 +60,17 @@ type metaConf struct {
 	ValidAttachments json.RawMessage `json:"cni.dev/valid-attachments"`
 }
 
-// valid are the attachments that GC is to leave. A list that is missing is refused: taken for an empty one, it would cost every pod its networks.
+// valid are the attachments that GC is to leave. A list that is missing is refused: taken for an
+// empty one, it would cost every pod its networks.
 func (c *metaConf) valid() ([]types.GCAttachment, error) {
 	var list []types.GCAttachment
 	if c.ValidAttachments == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "give the list, which may be empty", "GC without cni.dev/valid-attachments")
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "give the list, which may be empty",
+			"GC without cni.dev/valid-attachments")
 	}
 	if err := json.Unmarshal(c.ValidAttachments, &list); err != nil {
-		return nil, cni.Errorf(cni.CodeDecode, "want a list of objects with containerID and ifname", "cni.dev/valid-attachments: %w", err)
+		return nil, cni.Errorf(cni.CodeDecode, "want a list of objects with containerID and ifname",
+			"cni.dev/valid-attachments: %w", err)
 	}
 	return list, nil
 }
@@ -88,15 +94,18 @@ func (l *textList) UnmarshalJSON(data []byte) error {
 
 // parseCall checks what the runtime passed, as the specification has it.
 func parseCall(req cnisock.Request) (*call, error) {
-	c := &call{plugin: req.Plugin, command: req.Env["CNI_COMMAND"], containerID: req.Env["CNI_CONTAINERID"], ifname: req.Env["CNI_IFNAME"],
-		netns: host.NS(req.Env["CNI_NETNS"]), argsText: req.Env["CNI_ARGS"], stdin: req.Stdin, phases: &cni.Phases{}}
+	c := &call{plugin: req.Plugin, command: req.Env["CNI_COMMAND"], containerID: req.Env["CNI_CONTAINERID"],
+		ifname: req.Env["CNI_IFNAME"],
+		netns:  host.NS(req.Env["CNI_NETNS"]), argsText: req.Env["CNI_ARGS"], stdin: req.Stdin, phases: &cni.Phases{}}
 	switch c.command {
 	case "ADD", "DEL", "CHECK", "STATUS", "GC":
 	default:
-		return nil, cni.Errorf(cni.CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %q", c.command)
+		return nil, cni.Errorf(cni.CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %q",
+			c.command)
 	}
 	if err := json.Unmarshal(req.Stdin, &c.conf); err != nil {
-		return nil, cni.Errorf(cni.CodeDecode, "it is the JSON that the runtime passes on standard input", "the network configuration does not parse: %w", err)
+		return nil, cni.Errorf(cni.CodeDecode, "it is the JSON that the runtime passes on standard input",
+			"the network configuration does not parse: %w", err)
 	}
 	if err := c.checkVersion(); err != nil {
 		return nil, err
@@ -119,7 +128,8 @@ func (c *call) checkVersion() error {
 	if c.command == "DEL" || c.command == "GC" || c.conf.CNIVersion == "" || slices.Contains(known, c.conf.CNIVersion) {
 		return nil
 	}
-	return cni.Errorf(cni.CodeIncompatibleVersion, "want one of "+strings.Join(known, ", "), "cniVersion %q of the network configuration is not supported", c.conf.CNIVersion)
+	return cni.Errorf(cni.CodeIncompatibleVersion, "want one of "+strings.Join(known, ", "),
+		"cniVersion %q of the network configuration is not supported", c.conf.CNIVersion)
 }
 
 func (c *call) checkEnv() error {
@@ -182,12 +192,14 @@ func refuse(stdin []byte, err error) cnisock.Response {
 	}
 	_ = json.Unmarshal(stdin, &c) // the shim fills the version in
 	e := cni.Wire(err)
-	return cnisock.Response{Error: &cnisock.Error{CNIVersion: c.CNIVersion, Code: e.Code, Msg: e.Msg, Details: e.Details}}
+	return cnisock.Response{Error: &cnisock.Error{CNIVersion: c.CNIVersion, Code: e.Code, Msg: e.Msg,
+		Details: e.Details}}
 }
 
 func (c *call) checkNetNS(k Kernel) error {
 	if !k.NSExists(c.netns) {
-		return cni.Errorf(cni.CodeInvalidNetNS, "the agent sees the node's /var/run/netns through its own mount of it", "CNI_NETNS %s is not a network namespace here", c.netns)
+		return cni.Errorf(cni.CodeInvalidNetNS, "the agent sees the node's /var/run/netns through its own mount of it",
+			"CNI_NETNS %s is not a network namespace here", c.netns)
 	}
 	return nil
 }

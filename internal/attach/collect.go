@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -43,9 +45,10 @@ func (s *Service) collectLoop(ctx context.Context) {
 	}
 }
 
-// Collect makes one whole pass: it finishes sandboxes whose namespace has gone, whose call was interrupted, or whose pod is long gone, gives noted
-// addresses back, removes what is of no record, looks after the runtime's results, and has missing network-status written. It leaves alone what
-// a call is working on.
+// Collect makes one whole pass: it finishes sandboxes whose namespace has gone, whose call was
+// interrupted, or whose pod is long gone, gives noted addresses back, removes what is of no record,
+// looks after the runtime's results, and has missing network-status written. It leaves alone what a
+// call is working on.
 func (s *Service) Collect(ctx context.Context) error {
 	all := s.Ledger.Sandboxes()
 	var errs []error
@@ -56,10 +59,12 @@ func (s *Service) Collect(ctx context.Context) error {
 			s.status.enqueue(sb.ContainerID)
 		}
 	}
-	return errors.Join(append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(), s.sweepResults(s.now()))...)
+	return errors.Join(append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(),
+		s.sweepResults(s.now()))...)
 }
 
-// finishCalls is the pass after a call: what the call noted or could not finish. It asks neither node nor API server about the sandboxes that are whole.
+// finishCalls is the pass after a call: what the call noted or could not finish. It asks neither
+// node nor API server about the sandboxes that are whole.
 func (s *Service) finishCalls(ctx context.Context) error {
 	var errs []error
 	for _, sb := range s.Ledger.Sandboxes() {
@@ -70,7 +75,8 @@ func (s *Service) finishCalls(ctx context.Context) error {
 	return errors.Join(append(errs, s.release(ctx))...)
 }
 
-// sweep has plugins put right what they made for attachments of which nothing is recorded: the ledger was lost.
+// sweep has plugins put right what they made for attachments of which nothing is recorded: the
+// ledger was lost.
 func (s *Service) sweep() error {
 	var errs []error
 	for name, p := range s.runner.Plugins {
@@ -91,7 +97,8 @@ func (s *Service) recorded() []cni.Recorded {
 	var all []cni.Recorded
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
-			all = append(all, cni.Recorded{AttachmentKey: cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName}, DeviceID: a.DeviceID})
+			all = append(all, cni.Recorded{AttachmentKey: cni.AttachmentKey{ContainerID: sb.ContainerID,
+				IfName: a.IfName}, DeviceID: a.DeviceID})
 		}
 	}
 	return all
@@ -104,7 +111,8 @@ func (s *Service) leftOver(sb ledger.Sandbox) bool {
 
 func unfinished(a ledger.Attachment) bool { return a.Phase != ledger.Done }
 
-// mayHaveAddresses: the plugin of the addresses was asked for some, or was perhaps, since the record of one that was interrupted may lack that.
+// mayHaveAddresses: the plugin of the addresses was asked for some, or was perhaps, since the
+// record of one that was interrupted may lack that.
 func mayHaveAddresses(a ledger.Attachment) bool {
 	return a.State[spiderpool.Type] != nil || unfinished(a)
 }
@@ -120,10 +128,12 @@ func (s *Service) collectSandbox(ctx context.Context, containerID string) error 
 	if !ok || !s.leftOver(sb) {
 		return nil
 	}
-	whole := !s.Kernel.NSExists(host.NS(sb.NetNS)) || slices.ContainsFunc(sb.Attachments, func(a ledger.Attachment) bool {
-		return unfinished(a) && len(a.Direct) == 0 // all networks of our meta plugin or none
-	})
-	s.Log.Info("taking down a sandbox that no call will", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "whole", whole)
+	whole := !s.Kernel.NSExists(host.NS(sb.NetNS)) || slices.ContainsFunc(sb.Attachments,
+		func(a ledger.Attachment) bool {
+			return unfinished(a) && len(a.Direct) == 0 // all networks of our meta plugin or none
+		})
+	s.Log.Info("taking down a sandbox that no call will", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod",
+		sb.Pod.Name, "whole", whole)
 	if whole {
 		return s.detachAll(ctx, containerID, nil)
 	}
@@ -136,8 +146,8 @@ func (s *Service) collectSandbox(ctx context.Context, containerID string) error 
 	return errors.Join(errs...)
 }
 
-// release gives noted addresses back. It ends with one that takes too long: the API server is away, and each of the others would keep
-// the collector from its work as long.
+// release gives noted addresses back. It ends with one that takes too long: the API server is away,
+// and each of the others would keep the collector from its work as long.
 func (s *Service) release(ctx context.Context) error {
 	all, err := s.Ledger.Releases()
 	if err != nil {

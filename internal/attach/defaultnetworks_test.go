@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -20,17 +22,21 @@ func (n *node) addWith(keys string) cnisock.Response {
 	return n.service.Handle(n.t.Context(), req)
 }
 
-// Networks that the node's configuration gives to all pods come after the pod's own; pods of the system do not get them.
+// Networks that the node's configuration gives to all pods come after the pod's own; pods of the
+// system do not get them.
 func TestDefaultNetworks(t *testing.T) {
 	for name, c := range map[string]struct{ keys, want string }{
-		"a pod's":           {`,"defaultNetworks":["file","kube-system/ipoib"]`, "eth0=kube-system/ib-sriov net1=kube-system/ipoib net2=file net3=kube-system/ipoib"},
-		"one of the system": {`,"defaultNetworks":["file"],"systemNamespaces":["default"]`, "eth0=kube-system/ib-sriov net1=kube-system/ipoib"},
-		"none":              {``, "eth0=kube-system/ib-sriov net1=kube-system/ipoib"},
+		"a pod's": {`,"defaultNetworks":["file","kube-system/ipoib"]`,
+			"eth0=kube-system/ib-sriov net1=kube-system/ipoib net2=file net3=kube-system/ipoib"},
+		"one of the system": {`,"defaultNetworks":["file"],"systemNamespaces":["default"]`,
+			"eth0=kube-system/ib-sriov net1=kube-system/ipoib"},
+		"none": {``, "eth0=kube-system/ib-sriov net1=kube-system/ipoib"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
 			n.writeConf("20-file.conf", `{"cniVersion":"1.0.0","name":"file","type":"ipoib","master":"ibs5f0"}`)
-			n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ipoib"})
+			n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov",
+				cncfv1.AnnotationNetworks: "kube-system/ipoib"})
 			before := n.snapshot()
 			if resp := n.addWith(c.keys); resp.Error != nil {
 				t.Fatal(resp.Error)
@@ -57,14 +63,17 @@ func TestNodesConfigurationIsRefused(t *testing.T) {
 		keys, want string
 		code       uint
 	}{
-		"no such network": {`,"defaultNetworks":["nix"]`, `network "nix" of defaultNetworks: no network "nix" on the node`, cni.CodeTryAgainLater},
-		"not ready":       {`,"readinessindicatorfile":"/run/ready"`, "the node's network is not ready yet", cni.CodeTryAgainLater},
+		"no such network": {`,"defaultNetworks":["nix"]`,
+			`network "nix" of defaultNetworks: no network "nix" on the node`, cni.CodeTryAgainLater},
+		"not ready": {`,"readinessindicatorfile":"/run/ready"`, "the node's network is not ready yet",
+			cni.CodeTryAgainLater},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
 			n.pod("p", annotations("ipoib"))
 			before := n.snapshot()
-			if resp := n.addWith(c.keys); resp.Error == nil || resp.Error.Code != c.code || !strings.Contains(resp.Error.Error(), c.want) {
+			if resp := n.addWith(c.keys); resp.Error == nil || resp.Error.Code != c.code ||
+				!strings.Contains(resp.Error.Error(), c.want) {
 				t.Errorf("answer %+v, want %q", resp.Error, c.want)
 			}
 			n.same(before, "after the refusal")
@@ -75,7 +84,8 @@ func TestNodesConfigurationIsRefused(t *testing.T) {
 func TestDelegatesAreRefused(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", nil)
-	if resp := n.addWith(`,"delegates":[{"type":"ipoib"}]`); resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Error(), "delegates") {
+	if resp := n.addWith(`,"delegates":[{"type":"ipoib"}]`); resp.Error == nil ||
+		resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Error(), "delegates") {
 		t.Errorf("answer %+v", resp.Error)
 	}
 }

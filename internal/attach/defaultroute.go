@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -23,7 +25,8 @@ func (p *planned) carriesDefault() bool {
 	return p.selection != nil && len(p.selection.GatewayRequest) > 0
 }
 
-// gateways are those of a network that is to carry the pod's default route, as its element of the annotation has them ("default-route").
+// gateways are those of a network that is to carry the pod's default route, as its element of the
+// annotation has them ("default-route").
 func (p *planned) gateways() ([]netip.Addr, error) {
 	if !p.carriesDefault() {
 		return nil, nil
@@ -50,19 +53,24 @@ func checkDefaultRoute(pod *corev1.Pod, list []planned) error {
 		}
 		for _, gateway := range gateways {
 			if other, ok := taken[gateway.Is6()]; ok {
-				return cni.Errorf(cni.CodeInvalidConfig, "leave one of them", "default-route: %s asks for %s, and %s for another one of the same family", p.title(), gateway, other)
+				return cni.Errorf(cni.CodeInvalidConfig, "leave one of them",
+					"default-route: %s asks for %s, and %s for another one of the same family", p.title(), gateway,
+					other)
 			}
 			taken[gateway.Is6()] = p.title()
 		}
-		if nic := pod.Annotations[coordinator.AnnotationDefaultRouteNIC]; nic != "" && nic != p.ifname && len(gateways) > 0 {
-			return cni.Errorf(cni.CodeInvalidConfig, "leave one of them", "annotation %s is %q, and network %s asks for the default route on %s",
+		if nic := pod.Annotations[coordinator.AnnotationDefaultRouteNIC]; nic != "" && nic != p.ifname &&
+			len(gateways) > 0 {
+			return cni.Errorf(cni.CodeInvalidConfig, "leave one of them",
+				"annotation %s is %q, and network %s asks for the default route on %s",
 				coordinator.AnnotationDefaultRouteNIC, nic, p.title(), p.ifname)
 		}
 	}
 	return nil
 }
 
-// defaultRoute makes the networks that asked for it carry the pod's default routes, now that all are attached, and has every result say so.
+// defaultRoute makes the networks that asked for it carry the pod's default routes, now that all
+// are attached, and has every result say so.
 func (s *Service) defaultRoute(ctx context.Context, c *call, g gathered, results []*types100.Result) error {
 	changed := false
 	for i := range g.list {
@@ -96,21 +104,24 @@ func (s *Service) defaultRoute(ctx context.Context, c *call, g gathered, results
 	return nil
 }
 
-// carryDefault takes the default routes of the gateways' families out of a result and, in that of the network which carries them, puts them in.
+// carryDefault takes the default routes of the gateways' families out of a result and, in that of
+// the network which carries them, puts them in.
 func carryDefault(res *types100.Result, gateways []netip.Addr, carries bool) {
 	for _, gateway := range gateways {
 		everything := net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
 		if gateway.Is6() {
 			everything = net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
 		}
-		res.Routes = slices.DeleteFunc(slices.Clone(res.Routes), func(r *types.Route) bool { return r.Dst.String() == everything.String() })
+		res.Routes = slices.DeleteFunc(slices.Clone(res.Routes),
+			func(r *types.Route) bool { return r.Dst.String() == everything.String() })
 		if carries {
 			res.Routes = append(res.Routes, &types.Route{Dst: everything, GW: gateway.AsSlice()})
 		}
 	}
 }
 
-// recordDefault has the changed results on disk, and with them that the pod is attached: until then an ADD that was interrupted counts as half-done.
+// recordDefault has the changed results on disk, and with them that the pod is attached: until then
+// an ADD that was interrupted counts as half-done.
 func (s *Service) recordDefault(c *call, g gathered, results []*types100.Result) error {
 	return c.draft.write(func(sb *ledger.Sandbox) error {
 		for i := range g.list {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -39,8 +41,8 @@ func (s *Service) del(ctx context.Context, c *call) error {
 	return err
 }
 
-// delUnknown is for a sandbox without a record: taken down already, or made before we were installed, on the cluster's
-// default network.
+// delUnknown is for a sandbox without a record: taken down already, or made before we were
+// installed, on the cluster's default network.
 func (s *Service) delUnknown(ctx context.Context, c *call) error {
 	if uid := c.args["K8S_POD_UID"]; uid != "" {
 		if err := s.Ledger.PutRelease(ledger.Release{PodUID: uid, Sandbox: c.containerID}); err != nil {
@@ -49,12 +51,14 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 	}
 	primary, err := s.primaryWithin(ctx, c, lookupTimeout)
 	if err != nil {
-		s.Log.Info("DEL of a sandbox without a record, and no default network to ask", "sandbox", c.containerID, "reason", err)
+		s.Log.Info("DEL of a sandbox without a record, and no default network to ask", "sandbox", c.containerID,
+			"reason", err)
 		return nil
 	}
 	p := planned{network: primary, ifname: c.ifname, capabilities: c.conf.RuntimeConfig}
 	if err := p.parse(); err != nil {
-		s.Log.Info("DEL of a sandbox without a record, and a default network that does not parse", "sandbox", c.containerID, "reason", err)
+		s.Log.Info("DEL of a sandbox without a record, and a default network that does not parse", "sandbox",
+			c.containerID, "reason", err)
 		return nil
 	}
 	call := callFor(c.draft, c.netns, p.list.Name, c.ifname, c.phases)
@@ -62,7 +66,8 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 	return s.runner.Del(ctx, p.list, call, nil)
 }
 
-// lookupTimeout bounds the search for the default network: it may be an object that is asked of an API server that is away.
+// lookupTimeout bounds the search for the default network: it may be an object that is asked of an
+// API server that is away.
 var lookupTimeout = 10 * time.Second // a variable for the test
 
 func (s *Service) primaryWithin(ctx context.Context, c *call, limit time.Duration) (network, error) {
@@ -71,7 +76,8 @@ func (s *Service) primaryWithin(ctx context.Context, c *call, limit time.Duratio
 	return s.primary(ctx, c)
 }
 
-// detachAll undoes all attachments of a sandbox in reverse; the record ends with the last. Whatever fails stays recorded.
+// detachAll undoes all attachments of a sandbox in reverse; the record ends with the last. Whatever
+// fails stays recorded.
 func (s *Service) detachAll(ctx context.Context, containerID string, phases *cni.Phases) error {
 	sb, ok := s.Ledger.Sandbox(containerID)
 	if !ok {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -13,17 +15,20 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// Device-info files tell plugins and people about devices (Device Information Specification of the Network Plumbing Working Group): a device
-// plugin writes one for each device below devInfo/dp, and each attachment whose plugin asks for it gets its own copy, which the plugin may
-// add to, below devInfo/cni.
+// Device-info files tell plugins and people about devices (Device Information Specification of the
+// Network Plumbing Working Group): a device plugin writes one for each device below devInfo/dp, and
+// each attachment whose plugin asks for it gets its own copy, which the plugin may add to, below
+// devInfo/cni.
 const (
-	// devInfo is the folder as the node has it, where /var/run is /run; a link in a path below Root would lead out of it.
+	// devInfo is the folder as the node has it, where /var/run is /run; a link in a path below Root
+	// would lead out of it.
 	devInfo = "/run/k8s.cni.cncf.io/devinfo"
 	// devInfoCapability is under which a plugin is given the path of its file, which begins with /var.
 	devInfoCapability = "CNIDeviceInfoFile"
 )
 
-// deviceInfoFile is what a planned attachment's plugin is given as the path of its file, "" when it has no device or does not ask.
+// deviceInfoFile is what a planned attachment's plugin is given as the path of its file, "" when it
+// has no device or does not ask.
 func (p *planned) deviceInfoFile(containerID string) string {
 	asks := false
 	for _, plugin := range p.list.Plugins {
@@ -42,8 +47,8 @@ func (s *Service) ofDevicePlugin(resource, device string) string {
 	return s.at(devInfo + "/dp/" + plainName(resource+"-"+device+"-device.json"))
 }
 
-// placeDeviceInfo copies the device plugin's file for an attachment, which is recorded then. Without one there is none to copy, and the plugin
-// makes its own.
+// placeDeviceInfo copies the device plugin's file for an attachment, which is recorded then.
+// Without one there is none to copy, and the plugin makes its own.
 func (s *Service) placeDeviceInfo(d *draft, p *planned) error {
 	file, ok := p.capabilities[devInfoCapability].(string)
 	if !ok {
@@ -68,7 +73,8 @@ func (s *Service) placeDeviceInfo(d *draft, p *planned) error {
 	return nil
 }
 
-// removeDeviceInfo removes an attachment's file, whoever wrote it. A file that stays is in nobody's way, and keeps no pod from its end.
+// removeDeviceInfo removes an attachment's file, whoever wrote it. A file that stays is in nobody's
+// way, and keeps no pod from its end.
 func (s *Service) removeDeviceInfo(a ledger.Attachment) {
 	file := recordedDeviceInfoFile(a)
 	if file == "" {
@@ -87,7 +93,8 @@ func recordedDeviceInfoFile(a ledger.Attachment) string {
 	return c.File
 }
 
-// readDeviceInfo is what the attachment's own file says of its device, else the device plugin's; nil when neither does.
+// readDeviceInfo is what the attachment's own file says of its device, else the device plugin's;
+// nil when neither does.
 func (s *Service) readDeviceInfo(a ledger.Attachment) *cncfv1.DeviceInfo {
 	files := []string{s.ofDevicePlugin(a.Resource, a.DeviceID)}
 	if file := recordedDeviceInfoFile(a); file != "" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -42,8 +44,8 @@ func (a annotator) Add(_ context.Context, r *cni.Request) (*types100.Result, err
 func (annotator) Del(context.Context, *cni.Request) error   { return nil }
 func (annotator) Check(context.Context, *cni.Request) error { return nil }
 
-// A plugin that asks for it gets a copy of what the device plugin wrote of its device, what it writes there is in the network-status,
-// and DEL removes the copy.
+// A plugin that asks for it gets a copy of what the device plugin wrote of its device, what it
+// writes there is in the network-status, and DEL removes the copy.
 func TestDeviceInfoFile(t *testing.T) {
 	const dp = `{"type":"pci","version":"1.1.0","pci":{"pci-address":"` + vf0 + `","rdma-device":"mlx5_1"}}`
 	for name, c := range map[string]struct {
@@ -55,11 +57,13 @@ func TestDeviceInfoFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
-			write(t, filepath.Join(n.options.Root, "run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-"+vf0+"-device.json"), dp)
+			write(t, filepath.Join(n.options.Root, "run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-"+vf0+
+				"-device.json"), dp)
 			n.options.Plugins["vf"] = annotator{root: n.options.Root}
 			n.start()
 			capabilities := map[bool]string{true: `,"capabilities":{"CNIDeviceInfoFile":true}`}[c.capability]
-			n.network("kube-system", "disk", `{"cniVersion":"1.0.0","name":"disk","plugins":[{"type":"vf"`+capabilities+`}]}`, resource)
+			n.network("kube-system", "disk", `{"cniVersion":"1.0.0","name":"disk","plugins":[{"type":"vf"`+capabilities+
+				`}]}`, resource)
 			n.pod("p", annotations("disk"))
 			n.mustCall("ADD", "p")
 			copied := filepath.Join(n.options.Root, "run/k8s.cni.cncf.io/devinfo/cni/kube-system-disk-sandbox-p_eth0")
@@ -69,7 +73,8 @@ func TestDeviceInfoFile(t *testing.T) {
 			must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
 			var status []cncfv1.NetworkStatus
 			must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
-			if len(status) != 1 || status[0].DeviceInfo == nil || status[0].DeviceInfo.Pci == nil || *status[0].DeviceInfo.Pci != c.want {
+			if len(status) != 1 || status[0].DeviceInfo == nil || status[0].DeviceInfo.Pci == nil ||
+				*status[0].DeviceInfo.Pci != c.want {
 				t.Errorf("network-status %s, want %+v", n.statuses["default/p"], c.want)
 			}
 			n.mustCall("DEL", "p")
@@ -101,19 +106,25 @@ func (p teller) Add(_ context.Context, r *cni.Request) (*types100.Result, error)
 func (teller) Del(context.Context, *cni.Request) error   { return nil }
 func (teller) Check(context.Context, *cni.Request) error { return nil }
 
-// What the runtime passes is the default network's, what an element of the annotation asks for its own network's, and each plugin gets what it declares.
+// What the runtime passes is the default network's, what an element of the annotation asks for its
+// own network's, and each plugin gets what it declares.
 func TestRuntimeConfig(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	var got []string
 	n.options.Plugins["teller"] = teller{&got}
 	n.start()
-	n.network("kube-system", "told", `{"cniVersion":"1.0.0","name":"told","plugins":[{"type":"teller","capabilities":{"portMappings":true,"ips":true,"mac":true}}]}`, "")
-	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: `[{"name":"told","namespace":"kube-system","mac":"02:00:00:00:00:01"}]`,
-		cncfv1.AnnotationNetworks: `[{"name":"told","namespace":"kube-system","ips":["172.91.0.105"]}]`})
-	if resp := n.addWith(`,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080}],"bandwidth":{}}`); resp.Error != nil {
+	n.network("kube-system", "told",
+		`{"cniVersion":"1.0.0","name":"told","plugins":[{"type":"teller","capabilities":{"portMappings":true,"ips":true,"mac":true}}]}`, "")
+	n.pod("p",
+		map[string]string{
+			cncfv1.AnnotationDefaultNetwork: `[{"name":"told","namespace":"kube-system","mac":"02:00:00:00:00:01"}]`,
+			cncfv1.AnnotationNetworks:       `[{"name":"told","namespace":"kube-system","ips":["172.91.0.105"]}]`})
+	if resp := n.addWith(
+		`,"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080}],"bandwidth":{}}`); resp.Error != nil {
 		t.Fatal(resp.Error)
 	}
-	want := []string{`eth0 {"mac":"02:00:00:00:00:01","portMappings":[{"containerPort":8080,"hostPort":80}]}`, `net1 {"ips":["172.91.0.105"]}`}
+	want := []string{`eth0 {"mac":"02:00:00:00:00:01","portMappings":[{"containerPort":8080,"hostPort":80}]}`,
+		`net1 {"ips":["172.91.0.105"]}`}
 	slices.Sort(got) // the two run beside each other
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -17,12 +19,14 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// direct runs one plugin of ours that something else called by its name: another meta plugin, cnitool, or a plugin on disk
-// that has its addresses managed by us. The last may happen inside a call of our meta plugin for the same sandbox and
-// interface; then the attachment is recorded already and the plugin's state joins it.
+// direct runs one plugin of ours that something else called by its name: another meta plugin,
+// cnitool, or a plugin on disk that has its addresses managed by us. The last may happen inside a
+// call of our meta plugin for the same sandbox and interface; then the attachment is recorded
+// already and the plugin's state joins it.
 func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 	if s.runner.Plugins[c.plugin] == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "), "the agent has no plugin %q", c.plugin)
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "),
+			"the agent has no plugin %q", c.plugin)
 	}
 	c.networkType = c.plugin
 	switch c.command {
@@ -75,11 +79,15 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 	sb, _ := s.Ledger.Sandbox(c.containerID)
 	a := sb.Attachment(c.conf.Name, c.ifname)
 	if a == nil || len(a.Direct) > 0 {
-		call.Pod.Known = true // its network-status is not ours, and says nothing of when the API server shows its addresses
+		// its network-status is not ours, and says nothing of when the API server shows its
+		// addresses
+		call.Pod.Known = true
 	}
 	if a != nil {
 		call.NAD = a.NAD
-		if len(a.Direct) == 0 { // a call of our meta plugin, which recorded all; what something else attaches is recorded one by one
+		// a call of our meta plugin, which recorded all; what something else attaches is recorded
+		// one by one
+		if len(a.Direct) == 0 {
 			for _, other := range sb.Attachments {
 				call.Interfaces = append(call.Interfaces, other.IfName)
 			}
@@ -113,7 +121,8 @@ func indexDirect(a *ledger.Attachment, plugin string) int {
 	return slices.IndexFunc(a.Direct, func(d ledger.DirectCall) bool { return d.Plugin == plugin })
 }
 
-// recordDirect notes the call before its first effect. Inside a call of our meta plugin the attachment is there.
+// recordDirect notes the call before its first effect. Inside a call of our meta plugin the
+// attachment is there.
 func (s *Service) recordDirect(c *call, pod cni.Pod) error {
 	return c.draft.write(func(sb *ledger.Sandbox) error {
 		a := sb.Attachment(c.conf.Name, c.ifname)
@@ -122,7 +131,8 @@ func (s *Service) recordDirect(c *call, pod cni.Pod) error {
 		}
 		if a == nil {
 			sb.NetNS, sb.Pod = string(c.netns), ledger.Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
-			sb.Attachments = append(sb.Attachments, ledger.Attachment{Network: c.conf.Name, IfName: c.ifname, Args: c.argsText, BinDirs: c.binDirs})
+			sb.Attachments = append(sb.Attachments, ledger.Attachment{Network: c.conf.Name, IfName: c.ifname,
+				Args: c.argsText, BinDirs: c.binDirs})
 			a = &sb.Attachments[len(sb.Attachments)-1]
 		}
 		a.Phase = ledger.Adding
@@ -180,7 +190,8 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 	})
 }
 
-// directGC takes down what one plugin has of a network for others than the valid attachments. A sandbox that a call is at work on is left alone.
+// directGC takes down what one plugin has of a network for others than the valid attachments. A
+// sandbox that a call is at work on is left alone.
 func (s *Service) directGC(ctx context.Context, c *call) error {
 	valid, err := c.conf.valid()
 	if err != nil {
@@ -189,7 +200,8 @@ func (s *Service) directGC(ctx context.Context, c *call) error {
 	var errs []error
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
-			if indexDirect(&a, c.plugin) >= 0 && a.Network == c.conf.Name && !slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
+			if indexDirect(&a, c.plugin) >= 0 && a.Network == c.conf.Name &&
+				!slices.Contains(valid, types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}) {
 				errs = append(errs, s.directForget(ctx, sb, a.IfName, c))
 			}
 		}
@@ -213,7 +225,8 @@ func (s *Service) directForget(ctx context.Context, seen ledger.Sandbox, ifname 
 	if i < 0 {
 		return nil
 	}
-	c := &call{plugin: gc.plugin, command: "DEL", containerID: sb.ContainerID, ifname: ifname, netns: host.NS(sb.NetNS), argsText: a.Args, binDirs: a.BinDirs,
+	c := &call{plugin: gc.plugin, command: "DEL", containerID: sb.ContainerID, ifname: ifname, netns: host.NS(sb.NetNS),
+		argsText: a.Args, binDirs: a.BinDirs,
 		stdin: a.Direct[i].Conf, conf: metaConf{Name: a.Network}, phases: &cni.Phases{}, draft: s.draft(sb.ContainerID)}
 	if err := c.parseArgs(); err != nil {
 		return err
@@ -227,7 +240,8 @@ func (s *Service) directForget(ctx context.Context, seen ledger.Sandbox, ifname 
 	return nil
 }
 
-// releaseInterrupted gives back what a call has that ended after its addresses were given and before that was written.
+// releaseInterrupted gives back what a call has that ended after its addresses were given and
+// before that was written.
 func (s *Service) releaseInterrupted(c *call) error {
 	sb, _ := s.Ledger.Sandbox(c.containerID)
 	a := sb.Attachment(c.conf.Name, c.ifname)
@@ -240,8 +254,8 @@ func (s *Service) releaseInterrupted(c *call) error {
 	return s.releaseLater(sb.Pod.UID, c.containerID, c.ifname)
 }
 
-// releaseUnrecorded gives back what an address request without a record may hold: the ledger was lost, or the addresses
-// are of a time before it.
+// releaseUnrecorded gives back what an address request without a record may hold: the ledger was
+// lost, or the addresses are of a time before it.
 func (s *Service) releaseUnrecorded(c *call) error {
 	ok, err := state{draft: c.draft, network: c.conf.Name, ifname: c.ifname, plugin: c.plugin}.Load(&struct{}{})
 	if err != nil || ok || c.args["K8S_POD_UID"] == "" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -9,7 +11,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// GC of one plugin, called by its name, takes down what is not valid of that network and that plugin, and nothing else.
+// GC of one plugin, called by its name, takes down what is not valid of that network and that
+// plugin, and nothing else.
 func TestDirectGC(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", nil)
@@ -43,12 +46,14 @@ func TestDirectGC(t *testing.T) {
 		name, valid string
 		want        []string
 	}{
-		{"foreign", `{"containerID":"sandbox-p","ifname":"net1"},{"containerID":"sandbox-p","ifname":"net2"}`, []string{"foreign net1", "foreign net2", "ib-sriov eth0"}},
+		{"foreign", `{"containerID":"sandbox-p","ifname":"net1"},{"containerID":"sandbox-p","ifname":"net2"}`,
+			[]string{"foreign net1", "foreign net2", "ib-sriov eth0"}},
 		{"another", ``, []string{"foreign net1", "foreign net2", "ib-sriov eth0"}},
 		{"foreign", `{"containerID":"sandbox-p","ifname":"net2"}`, []string{"foreign net2", "ib-sriov eth0"}},
 		{"foreign", ``, []string{"ib-sriov eth0"}},
 	} {
-		conf := `{"cniVersion":"1.1.0","name":"` + step.name + `","type":"ipoib","master":"ibs5f0","cni.dev/valid-attachments":[` + step.valid + `]}`
+		conf := `{"cniVersion":"1.1.0","name":"` + step.name +
+			`","type":"ipoib","master":"ibs5f0","cni.dev/valid-attachments":[` + step.valid + `]}`
 		if resp := call("GC", "", conf); resp.Error != nil {
 			t.Errorf("GC of %s but [%s]: %v", step.name, step.valid, resp.Error)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package attach owns what happens between a container runtime's CNI call and a
 // working network: one sandbox at a time, all its networks or none.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -81,7 +83,8 @@ type node struct {
 func newNode(t testing.TB, o hosttest.Options) *node {
 	t.Helper()
 	o.Naming = hosttest.GuideNaming
-	n := &node{t: t, fake: hosttest.GuideNodeWith(o), path: filepath.Join(t.TempDir(), "ledger"), pods: map[string]*corev1.Pod{},
+	n := &node{t: t, fake: hosttest.GuideNodeWith(o), path: filepath.Join(t.TempDir(), "ledger"),
+		pods:     map[string]*corev1.Pod{},
 		networks: map[string]*cncfv1.NetworkAttachmentDefinition{}, devices: map[string][]string{resource: {vf0, vf1}},
 		held: map[string]netip.Addr{}, statuses: map[string]string{}}
 	must(t, n.fake.SetNumVFs(hosttest.GuidePF, 12))
@@ -96,13 +99,16 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 	n.network("kube-system", "ib-sriov", confIBSRIOV, resource)
 	n.network("kube-system", "ipoib", confIPoIB, "")
 	confDir := t.TempDir()
-	n.options = Options{Kernel: n.fake, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n, Log: slog.New(slog.DiscardHandler), ConfDir: confDir,
+	n.options = Options{Kernel: n.fake, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n,
+		Log: slog.New(slog.DiscardHandler), ConfDir: confDir,
 		Root:         t.TempDir(), // so that no plugin of this machine is ever found, and run
 		DevicesMoved: func() { n.moved.Add(1) },
-		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake}, ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake},
+		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: n.fake},
+			ipoib.Type: &ipoib.Plugin{Kernel: n.fake}, rdma.Type: &rdma.Plugin{Kernel: n.fake},
 			coordinator.Type: &coordinator.Plugin{Kernel: n.fake, Cluster: n}}}
 	n.start()
-	n.pod("first", annotations("ipoib")) // what the coordinator leaves on the node for good is there from the first pod on
+	// what the coordinator leaves on the node for good is there from the first pod on
+	n.pod("first", annotations("ipoib"))
 	n.mustCall("ADD", "first")
 	n.mustCall("DEL", "first")
 	n.collect()
@@ -116,7 +122,8 @@ func newNode(t testing.TB, o hosttest.Options) *node {
 
 // Coordinator implements coordinator.Cluster.
 func (n *node) Coordinator(context.Context) (v2beta1.CoordinatorSpec, v2beta1.CoordinatorStatus, error) {
-	return v2beta1.CoordinatorSpec{}, v2beta1.CoordinatorStatus{OverlayPodCIDR: []string{"10.233.64.0/18"}, ServiceCIDR: []string{"10.233.0.0/18"}}, nil
+	return v2beta1.CoordinatorSpec{}, v2beta1.CoordinatorStatus{OverlayPodCIDR: []string{"10.233.64.0/18"},
+		ServiceCIDR: []string{"10.233.0.0/18"}}, nil
 }
 
 func must(t testing.TB, err error) {
@@ -146,7 +153,8 @@ func (n *node) start() {
 }
 
 func (n *node) network(namespace, name, config, res string) {
-	d := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: config}}
+	d := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: config}}
 	if res != "" {
 		d.Annotations = map[string]string{cncfv1.AnnotationResourceName: res}
 	}
@@ -157,15 +165,19 @@ func (n *node) network(namespace, name, config, res string) {
 func (n *node) pod(name string, annotations map[string]string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pods["default/"+name] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name), Annotations: annotations},
+	n.pods["default/"+name] = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name,
+		UID: types.UID("uid-" + name), Annotations: annotations},
 		Spec: corev1.PodSpec{NodeName: "node"}}
 }
 
 // request is a call of our meta plugin as a runtime makes it.
 func request(command, pod, sandbox string, ns host.NS) cnisock.Request {
-	return cnisock.Request{Plugin: MetaPlugin, Stdin: []byte(`{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`),
-		Env: map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": sandbox, "CNI_NETNS": string(ns), "CNI_IFNAME": "eth0",
-			"CNI_ARGS": fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s", pod, sandbox, pod)}}
+	return cnisock.Request{Plugin: MetaPlugin,
+		Stdin: []byte(`{"cniVersion":"0.3.1","name":"multus-cni-network","type":"multus"}`),
+		Env: map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": sandbox, "CNI_NETNS": string(ns),
+			"CNI_IFNAME": "eth0",
+			"CNI_ARGS": fmt.Sprintf("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;"+
+				"K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=uid-%s", pod, sandbox, pod)}}
 }
 
 func (n *node) call(command, pod string) cnisock.Response {
@@ -203,7 +215,8 @@ func (n *node) snapshot() snapshot {
 	return snapshot{n.fake.Snapshot(), sandboxes, releases, held}
 }
 
-// same fails the test when something was left behind. Of the pod's namespace only the links count: the rest goes with it.
+// same fails the test when something was left behind. Of the pod's namespace only the links count:
+// the rest goes with it.
 func (n *node) same(want snapshot, what string) {
 	n.t.Helper()
 	got := n.snapshot()
@@ -276,7 +289,8 @@ func (n *node) WriteStatus(_ context.Context, pod ledger.Pod, status string) err
 		return errAPIDown
 	}
 	if !n.settled[pod.UID] {
-		n.t.Errorf("the network-status of pod %s/%s is written before its addresses are known to be shown", pod.Namespace, pod.Name)
+		n.t.Errorf("the network-status of pod %s/%s is written before its addresses are known to be shown",
+			pod.Namespace, pod.Name)
 	}
 	n.statuses[pod.Namespace+"/"+pod.Name] = status
 	return nil

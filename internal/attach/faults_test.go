@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -69,18 +71,22 @@ var faultyScenarios = []scenario{
 		n.pod("p", annotations("ib-sriov"))
 	}, viaMeta},
 	{"rdma behind sriov", hosttest.Options{}, prepareRDMA, viaMeta},
-	{"ib-sriov by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) }, func(n *node, command string) cnisock.Response {
-		return n.direct(command, "ib-sriov", "eth0", "1.0.0", `,"deviceID":"`+vf0+`","link_state":"enable","ipam":{"type":"spiderpool"}`, "")
-	}},
-	{"ipoib by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) }, func(n *node, command string) cnisock.Response {
-		return n.direct(command, "ipoib", "eth0", "1.0.0", `,"master":"ibs5f0","ipam":{"type":"spiderpool"}`, "")
-	}},
+	{"ib-sriov by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) },
+		func(n *node, command string) cnisock.Response {
+			return n.direct(command, "ib-sriov", "eth0", "1.0.0", `,"deviceID":"`+vf0+
+				`","link_state":"enable","ipam":{"type":"spiderpool"}`, "")
+		}},
+	{"ipoib by itself", hosttest.Options{}, func(n *node) { n.pod("p", nil) },
+		func(n *node, command string) cnisock.Response {
+			return n.direct(command, "ipoib", "eth0", "1.0.0", `,"master":"ibs5f0","ipam":{"type":"spiderpool"}`, "")
+		}},
 }
 
 // severalScenarios are of one pod's networks; for their ADD see TestFaultWithSeveralNetworks.
 var severalScenarios = []scenario{
 	{"three networks", hosttest.Options{}, func(n *node) { n.pod("p", several()) }, viaMeta},
-	{"three networks, netdev following its RDMA device", hosttest.Options{FollowRDMA: true}, func(n *node) { n.pod("p", several()) }, viaMeta},
+	{"three networks, netdev following its RDMA device", hosttest.Options{FollowRDMA: true},
+		func(n *node) { n.pod("p", several()) }, viaMeta},
 }
 
 // prepareRDMA has a network of an Ethernet VF with its RDMA device beside one with addresses.
@@ -89,7 +95,8 @@ func prepareRDMA(n *node) {
 	n.addRoCE()
 	n.options.Plugins["sriov"] = sriov{n.fake}
 	n.start()
-	n.network("kube-system", "roce", `{"cniVersion":"1.0.0","name":"roce","plugins":[{"type":"sriov"},{"type":"rdma","deviceID":"`+roceVF+`"}]}`, "")
+	n.network("kube-system", "roce",
+		`{"cniVersion":"1.0.0","name":"roce","plugins":[{"type":"sriov"},{"type":"rdma","deviceID":"`+roceVF+`"}]}`, "")
 	a := annotations("ipoib")
 	a[cncfv1.AnnotationNetworks] = "kube-system/roce"
 	n.pod("p", a)
@@ -106,13 +113,15 @@ func (s sriov) Add(_ context.Context, r *cni.Request) (*types100.Result, error) 
 	if l, err = s.fake.MoveLink(host.NodeNS, l.Index, r.NetNS, r.IfName); err != nil {
 		return nil, err
 	}
-	return &types100.Result{Interfaces: []*types100.Interface{{Name: r.IfName, Mac: l.HardwareAddr.String(), Sandbox: string(r.NetNS)}}}, nil
+	return &types100.Result{Interfaces: []*types100.Interface{{Name: r.IfName, Mac: l.HardwareAddr.String(),
+		Sandbox: string(r.NetNS)}}}, nil
 }
 
 func (s sriov) Del(_ context.Context, r *cni.Request) error {
 	for _, ns := range []host.NS{r.NetNS, host.NodeNS} {
 		l, err := s.fake.LinkByPCI(ns, roceVF)
-		if errors.Is(err, host.ErrNotFound) || errors.Is(err, host.ErrNSGone) || err == nil && ns == host.NodeNS && l.Name == roceName {
+		if errors.Is(err, host.ErrNotFound) || errors.Is(err, host.ErrNSGone) || err == nil && ns == host.NodeNS &&
+			l.Name == roceName {
 			continue
 		}
 		if err == nil {
@@ -169,7 +178,8 @@ func (n *node) lastCall(k int) string {
 	return ""
 }
 
-// A kernel call that fails at every step of DEL: DEL says so, and the next one finishes, with the agent that was hit or the one after it.
+// A kernel call that fails at every step of DEL: DEL says so, and the next one finishes, with the
+// agent that was hit or the one after it.
 func TestMoreFaultsInDel(t *testing.T) {
 	for _, s := range slices.Concat(faultyScenarios, severalScenarios) {
 		_, del := s.steps(t)
@@ -202,7 +212,8 @@ func TestMoreFaultsInDel(t *testing.T) {
 	}
 }
 
-// The agent dies at every step of ADD or DEL; the next one finishes from the record, with or without the pod's namespace.
+// The agent dies at every step of ADD or DEL; the next one finishes from the record, with or
+// without the pod's namespace.
 func TestMoreCrashes(t *testing.T) {
 	for _, s := range slices.Concat(faultyScenarios, severalScenarios[:1]) {
 		add, del := s.steps(t)
@@ -222,7 +233,9 @@ func TestMoreCrashes(t *testing.T) {
 					}
 					n.start()
 					n.collect()
-					if !dead && recorded(n) { // the crash was in the announcement, or in a DEL, which the runtime asks for again
+					// the crash was in the announcement, or in a DEL, which the runtime asks for
+					// again
+					if !dead && recorded(n) {
 						s.must(n, "DEL")
 					}
 					n.collect()
@@ -233,13 +246,15 @@ func TestMoreCrashes(t *testing.T) {
 	}
 }
 
-// killAt ends the agent at its k-th effectful kernel call from now: what it does afterwards reaches neither the kernel nor the record.
+// killAt ends the agent at its k-th effectful kernel call from now: what it does afterwards reaches
+// neither the kernel nor the record.
 func (n *node) killAt(k int, after bool) {
 	n.fake.CrashAt(k, after)
 	n.fake.Before(k, func() { must(n.t, n.ledger.Close()) })
 }
 
-// brokenDisk is a ledger whose k-th write fails, before or after its effect, and all that follow when it stays broken.
+// brokenDisk is a ledger whose k-th write fails, before or after its effect, and all that follow
+// when it stays broken.
 type brokenDisk struct {
 	*ledger.Ledger
 	mu           sync.Mutex
@@ -286,7 +301,8 @@ func (n *node) breakDisk(k int, after, stays bool) *brokenDisk {
 	return b
 }
 
-// diskFaults are the ways in which a write fails: a disk that is full for a moment or for good, and one that says so after it wrote.
+// diskFaults are the ways in which a write fails: a disk that is full for a moment or for good, and
+// one that says so after it wrote.
 var diskFaults = []struct {
 	name         string
 	after, stays bool
@@ -296,12 +312,14 @@ var diskFaults = []struct {
 func diskScenarios() []scenario {
 	all := slices.Concat(faultyScenarios, severalScenarios[:1])
 	for _, test := range guidePods {
-		all = append(all, scenario{test.name, test.options, func(n *node) { n.pod("p", annotations(test.network)) }, viaMeta})
+		all = append(all, scenario{test.name, test.options, func(n *node) { n.pod("p", annotations(test.network)) },
+			viaMeta})
 	}
 	return all
 }
 
-// A write of the record that fails, at each of an ADD: the ADD fails, and once the disk is well nothing is left behind.
+// A write of the record that fails, at each of an ADD: the ADD fails, and once the disk is well
+// nothing is left behind.
 func TestDiskFailsInAdd(t *testing.T) {
 	for _, s := range diskScenarios() {
 		whole, _ := s.begin(t)
@@ -313,7 +331,8 @@ func TestDiskFailsInAdd(t *testing.T) {
 					t.Parallel()
 					n, before := s.begin(t)
 					n.breakDisk(k, fault.after, fault.stays)
-					if resp := s.call(n, "ADD"); resp.Error == nil || !strings.Contains(resp.Error.Error(), errInjected.Error()) {
+					if resp := s.call(n, "ADD"); resp.Error == nil || !strings.Contains(resp.Error.Error(),
+						errInjected.Error()) {
 						t.Errorf("error %v, want %v", resp.Error, errInjected)
 					}
 					n.start()
@@ -340,7 +359,8 @@ func TestDiskFailsInDel(t *testing.T) {
 					n, before := s.begin(t)
 					s.must(n, "ADD")
 					n.breakDisk(k, fault.after, fault.stays)
-					if resp := s.call(n, "DEL"); resp.Error == nil || !strings.Contains(resp.Error.Error(), errInjected.Error()) {
+					if resp := s.call(n, "DEL"); resp.Error == nil || !strings.Contains(resp.Error.Error(),
+						errInjected.Error()) {
 						t.Errorf("error %v, want %v", resp.Error, errInjected)
 					}
 					n.start()
@@ -413,10 +433,13 @@ func TestNoAddressForOneOfSeveral(t *testing.T) {
 				n.options.Addresses = p
 				n.start()
 				resp := n.call("ADD", "p")
-				if resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater || !strings.Contains(resp.Error.Msg, "ipam spiderpool: no address is free") {
+				if resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater || !strings.Contains(resp.Error.Msg,
+					"ipam spiderpool: no address is free") {
 					t.Errorf("error %+v", resp.Error)
 				}
-				if len(n.events) != 1 || !strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/ib-sriov as ") && !strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/ipoib as ib9: ") {
+				if len(n.events) != 1 || !strings.HasPrefix(n.events[0],
+					"Warning FailedAttach attach network kube-system/ib-sriov as ") &&
+					!strings.HasPrefix(n.events[0], "Warning FailedAttach attach network kube-system/ipoib as ib9: ") {
 					t.Errorf("events %q", n.events)
 				}
 				if p.asked < k {
@@ -445,9 +468,13 @@ func TestPluginOnDiskFailsSecond(t *testing.T) {
 				t.Parallel()
 				n := newNode(t, test.options)
 				bin := t.TempDir()
-				script(t, bin, "tuning", `echo "$CNI_COMMAND $CNI_IFNAME" >> "$(dirname "$0")/log"; test "$CNI_COMMAND" = DEL && exit 0; `+says)
+				script(t, bin, "tuning",
+					`echo "$CNI_COMMAND $CNI_IFNAME" >> "$(dirname "$0")/log"; test "$CNI_COMMAND" = DEL && exit 0; `+
+						says)
 				conf := map[string]string{"ib-sriov": confIBSRIOV, "ipoib": confIPoIB}[test.network]
-				n.network("kube-system", test.network, strings.Replace(conf, `{"type":"coordinator"}`, `{"type":"tuning"},{"type":"coordinator"}`, 1), map[string]string{"ib-sriov": resource}[test.network])
+				n.network("kube-system", test.network, strings.Replace(conf, `{"type":"coordinator"}`,
+					`{"type":"tuning"},{"type":"coordinator"}`, 1),
+					map[string]string{"ib-sriov": resource}[test.network])
 				n.pod("p", annotations(test.network))
 				n.startOnDisk()
 				before := n.snapshot()
@@ -455,7 +482,8 @@ func TestPluginOnDiskFailsSecond(t *testing.T) {
 				req.Env["CNI_PATH"] = bin
 				resp := n.service.Handle(t.Context(), req)
 				want := "attach network kube-system/" + test.network + " as eth0: plugin tuning: "
-				if resp.Error == nil || !strings.HasPrefix(resp.Error.Msg, want) || name != "without a word" && !strings.Contains(resp.Error.Msg, "no such tuning") {
+				if resp.Error == nil || !strings.HasPrefix(resp.Error.Msg, want) || name != "without a word" &&
+					!strings.Contains(resp.Error.Msg, "no such tuning") {
 					t.Errorf("error %+v, want it to begin with %q", resp.Error, want)
 				}
 				if name == "with an error object" && (resp.Error.Code != 7 || resp.Error.Details != "see its manual") {
@@ -476,7 +504,8 @@ func TestPluginOnDiskFailsSecond(t *testing.T) {
 	}
 }
 
-// An agent that dies with its networks attached, before the pod's default route is where it was asked for, has not attached the pod.
+// An agent that dies with its networks attached, before the pod's default route is where it was
+// asked for, has not attached the pod.
 func TestDefaultRouteIsPartOfTheAttachment(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", several())

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import "sync"
@@ -5,8 +7,9 @@ import "sync"
 // keepFinished is how many sandboxes are remembered after they were taken down.
 const keepFinished = 4096
 
-// finished remembers sandboxes that were taken down. Runtimes ask for DEL several times, and what has no record would go to the
-// plugins of the default network on disk each time. It is for speed alone: what it forgets is taken down once more.
+// finished remembers sandboxes that were taken down. Runtimes ask for DEL several times, and what
+// has no record would go to the plugins of the default network on disk each time. It is for speed
+// alone: what it forgets is taken down once more.
 type finished struct {
 	mu   sync.Mutex
 	ids  map[string]bool

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -12,11 +14,14 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// A runtime that lost its state, or crashed at the wrong moment, never asks for the DEL of a sandbox that it does not know any more, and a
-// namespace under a mount lives on without processes. What tells that nothing runs in it is the kubelet: it stops a pod's sandbox before it has
-// another made for the pod, and it has done with a pod that it does not list, some time after the pod's grace.
+// A runtime that lost its state, or crashed at the wrong moment, never asks for the DEL of a
+// sandbox that it does not know any more, and a namespace under a mount lives on without processes.
+// What tells that nothing runs in it is the kubelet: it stops a pod's sandbox before it has another
+// made for the pod, and it has done with a pod that it does not list, some time after the pod's
+// grace.
 
-// forgottenAfter is how long, beyond its grace period, a pod has to be unknown to API server and kubelet both.
+// forgottenAfter is how long, beyond its grace period, a pod has to be unknown to API server and
+// kubelet both.
 const forgottenAfter = 10 * time.Minute
 
 // supersede takes down those of other sandboxes that are earlier ones of a pod for which another one is made.
@@ -28,7 +33,8 @@ func (s *Service) supersede(ctx context.Context, others []ledger.Sandbox, pod *c
 		if sb.Pod.UID != string(pod.UID) || sb.DefaultAttachment() == nil {
 			continue
 		}
-		s.Log.Info("taking down an earlier sandbox of a pod, for which the runtime did not ask", "sandbox", sb.ContainerID, "namespace", pod.Namespace, "pod", pod.Name)
+		s.Log.Info("taking down an earlier sandbox of a pod, for which the runtime did not ask", "sandbox",
+			sb.ContainerID, "namespace", pod.Namespace, "pod", pod.Name)
 		if err := s.forget(context.WithoutCancel(ctx), sb.ContainerID); err != nil {
 			return fmt.Errorf("take down the pod's earlier sandbox %s: %w", sb.ContainerID, err)
 		}
@@ -36,7 +42,8 @@ func (s *Service) supersede(ctx context.Context, others []ledger.Sandbox, pod *c
 	return nil
 }
 
-// missed remembers since when sandboxes are without a pod. A restart forgets it, which costs time and nothing else.
+// missed remembers since when sandboxes are without a pod. A restart forgets it, which costs time
+// and nothing else.
 type missed struct {
 	mu    sync.Mutex
 	since map[string]time.Time // by container ID
@@ -72,8 +79,8 @@ func (m *missed) keep(all []ledger.Sandbox) {
 	m.since = still
 }
 
-// collectForgotten takes down sandboxes that both API server and kubelet have been without a pod for, longer than any pod takes to end. While one
-// of the two does not answer, nobody is missed.
+// collectForgotten takes down sandboxes that both API server and kubelet have been without a pod
+// for, longer than any pod takes to end. While one of the two does not answer, nobody is missed.
 func (s *Service) collectForgotten(ctx context.Context, all []ledger.Sandbox) error {
 	s.missed.keep(all)
 	kubelet := sync.OnceValues(func() (map[string]bool, error) { return s.Devices.Pods(ctx) })
@@ -88,16 +95,18 @@ func (s *Service) collectForgotten(ctx context.Context, all []ledger.Sandbox) er
 			}
 		}
 		if s.missed.check(sb.ContainerID, s.now(), missing, time.Duration(sb.GraceSeconds)*time.Second+forgottenAfter) {
-			s.Log.Info("taking down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name)
+			s.Log.Info("taking down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "namespace",
+				sb.Pod.Namespace, "pod", sb.Pod.Name)
 			errs = append(errs, s.forget(ctx, sb.ContainerID))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// isMissing tells whether API server and kubelet are both without a sandbox's pod. Only what our meta plugin made for a pod counts: of other
-// sandboxes nobody here knows who has them.
-func (s *Service) isMissing(ctx context.Context, sb ledger.Sandbox, kubelet func() (map[string]bool, error)) (bool, error) {
+// isMissing tells whether API server and kubelet are both without a sandbox's pod. Only what our
+// meta plugin made for a pod counts: of other sandboxes nobody here knows who has them.
+func (s *Service) isMissing(ctx context.Context, sb ledger.Sandbox, kubelet func() (map[string]bool, error)) (bool,
+	error) {
 	if sb.Pod.Name == "" || s.leftOver(sb) || sb.DefaultAttachment() == nil {
 		return false, nil
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -12,7 +14,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// A runtime that has lost a pod's sandbox makes another one: what the lost one had is taken back first, its device among it.
+// A runtime that has lost a pod's sandbox makes another one: what the lost one had is taken back
+// first, its device among it.
 func TestSandboxThatTheRuntimeLost(t *testing.T) {
 	const otherNS, neighborNS = host.NS("/var/run/netns/cni-2"), host.NS("/var/run/netns/cni-3")
 	n := newNode(t, hosttest.Options{})
@@ -23,7 +26,8 @@ func TestSandboxThatTheRuntimeLost(t *testing.T) {
 	n.mustCall("ADD", "p")
 	n.fake.AddNS(otherNS)
 	n.fake.AddNS(neighborNS)
-	for _, r := range []cnisock.Request{request("ADD", "q", "sandbox-q", neighborNS), request("ADD", "p", "sandbox-new", otherNS)} {
+	for _, r := range []cnisock.Request{request("ADD", "q", "sandbox-q", neighborNS), request("ADD", "p", "sandbox-new",
+		otherNS)} {
 		if resp := n.service.Handle(context.Background(), r); resp.Error != nil {
 			t.Fatalf("ADD of %s: %s", r.Env["CNI_CONTAINERID"], resp.Error)
 		}
@@ -38,7 +42,8 @@ func TestSandboxThatTheRuntimeLost(t *testing.T) {
 	if _, err := n.fake.LinkByName(otherNS, "eth0"); err != nil {
 		t.Errorf("the late DEL of the lost sandbox took eth0 of the new one: %v", err)
 	}
-	for _, r := range []cnisock.Request{request("DEL", "q", "sandbox-q", neighborNS), request("DEL", "p", "sandbox-new", otherNS)} {
+	for _, r := range []cnisock.Request{request("DEL", "q", "sandbox-q", neighborNS), request("DEL", "p", "sandbox-new",
+		otherNS)} {
 		if resp := n.service.Handle(context.Background(), r); resp.Error != nil {
 			t.Errorf("DEL of %s: %s", r.Env["CNI_CONTAINERID"], resp.Error)
 		}
@@ -49,7 +54,8 @@ func TestSandboxThatTheRuntimeLost(t *testing.T) {
 	n.same(before, "after all DELs")
 }
 
-// A pod that API server and kubelet both have no more, longer than it may take to end, has no sandbox; any other has.
+// A pod that API server and kubelet both have no more, longer than it may take to end, has no
+// sandbox; any other has.
 func TestForgottenWithItsNamespace(t *testing.T) {
 	forgotten := func(*node) {}
 	for name, test := range map[string]struct {
@@ -57,15 +63,20 @@ func TestForgottenWithItsNamespace(t *testing.T) {
 		passes []time.Duration // between passes of the collector
 		goes   bool
 	}{
-		"gone":                     {forgotten, []time.Duration{0, forgottenAfter, 2 * time.Minute}, true},
-		"not long enough":          {forgotten, []time.Duration{0, forgottenAfter + 50*time.Second}, false}, // its grace is a minute
-		"seen once":                {forgotten, []time.Duration{2 * forgottenAfter}, false},
-		"the pod is there":         {func(n *node) { n.pod("p", nil) }, []time.Duration{0, 2 * forgottenAfter}, false},
-		"another pod of its name":  {func(n *node) { n.pod("p", nil); n.pods["default/p"].UID = "other" }, []time.Duration{0, 2 * forgottenAfter}, true},
-		"the kubelet has it":       {func(n *node) { n.kubeletHas = map[string]bool{"default/p": true} }, []time.Duration{0, 2 * forgottenAfter}, false},
-		"the kubelet is away":      {func(n *node) { n.kubeletDown = true }, []time.Duration{0, 2 * forgottenAfter}, false},
-		"the API server is away":   {func(n *node) { n.apiDown = true }, []time.Duration{0, 2 * forgottenAfter}, false},
-		"not gone for the kubelet": {func(n *node) { n.kubeletHas = map[string]bool{"default/q": true} }, []time.Duration{0, 2 * forgottenAfter}, true},
+		"gone": {forgotten, []time.Duration{0, forgottenAfter, 2 * time.Minute}, true},
+		// its grace is a minute
+		"not long enough":  {forgotten, []time.Duration{0, forgottenAfter + 50*time.Second}, false},
+		"seen once":        {forgotten, []time.Duration{2 * forgottenAfter}, false},
+		"the pod is there": {func(n *node) { n.pod("p", nil) }, []time.Duration{0, 2 * forgottenAfter}, false},
+		"another pod of its name": {func(n *node) { n.pod("p", nil); n.pods["default/p"].UID = "other" },
+			[]time.Duration{0, 2 * forgottenAfter}, true},
+		"the kubelet has it": {func(n *node) { n.kubeletHas = map[string]bool{"default/p": true} },
+			[]time.Duration{0, 2 * forgottenAfter}, false},
+		"the kubelet is away": {func(n *node) { n.kubeletDown = true }, []time.Duration{0, 2 * forgottenAfter},
+			false},
+		"the API server is away": {func(n *node) { n.apiDown = true }, []time.Duration{0, 2 * forgottenAfter}, false},
+		"not gone for the kubelet": {func(n *node) { n.kubeletHas = map[string]bool{"default/q": true} },
+			[]time.Duration{0, 2 * forgottenAfter}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
@@ -95,7 +106,8 @@ func TestForgottenWithItsNamespace(t *testing.T) {
 	}
 }
 
-// A ledger that was lost takes the record of a child along that is still on the node. What is somebody else's stays, and what is recorded too.
+// A ledger that was lost takes the record of a child along that is still on the node. What is
+// somebody else's stays, and what is recorded too.
 func TestStrayChildren(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", annotations("ipoib"))

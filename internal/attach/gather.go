@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -15,7 +17,8 @@ import (
 	"spidernet.io/spiderpool/internal/nad"
 )
 
-// mirrorAnnotation marks the API server's image of a static pod, whose UID is not the one that the kubelet passes.
+// mirrorAnnotation marks the API server's image of a static pod, whose UID is not the one that the
+// kubelet passes.
 const mirrorAnnotation = corev1.MirrorPodAnnotationKey
 
 // planned is one attachment that is to be made.
@@ -76,13 +79,16 @@ func (s *Service) findPod(ctx context.Context, c *call) (*corev1.Pod, error) {
 	}
 	pod, err = s.Pods.Live(ctx, want.Namespace, want.Name)
 	if errors.Is(err, ErrNotFound) {
-		return nil, cni.Errorf(cni.CodeFailed, "it was deleted while it started; nothing is to be done", "pod %s/%s does not exist any more", want.Namespace, want.Name)
+		return nil, cni.Errorf(cni.CodeFailed, "it was deleted while it started; nothing is to be done",
+			"pod %s/%s does not exist any more", want.Namespace, want.Name)
 	}
 	if err != nil {
-		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "read pod %s/%s: %w", want.Namespace, want.Name, err)
+		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "read pod %s/%s: %w", want.Namespace,
+			want.Name, err)
 	}
 	if !sameUID(pod, want.UID) {
-		return nil, cni.Errorf(cni.CodeFailed, "the sandbox belongs to a pod of the same name that was deleted; nothing is to be done",
+		return nil, cni.Errorf(cni.CodeFailed,
+			"the sandbox belongs to a pod of the same name that was deleted; nothing is to be done",
 			"pod %s/%s has UID %s, and the runtime asks for UID %s", want.Namespace, want.Name, pod.UID, want.UID)
 	}
 	return pod, nil
@@ -96,6 +102,9 @@ func sameUID(pod *corev1.Pod, uid string) bool {
 // selected resolves the annotations of a pod to networks, in order of attachment.
 func (s *Service) selected(ctx context.Context, c *call, pod *corev1.Pod) ([]planned, error) {
 	sel, err := nad.Selections(pod.Annotations, pod.Namespace, s.networkNamespace(c))
+	if err == nil {
+		err = nad.CheckInjection(pod.Annotations, sel)
+	}
 	if err == nil {
 		err = sel.NameInterfaces(c.ifname)
 	}
@@ -155,18 +164,23 @@ func freeInterface(list []planned) string {
 	}
 }
 
-func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod, e *cncfv1.NetworkSelectionElement) (network, error) {
+func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod,
+	e *cncfv1.NetworkSelectionElement) (network, error) {
 	if s.NamespaceIsolation || c.conf.NamespaceIsolation {
 		global := append(slices.Clone(s.GlobalNamespaces), c.conf.GlobalNamespaces...)
 		if e.Namespace != pod.Namespace && !slices.Contains(global, e.Namespace) {
-			return network{}, cni.Errorf(cni.CodeInvalidConfig, "use a network of the pod's own namespace, or add its namespace to globalNamespaces",
-				"namespace isolation: pod %s/%s may not use network %s of another namespace", pod.Namespace, pod.Name, e.Key())
+			return network{}, cni.Errorf(cni.CodeInvalidConfig,
+				"use a network of the pod's own namespace, or add its namespace to globalNamespaces",
+				"namespace isolation: pod %s/%s may not use network %s of another namespace", pod.Namespace, pod.Name,
+				e.Key())
 		}
 	}
 	n, err := s.nad(ctx, e.Namespace, e.Name)
 	if errors.Is(err, ErrNotFound) {
-		return network{}, cni.Errorf(cni.CodeInvalidConfig, "create it, or write the network as namespace/name in the pod's annotation; "+
-			"see kubectl get network-attachment-definitions -A", "NetworkAttachmentDefinition %s does not exist (the pod is in namespace %s)", e.Key(), pod.Namespace)
+		return network{}, cni.Errorf(cni.CodeInvalidConfig,
+			"create it, or write the network as namespace/name in the pod's annotation; "+
+				"see kubectl get network-attachment-definitions -A",
+			"NetworkAttachmentDefinition %s does not exist (the pod is in namespace %s)", e.Key(), pod.Namespace)
 	}
 	return n, err
 }
@@ -178,9 +192,11 @@ func (s *Service) nad(ctx context.Context, namespace, name string) (network, err
 		if errors.Is(err, ErrNotFound) {
 			return network{}, err
 		}
-		return network{}, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "read NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
+		return network{}, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again",
+			"read NetworkAttachmentDefinition %s/%s: %w", namespace, name, err)
 	}
-	n := network{name: name, nad: namespace + "/" + name, resource: d.Annotations[cncfv1.AnnotationResourceName], config: []byte(d.Spec.Config)}
+	n := network{name: name, nad: namespace + "/" + name, resource: d.Annotations[cncfv1.AnnotationResourceName],
+		config: []byte(d.Spec.Config)}
 	if d.Spec.Config != "" {
 		return n, nil
 	}
@@ -200,13 +216,17 @@ func (s *Service) nad(ctx context.Context, namespace, name string) (network, err
 
 // devices asks the kubelet only when a network needs a device.
 func (s *Service) devices(ctx context.Context, pod *corev1.Pod, list []planned) (map[string][]string, error) {
-	needed := slices.ContainsFunc(list, func(p planned) bool { return p.resource != "" || p.selection != nil && p.selection.DeviceID != "" })
+	needed := slices.ContainsFunc(list, func(p planned) bool {
+		return p.resource != "" || p.selection != nil &&
+			p.selection.DeviceID != ""
+	})
 	if !needed {
 		return nil, nil
 	}
 	devices, err := s.Devices.Devices(ctx, pod.Namespace, pod.Name)
 	if err != nil {
-		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again", "ask the kubelet for the pod's devices: %w", err)
+		return nil, cni.Errorf(cni.CodeTryAgainLater, "the kubelet tries again",
+			"ask the kubelet for the pod's devices: %w", err)
 	}
 	return devices, nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -38,14 +40,18 @@ func kernelNode(t *testing.T, kernel *host.Host, pfPCI string) *node {
 		must(t, kernel.SetVFGUID(pfPCI, vf.Index, ib.VFGUID(pf.RDMA.PortGUID, vf.Index)))
 		must(t, kernel.BindVF(vf.PCI))
 	}
-	_ = exec.Command("udevadm", "settle", "--timeout=60").Run() // udev, where there is one, names the netdevs a moment later
-	n := &node{t: t, path: filepath.Join(t.TempDir(), "ledger"), pods: map[string]*corev1.Pod{}, networks: map[string]*cncfv1.NetworkAttachmentDefinition{},
-		devices: map[string][]string{resource: {pf.VFs[0].PCI, pf.VFs[1].PCI}}, statuses: map[string]string{}, held: map[string]netip.Addr{}}
+	// udev, where there is one, names the netdevs a moment later
+	_ = exec.Command("udevadm", "settle", "--timeout=60").Run()
+	n := &node{t: t, path: filepath.Join(t.TempDir(), "ledger"), pods: map[string]*corev1.Pod{},
+		networks: map[string]*cncfv1.NetworkAttachmentDefinition{},
+		devices:  map[string][]string{resource: {pf.VFs[0].PCI, pf.VFs[1].PCI}}, statuses: map[string]string{},
+		held: map[string]netip.Addr{}}
 	n.network("kube-system", "ib-sriov", confIBSRIOV, resource)
 	n.network("kube-system", "ipoib", strings.Replace(confIPoIB, "ibs5f0", pf.Link.Name, 1), "")
 	n.options = Options{Kernel: kernel, Addresses: n, Pods: n, Networks: n, Devices: n, Status: n, Events: n,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ConfDir: t.TempDir(), Root: t.TempDir(),
-		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: kernel}, ipoib.Type: &ipoib.Plugin{Kernel: kernel},
+		Plugins: map[string]cni.Plugin{ibsriov.Type: &ibsriov.Plugin{Kernel: kernel},
+			ipoib.Type:       &ipoib.Plugin{Kernel: kernel},
 			coordinator.Type: &coordinator.Plugin{Kernel: kernel, Cluster: n}}}
 	n.start()
 	return n
@@ -80,7 +86,8 @@ func look(t *testing.T, kernel *host.Host) (out []string) {
 	return out
 }
 
-// The guide's pods on the kernel itself, three times each, with DEL before and after the end of the pod's namespace.
+// The guide's pods on the kernel itself, three times each, with DEL before and after the end of the
+// pod's namespace.
 func TestGuidePodsOnTheKernel(t *testing.T) {
 	pf := os.Getenv("HOSTTEST_IB_PF")
 	if pf == "" {
@@ -98,11 +105,13 @@ func TestGuidePodsOnTheKernel(t *testing.T) {
 					name := fmt.Sprintf("p%d%s%t", round, network, dead)
 					ns := host.NS("/run/netns/" + name)
 					run(t, "ip", "netns", "add", name)
-					t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() }) // gone already when all is well
+					// gone already when all is well
+					t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 					n.pod(name, annotations(network))
 					handle := func(command string) {
 						t.Helper()
-						if resp := n.service.Handle(context.Background(), request(command, name, "sandbox-"+name, ns)); resp.Error != nil {
+						if resp := n.service.Handle(context.Background(), request(command, name, "sandbox-"+name,
+							ns)); resp.Error != nil {
 							t.Fatalf("%s: %s", command, resp.Error)
 						}
 					}
@@ -125,7 +134,9 @@ func TestGuidePodsOnTheKernel(t *testing.T) {
 						run(t, "ip", "netns", "del", name)
 					}
 					diff := cmp.Diff(before, look(t, kernel))
-					for range 50 { // the kernel clears a dead namespace away in its own time, and so does udev name what has come home
+					// the kernel clears a dead namespace away in its own time, and so does udev
+					// name what has come home
+					for range 50 {
 						if diff == "" {
 							break
 						}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -8,9 +10,10 @@ import (
 
 // locks orders the calls of one sandbox.
 //
-// Our meta plugin's calls exclude each other. A plugin of ours that is called by itself may be called from inside such a call
-// (a plugin on disk delegates its addresses to us), so it does not wait for it; it only excludes the collector. The
-// collector takes a sandbox only when nobody is at work on it, and everybody waits for it.
+// Our meta plugin's calls exclude each other. A plugin of ours that is called by itself may be
+// called from inside such a call (a plugin on disk delegates its addresses to us), so it does not
+// wait for it; it only excludes the collector. The collector takes a sandbox only when nobody is at
+// work on it, and everybody waits for it.
 type locks struct {
 	mu    sync.Mutex
 	cond  *sync.Cond
@@ -34,18 +37,19 @@ func (l *locks) meta(ctx context.Context, id string) (unlock func(), err error) 
 	return l.wait(ctx, id, func(u *use) bool { return !u.meta && !u.collector }, func(u *use, on bool) { u.meta = on })
 }
 
-// direct waits for another call of the same plugin and interface and, for ADD, for the collector. DEL does not wait for that:
-// the collector may be the one who asked, through a plugin on disk.
+// direct waits for another call of the same plugin and interface and, for ADD, for the collector.
+// DEL does not wait for that: the collector may be the one who asked, through a plugin on disk.
 func (l *locks) direct(ctx context.Context, id, key string, add bool) (unlock func(), err error) {
-	return l.wait(ctx, id, func(u *use) bool { return !(add && u.collector) && !u.plugins[key] }, func(u *use, on bool) {
-		if on {
-			u.direct++
-			u.plugins[key] = true
-			return
-		}
-		u.direct--
-		delete(u.plugins, key)
-	})
+	return l.wait(ctx, id, func(u *use) bool { return !(add && u.collector) && !u.plugins[key] },
+		func(u *use, on bool) {
+			if on {
+				u.direct++
+				u.plugins[key] = true
+				return
+			}
+			u.direct--
+			delete(u.plugins, key)
+		})
 }
 
 // collector takes the sandbox if nobody is at work on it.
@@ -60,7 +64,8 @@ func (l *locks) collector(id string) (unlock func(), ok bool) {
 	return func() { l.change(id, func(u *use) { u.collector = false }) }, true
 }
 
-// next is collector, but waits for a collector that has the sandbox: it looks, or finishes something, and goes on to others.
+// next is collector, but waits for a collector that has the sandbox: it looks, or finishes
+// something, and goes on to others.
 func (l *locks) next(ctx context.Context, id string) (unlock func(), ok bool, err error) {
 	unlock, err = l.wait(ctx, id, func(u *use) bool { return !u.collector }, func(u *use, on bool) {
 		if on {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -9,8 +11,8 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// masters finds the addresses of the physical function to which a virtual one belongs. Its network interface is the node's,
-// wherever the virtual function's is by now.
+// masters finds the addresses of the physical function to which a virtual one belongs. Its network
+// interface is the node's, wherever the virtual function's is by now.
 func (s *Service) masters(deviceID string) ([]netip.Addr, error) {
 	vf, err := s.Kernel.VFDevices(strings.ToLower(deviceID))
 	if errors.Is(err, host.ErrNotFound) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -36,13 +38,16 @@ func TestMasters(t *testing.T) {
 	}
 }
 
-// The subnet of the physical function is known when the virtual one, and with it its interface, is in the pod already.
+// The subnet of the physical function is known when the virtual one, and with it its interface, is
+// in the pod already.
 func TestMatchMasterSubnet(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
-	n.network("kube-system", "matching", `{"cniVersion":"0.3.1","name":"matching","type":"ib-sriov","ipam":{"type":"spiderpool","match_master_subnet":true}}`, resource)
+	n.network("kube-system", "matching",
+		`{"cniVersion":"0.3.1","name":"matching","type":"ib-sriov","ipam":{"type":"spiderpool","match_master_subnet":true}}`, resource)
 	n.pod("p", annotations("matching"))
 	n.mustCall("ADD", "p")
-	if !n.asked.MatchMasterSubnet || n.asked.MasterUnknown != "" || !slices.Equal(n.asked.MasterAddresses, []netip.Addr{netip.MustParseAddr("172.91.0.10")}) {
+	if !n.asked.MatchMasterSubnet || n.asked.MasterUnknown != "" || !slices.Equal(n.asked.MasterAddresses,
+		[]netip.Addr{netip.MustParseAddr("172.91.0.10")}) {
 		t.Errorf("asked for %+v", n.asked)
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -46,7 +48,8 @@ func (s *Service) confFiles(dir string) ([]confFile, error) {
 	return out, nil
 }
 
-// usable tells whether pods can have it for their default network. The installation names none without a name, nor does a runtime use one.
+// usable tells whether pods can have it for their default network. The installation names none
+// without a name, nor does a runtime use one.
 func (f confFile) usable() bool { return f.err == nil && !f.meta && f.name != "" }
 
 func readConf(path string) confFile {
@@ -70,8 +73,9 @@ func readConf(path string) confFile {
 	return f
 }
 
-// primary is the network of pods that ask for none. A file is preferred to a NetworkAttachmentDefinition of the same name:
-// the pods that need it include those that make the API server reachable.
+// primary is the network of pods that ask for none. A file is preferred to a
+// NetworkAttachmentDefinition of the same name: the pods that need it include those that make the
+// API server reachable.
 func (s *Service) primary(ctx context.Context, c *call) (network, error) {
 	return s.named(ctx, c, cmp.Or(c.conf.ClusterNetwork, s.ClusterNetwork))
 }
@@ -81,7 +85,8 @@ func (s *Service) networkNamespace(c *call) string {
 	return cmp.Or(c.conf.Namespace, s.NetworkNamespace)
 }
 
-// at is where this process sees a path of the node. /var/run is a link to /run on most nodes, and an absolute one leads out of Root.
+// at is where this process sees a path of the node. /var/run is a link to /run on most nodes, and
+// an absolute one leads out of Root.
 func (s *Service) at(path string) string {
 	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
 		path = "/run/" + rest
@@ -112,7 +117,8 @@ func (s *Service) named(ctx context.Context, c *call, want string) (network, err
 	}
 	n, err := s.nad(ctx, namespace, name)
 	if errors.Is(err, ErrNotFound) {
-		return network{}, noPrimary(fmt.Sprintf("no network %q on the node", want), s.ConfDir, fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
+		return network{}, noPrimary(fmt.Sprintf("no network %q on the node", want), s.ConfDir,
+			fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
 	}
 	return n, err
 }
@@ -134,7 +140,8 @@ func noPrimary(what, dir, wanted string, files []confFile) error {
 	if len(found) == 0 {
 		found = []string{"nothing"}
 	}
-	return cni.Errorf(cni.CodeTryAgainLater, "install the cluster's primary CNI, or set multus.multusCNI.defaultCniCRName to its name",
+	return cni.Errorf(cni.CodeTryAgainLater,
+		"install the cluster's primary CNI, or set multus.multusCNI.defaultCniCRName to its name",
 		"%s: %s holds no configuration of %s; found %s", what, dir, wanted, strings.Join(found, ", "))
 }
 

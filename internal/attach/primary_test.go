@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -23,7 +25,8 @@ func (n *node) onNode(path, text string) {
 	must(n.t, os.WriteFile(at, []byte(text), 0o600))
 }
 
-// The network of pods that ask for none, in every way to name it: by the agent's option and by the runtime's configuration, which comes first.
+// The network of pods that ask for none, in every way to name it: by the agent's option and by the
+// runtime's configuration, which comes first.
 func TestClusterNetwork(t *testing.T) {
 	named := func(name string) string { return strings.Replace(confPrimary, "primary", name, 1) }
 	for name, test := range map[string]struct {
@@ -32,7 +35,8 @@ func TestClusterNetwork(t *testing.T) {
 		network string   // recorded of the pod: the network's name, and that of its object
 		says    []string // of a refusal
 	}{
-		"an object": {func(n *node) { n.network("kube-system", "cluster", named("inner"), "") }, "cluster", "inner kube-system/cluster", nil},
+		"an object": {func(n *node) { n.network("kube-system", "cluster", named("inner"), "") }, "cluster",
+			"inner kube-system/cluster", nil},
 		"an object of another namespace": {func(n *node) {
 			n.network("kube-system", "cluster", named("wrong"), "")
 			n.network("networks", "cluster", named("inner"), "")
@@ -40,17 +44,21 @@ func TestClusterNetwork(t *testing.T) {
 		"an object without configuration": {func(n *node) {
 			n.network("kube-system", "by-file", "", "")
 			n.writeConf("20-x.conf", named("other"))
-		}, "kube-system/by-file", "", []string{"NetworkAttachmentDefinition kube-system/by-file has no spec.config", `has the name "by-file"`, "set spec.config"}},
+		}, "kube-system/by-file", "", []string{"NetworkAttachmentDefinition kube-system/by-file has no spec.config",
+			`has the name "by-file"`, "set spec.config"}},
 		"a configuration by its name": {func(n *node) {
 			n.writeConf("10-first.conf", named("first"))
-			n.writeConf("20-second.conflist", `{"cniVersion":"1.0.0","name":"second","plugins":[{"type":"ipoib","master":"ibs5f0","ipam":{"type":"spiderpool"}},{"type":"coordinator"}]}`)
+			n.writeConf("20-second.conflist",
+				`{"cniVersion":"1.0.0","name":"second","plugins":[{"type":"ipoib","master":"ibs5f0","ipam":{"type":"spiderpool"}},{"type":"coordinator"}]}`)
 		}, "second", "second ", nil},
 		"a file before an object of the same name": {func(n *node) {
 			n.network("kube-system", "both", named("object"), "")
 			n.writeConf("10-both.conf", named("both"))
 		}, "both", "both ", nil},
-		"a file":             {func(n *node) { n.onNode("etc/other/net.conf", named("in-file")) }, "/etc/other/net.conf", "in-file ", nil},
-		"a file that is not": {func(*node) {}, "/etc/other/net.conf", "", []string{"/etc/other/net.conf holds no configuration of any name", "found nothing"}},
+		"a file": {func(n *node) { n.onNode("etc/other/net.conf", named("in-file")) },
+			"/etc/other/net.conf", "in-file ", nil},
+		"a file that is not": {func(*node) {}, "/etc/other/net.conf", "",
+			[]string{"/etc/other/net.conf holds no configuration of any name", "found nothing"}},
 		"a meta plugin's file": {func(n *node) { n.onNode("etc/other/net.conf", confMeta) }, "/etc/other/net.conf", "",
 			[]string{"/etc/other/net.conf holds no configuration of use", "net.conf (a meta plugin's)"}},
 		"a file that does not parse": {func(n *node) { n.onNode("etc/other/net.conf", "{") }, "/etc/other/net.conf", "",
@@ -65,7 +73,8 @@ func TestClusterNetwork(t *testing.T) {
 		"a directory without one": {func(n *node) { n.onNode("etc/other/00-multus.conf", confMeta) }, "/etc/other", "",
 			[]string{"/etc/other holds no configuration of any name", "00-multus.conf (a meta plugin's)"}},
 		"nothing of that name": {func(n *node) { n.writeConf("10-first.conf", named("first")) }, "second", "",
-			[]string{`holds no configuration of name "second", nor a NetworkAttachmentDefinition kube-system/second`, `10-first.conf ("first")`, "defaultCniCRName"}},
+			[]string{`holds no configuration of name "second", nor a NetworkAttachmentDefinition kube-system/second`,
+				`10-first.conf ("first")`, "defaultCniCRName"}},
 	} {
 		for _, runtimes := range []bool{false, true} {
 			t.Run(name+map[bool]string{false: ", the agent's", true: ", the runtime's"}[runtimes], func(t *testing.T) {
@@ -78,12 +87,14 @@ func TestClusterNetwork(t *testing.T) {
 				n.options.ClusterNetwork = test.want
 				if runtimes {
 					n.options.ClusterNetwork = "not-this-one"
-					req.Stdin = []byte(strings.Replace(string(req.Stdin), `"type"`, `"clusterNetwork":"`+test.want+`","type"`, 1))
+					req.Stdin = []byte(strings.Replace(string(req.Stdin), `"type"`, `"clusterNetwork":"`+test.want+
+						`","type"`, 1))
 				}
 				n.start()
 				resp := n.service.Handle(t.Context(), req)
 				if test.network == "" {
-					if resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater && resp.Error.Code != cni.CodeInvalidConfig {
+					if resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater &&
+						resp.Error.Code != cni.CodeInvalidConfig {
 						t.Fatalf("error %+v", resp.Error)
 					}
 					for _, want := range test.says {
@@ -93,7 +104,8 @@ func TestClusterNetwork(t *testing.T) {
 					}
 				} else if resp.Error != nil {
 					t.Fatal(resp.Error)
-				} else if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || sb.Attachments[0].Network+" "+sb.Attachments[0].NAD != test.network {
+				} else if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || sb.Attachments[0].Network+
+					" "+sb.Attachments[0].NAD != test.network {
 					t.Errorf("recorded %+v, want %q", sb.Attachments, test.network)
 				}
 				n.mustCall("DEL", "p")
@@ -113,8 +125,10 @@ func TestNetworkOfAFile(t *testing.T) {
 	n.pod("p", annotations("in-file"))
 	before := n.snapshot()
 	resp := n.call("ADD", "p")
-	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in " + n.options.ConfDir + ` has the name "in-file"`
-	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || resp.Error.Msg != want || !strings.Contains(resp.Error.Details, "put such a file on every node") {
+	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in " + n.options.ConfDir +
+		` has the name "in-file"`
+	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || resp.Error.Msg != want ||
+		!strings.Contains(resp.Error.Details, "put such a file on every node") {
 		t.Errorf("error %+v, want %q", resp.Error, want)
 	}
 	if len(n.events) != 1 || !strings.Contains(n.events[0], want) {
@@ -127,7 +141,8 @@ func TestNetworkOfAFile(t *testing.T) {
 	n.mustCall("ADD", "p")
 	l, err := n.fake.LinkByName(podNS, "eth0")
 	must(t, err)
-	if sb, _ := n.ledger.Sandbox("sandbox-p"); l.PCI != vf0 || sb.Attachments[0].NAD != "kube-system/in-file" || sb.Attachments[0].Network != "in-file" {
+	if sb, _ := n.ledger.Sandbox("sandbox-p"); l.PCI != vf0 || sb.Attachments[0].NAD != "kube-system/in-file" ||
+		sb.Attachments[0].Network != "in-file" {
 		t.Errorf("eth0 = %+v, recorded %+v; want the VF, for the network", l, sb.Attachments)
 	}
 	n.mustCall("DEL", "p")

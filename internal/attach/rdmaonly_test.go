@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -16,7 +18,8 @@ import (
 func (n *node) rendered(name string, change func(*v2beta1.MultusCNIConfigSpec)) {
 	n.t.Helper()
 	c := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: name}}
-	c.Spec = v2beta1.MultusCNIConfigSpec{CniType: new(v2beta1.IBSriovCNI), IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: new(resource)}}
+	c.Spec = v2beta1.MultusCNIConfigSpec{CniType: new(v2beta1.IBSriovCNI),
+		IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: new(resource)}}
 	change(&c.Spec)
 	v2beta1.DefaultMultusConfig(c)
 	if errs, warnings := v2beta1.ValidateMultusConfig(c); len(errs)+len(warnings) > 0 {
@@ -27,8 +30,8 @@ func (n *node) rendered(name string, change func(*v2beta1.MultusCNIConfigSpec)) 
 	n.networks["kube-system/"+name] = d
 }
 
-// A network for RDMA alone has no address management and, by default, a coordinator all the same. It stands beside a first
-// interface with an address, and takes a VF and no address.
+// A network for RDMA alone has no address management and, by default, a coordinator all the same.
+// It stands beside a first interface with an address, and takes a VF and no address.
 func TestRDMAOnly(t *testing.T) {
 	for _, test := range guidePods {
 		t.Run("beside "+test.name, func(t *testing.T) {
@@ -59,7 +62,8 @@ func (n *node) checkRDMAOnly() {
 	addresses, err := n.fake.Addresses(podNS, link.Index)
 	must(t, err)
 	if !link.Up || len(addresses) > 0 || len(n.held) != 1 {
-		t.Errorf("net1 is up: %t, with addresses %v; held are %v; want it up, without an address", link.Up, addresses, n.held)
+		t.Errorf("net1 is up: %t, with addresses %v; held are %v; want it up, without an address", link.Up, addresses,
+			n.held)
 	}
 	devices, err := n.fake.RDMADevices(podNS)
 	must(t, err)
@@ -78,7 +82,8 @@ func (n *node) checkRDMAOnly() {
 	}
 }
 
-// Without pools a network is not without addresses: they come from wherever the pod, its namespace or the cluster names them.
+// Without pools a network is not without addresses: they come from wherever the pod, its namespace
+// or the cluster names them.
 func TestNetworkWithoutPools(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.rendered("no-pools", func(*v2beta1.MultusCNIConfigSpec) {})
@@ -89,10 +94,12 @@ func TestNetworkWithoutPools(t *testing.T) {
 	}
 }
 
-// The pod's word on its default route is checked while its first network is attached, against all that it is to have.
+// The pod's word on its default route is checked while its first network is attached, against all
+// that it is to have.
 func TestDefaultRouteNIC(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
-	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: "kube-system/ib-sriov",
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+		cncfv1.AnnotationNetworks:             "kube-system/ib-sriov",
 		"ipam.spidernet.io/default-route-nic": "net2"})
 	n.devices = map[string][]string{resource: {vf0}}
 	before := n.snapshot()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -19,8 +21,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// running is the guide's two pods and one of three networks, attached and shown, with the result of each. Their networks are of a version that
-// has CHECK.
+// running is the guide's two pods and one of three networks, attached and shown, with the result of
+// each. Their networks are of a version that has CHECK.
 func running(t *testing.T, o hosttest.Options) (*node, map[string]string) {
 	t.Helper()
 	n := newNode(t, o)
@@ -34,7 +36,8 @@ func running(t *testing.T, o hosttest.Options) (*node, map[string]string) {
 	for name, pod := range map[string]struct {
 		annotations map[string]string
 		vfs         []host.VF
-	}{"verbs": {annotations("ib-sriov"), pf.VFs[:1]}, "ip": {annotations("ipoib"), nil}, "many": {several(), pf.VFs[1:3]}} {
+	}{"verbs": {annotations("ib-sriov"), pf.VFs[:1]}, "ip": {annotations("ipoib"), nil},
+		"many": {several(), pf.VFs[1:3]}} {
 		n.pod(name, pod.annotations)
 		n.devicesOf[name] = map[string][]string{}
 		for _, vf := range pod.vfs {
@@ -60,7 +63,8 @@ func (n *node) callIn(command, pod string) []byte {
 	return resp.Stdout
 }
 
-// untouched fails the test when anything of the node, of its pods or of the record is another than before, or was changed and changed back.
+// untouched fails the test when anything of the node, of its pods or of the record is another than
+// before, or was changed and changed back.
 func (n *node) untouched(before snapshot, what string) {
 	n.t.Helper()
 	if diff := cmp.Diff(before, n.snapshot(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
@@ -74,7 +78,8 @@ func (n *node) untouched(before snapshot, what string) {
 	}
 }
 
-// passes begins an agent and runs it as the process does, until its collector has made the pass at the start and two later ones.
+// passes begins an agent and runs it as the process does, until its collector has made the pass at
+// the start and two later ones.
 func (n *node) passes() {
 	n.t.Helper()
 	counted := &passCounter{n, make(chan struct{})}
@@ -96,7 +101,8 @@ func (n *node) passes() {
 	n.mu.Unlock()
 }
 
-// passCounter is a kubelet that counts how often it is asked for its pods, which a pass does once when the API server has one less.
+// passCounter is a kubelet that counts how often it is asked for its pods, which a pass does once
+// when the API server has one less.
 type passCounter struct {
 	*node
 	asked chan struct{}
@@ -121,7 +127,8 @@ func (p *passCounter) wait(t testing.TB, passes int) {
 	}
 }
 
-// An agent that starts again, was killed in the middle of something else, or finds neither API server nor kubelet, leaves running pods alone.
+// An agent that starts again, was killed in the middle of something else, or finds neither API
+// server nor kubelet, leaves running pods alone.
 func TestRestartLeavesRunningPodsAlone(t *testing.T) {
 	for name, test := range map[string]struct {
 		options hosttest.Options
@@ -191,7 +198,8 @@ func (n *node) checkSees() {
 		l, err := n.fake.LinkByName(nsOf(pod), "eth0")
 		must(n.t, err)
 		must(n.t, n.fake.SetLinkDown(nsOf(pod), l.Index))
-		if resp := n.service.Handle(context.Background(), request("CHECK", pod, "sandbox-"+pod, nsOf(pod))); resp.Error == nil {
+		if resp := n.service.Handle(context.Background(), request("CHECK", pod, "sandbox-"+pod,
+			nsOf(pod))); resp.Error == nil {
 			n.t.Errorf("CHECK of %s overlooks that its interface is down", pod)
 		}
 	}
@@ -221,7 +229,8 @@ func (u uncached) Cached(context.Context, string, string) (*corev1.Pod, error) {
 	return nil, ErrNotFound
 }
 
-// An API server that is away keeps no pod from starting whose object is cached; one that is not is to be tried again.
+// An API server that is away keeps no pod from starting whose object is cached; one that is not is
+// to be tried again.
 func TestAddWithoutAPIServer(t *testing.T) {
 	for _, test := range guidePods {
 		n := newNode(t, test.options)
@@ -232,7 +241,8 @@ func TestAddWithoutAPIServer(t *testing.T) {
 		n.options.Pods = uncached{n}
 		n.start()
 		resp := n.call("ADD", "p")
-		if resp.Error == nil || resp.Error.Code != 11 || !strings.Contains(resp.Error.Msg, "default/p") || n.liveReads != reads+1 {
+		if resp.Error == nil || resp.Error.Code != 11 || !strings.Contains(resp.Error.Msg, "default/p") ||
+			n.liveReads != reads+1 {
 			t.Errorf("%s: the pod is not cached: error %+v after %d reads", test.name, resp.Error, n.liveReads-reads)
 		}
 		n.same(before, "after the refusal")
@@ -272,7 +282,8 @@ func TestAddTriesAgainLater(t *testing.T) {
 			before := n.snapshot()
 			prepare(n)
 			n.start()
-			if resp := n.call("ADD", "p"); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater || !strings.Contains(resp.Error.Msg, errAPIDown.Error()) {
+			if resp := n.call("ADD", "p"); resp.Error == nil || resp.Error.Code != cni.CodeTryAgainLater ||
+				!strings.Contains(resp.Error.Msg, errAPIDown.Error()) {
 				t.Errorf("error %+v", resp.Error)
 			}
 			n.same(before, "after the refusal")
@@ -291,7 +302,8 @@ func (away) Devices(context.Context, string, string) (map[string][]string, error
 	return nil, errAPIDown
 }
 
-// A static pod's object in the API server has another UID than the kubelet and its runtime know; its addresses are held for the object.
+// A static pod's object in the API server has another UID than the kubelet and its runtime know;
+// its addresses are held for the object.
 func TestStaticPod(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	a := annotations("ipoib")

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -56,7 +58,8 @@ func TestSweepResults(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	if diff := cmp.Diff([]string{"a-directory", "multus-cni-network-good-eth0", "multus-cni-network-written-eth0"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"a-directory", "multus-cni-network-good-eth0", "multus-cni-network-written-eth0"},
+		left); diff != "" {
 		t.Errorf("left: %s", diff)
 	}
 }
@@ -65,7 +68,8 @@ func TestSweepResults(t *testing.T) {
 func TestSweepResultsAtStart(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	path := filepath.Join(n.service.Root, resultsDir, "multus-cni-network-empty-eth0")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600),
+		os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour))); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -40,7 +42,8 @@ type NetworkSource interface {
 	Network(ctx context.Context, namespace, name string) (*cncfv1.NetworkAttachmentDefinition, error)
 }
 
-// DeviceSource is the kubelet: which devices it gave to a pod, resource to device IDs, sorted, and which pods it has.
+// DeviceSource is the kubelet: which devices it gave to a pod, resource to device IDs, sorted, and
+// which pods it has.
 type DeviceSource interface {
 	Devices(ctx context.Context, namespace, name string) (map[string][]string, error)
 	// Pods are the "namespace/name" of all pods that the kubelet has to do with.
@@ -60,8 +63,8 @@ type Recorder interface {
 // Addresses gives and takes back addresses. All are idempotent.
 type Addresses interface {
 	spiderpool.Addresses
-	// Settle makes the API server show the pod's addresses. Until then the pod must have no network-status: whoever reads one
-	// relies on it.
+	// Settle makes the API server show the pod's addresses. Until then the pod must have no
+	// network-status: whoever reads one relies on it.
 	Settle(ctx context.Context, podUID string) error
 }
 
@@ -99,11 +102,15 @@ type Options struct {
 	Events    Recorder
 	Log       *slog.Logger
 
+	// NamespaceAnnotations are those of a namespace, as far as they are known without waiting; nil
+	// when they cannot be.
+	NamespaceAnnotations func(namespace string) map[string]string
 	// NetworkNamespace is where a default network without a namespace is looked up; "" is kube-system.
 	NetworkNamespace string
-	// ClusterNetwork names the network of pods that ask for none: a NetworkAttachmentDefinition in NetworkNamespace, a
-	// configuration in ConfDir by its name, or a file. "" is the first configuration in ConfDir that is not a meta plugin's.
-	// What the runtime's configuration says ("clusterNetwork") comes first.
+	// ClusterNetwork names the network of pods that ask for none: a NetworkAttachmentDefinition in
+	// NetworkNamespace, a configuration in ConfDir by its name, or a file. "" is the first
+	// configuration in ConfDir that is not a meta plugin's. What the runtime's configuration says
+	// ("clusterNetwork") comes first.
 	ClusterNetwork string
 	// ConfDir holds the node's CNI configurations as this process sees it; "" is /etc/cni/net.d below Root.
 	ConfDir string
@@ -111,10 +118,12 @@ type Options struct {
 	Root string
 	// Socket is the agent's own, for plugins on disk that delegate to us; "" is the default.
 	Socket string
-	// NamespaceIsolation refuses networks of other namespaces than the pod's, except those in GlobalNamespaces.
+	// NamespaceIsolation refuses networks of other namespaces than the pod's, except those in
+	// GlobalNamespaces.
 	NamespaceIsolation bool
 	GlobalNamespaces   []string
-	// ConflictDetection and GatewayDetection ask an interface's network about its addresses and their gateways before they are used.
+	// ConflictDetection and GatewayDetection ask an interface's network about its addresses and
+	// their gateways before they are used.
 	ConflictDetection, GatewayDetection bool
 	// DevicesMoved is told when a device has gone to a pod or come back; nil when nobody wants to know.
 	DevicesMoved func()
@@ -140,7 +149,8 @@ type Service struct {
 
 // New checks the options and makes a Service.
 func New(o Options) (*Service, error) {
-	if o.Ledger == nil || o.Kernel == nil || o.Addresses == nil || o.Pods == nil || o.Networks == nil || o.Devices == nil || o.Status == nil || o.Events == nil || o.Log == nil {
+	if o.Ledger == nil || o.Kernel == nil || o.Addresses == nil || o.Pods == nil || o.Networks == nil ||
+		o.Devices == nil || o.Status == nil || o.Events == nil || o.Log == nil {
 		return nil, errors.New("attach: an option is missing")
 	}
 	if o.NetworkNamespace == "" {
@@ -161,8 +171,10 @@ func New(o Options) (*Service, error) {
 	}
 	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
 	s.status = newStatusQueue(s)
-	detect := spiderpool.Detection{Conflict: o.ConflictDetection, Gateway: o.GatewayDetection, Kernel: o.Kernel, Tell: s.tellConflict}
-	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses, Release: s.releaseLater, Masters: s.masters, Detect: detect}}
+	detect := spiderpool.Detection{Conflict: o.ConflictDetection, Gateway: o.GatewayDetection, Kernel: o.Kernel,
+		Tell: s.tellConflict}
+	plugins := map[string]cni.Plugin{spiderpool.Type: &spiderpool.Plugin{Addresses: o.Addresses,
+		Release: s.releaseLater, Masters: s.masters, Detect: detect}}
 	for name, p := range o.Plugins {
 		plugins[name] = p
 	}
@@ -173,7 +185,8 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-// Run finishes what earlier calls, and agents, left undone, writes network-status, and goes on so until ctx ends.
+// Run finishes what earlier calls, and agents, left undone, writes network-status, and goes on so
+// until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	beside.Go(func() { s.status.run(ctx) })
@@ -222,14 +235,17 @@ func (s *Service) dispatch(ctx context.Context, c *call) ([]byte, error) {
 
 // finish keeps the durations of a call and logs it.
 func (s *Service) finish(c *call, began time.Time, err error) {
-	t := Timing{Verb: c.command, Plugin: c.plugin, NetworkType: c.networkType, Sandbox: c.containerID, Pod: c.podName(), IfName: c.ifname,
-		Began: began, Total: time.Since(began), Phases: c.phases.List()}
+	t := Timing{Verb: c.command, Plugin: c.plugin, NetworkType: c.networkType, Sandbox: c.containerID, Pod: c.podName(),
+		IfName: c.ifname,
+		Began:  began, Total: time.Since(began), Phases: c.phases.List()}
 	if err != nil {
 		t.Error = err.Error()
 	}
 	s.timings.add(t)
-	attrs := []any{"verb", t.Verb, "plugin", t.Plugin, "network_type", t.NetworkType, "sandbox", t.Sandbox, "pod", c.args["K8S_POD_NAME"],
-		"namespace", c.args["K8S_POD_NAMESPACE"], "ifname", t.IfName, "ms", t.Total.Milliseconds(), "phases", t.phaseText()}
+	attrs := []any{"verb", t.Verb, "plugin", t.Plugin, "network_type", t.NetworkType, "sandbox", t.Sandbox, "pod",
+		c.args["K8S_POD_NAME"],
+		"namespace", c.args["K8S_POD_NAMESPACE"], "ifname", t.IfName, "ms", t.Total.Milliseconds(), "phases",
+		t.phaseText()}
 	if err != nil {
 		s.Log.Error("CNI call failed", append(attrs, "error", err)...)
 		return

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -24,7 +26,8 @@ import (
 
 // several is a pod with three networks, one of which takes the default route.
 func several() map[string]string {
-	return map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: `[{"name":"ib-sriov","namespace":"kube-system"},
+	return map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov",
+		cncfv1.AnnotationNetworks: `[{"name":"ib-sriov","namespace":"kube-system"},
 		{"name":"ipoib","namespace":"kube-system","interface":"ib9","default-route":["172.91.0.254"]}]`}
 }
 
@@ -49,7 +52,8 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 			}
 		}
 		if len(defaults) != 1 || defaults[0].Index != ib9.Index || defaults[0].Gateway.String() != "172.91.0.254" {
-			t.Errorf("default routes of table %d are %v, want one, by 172.91.0.254 on ib9 (%d)", table, defaults, ib9.Index)
+			t.Errorf("default routes of table %d are %v, want one, by 172.91.0.254 on ib9 (%d)", table, defaults,
+				ib9.Index)
 		}
 	}
 	eth0, err := n.fake.LinkByName(podNS, "eth0")
@@ -66,7 +70,8 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 	for _, s := range status {
 		got = append(got, fmt.Sprintf("%s default=%t gateway=%v", s.Interface, s.Default, s.Gateway))
 	}
-	if diff := cmp.Diff([]string{"eth0 default=true gateway=[]", "net1 default=false gateway=[]", "ib9 default=true gateway=[172.91.0.254]"}, got); diff != "" {
+	if diff := cmp.Diff([]string{"eth0 default=true gateway=[]", "net1 default=false gateway=[]",
+		"ib9 default=true gateway=[172.91.0.254]"}, got); diff != "" {
 		t.Errorf("network-status (-want +got):\n%s", diff)
 	}
 	n.mustCall("CHECK", "p")
@@ -75,11 +80,13 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 	n.same(before, "after DEL")
 }
 
-// The interface that keeps the default route by the pod's other annotation is marked in the network-status too, by what is in the pod.
+// The interface that keeps the default route by the pod's other annotation is marked in the
+// network-status too, by what is in the pod.
 func TestStatusSaysWhoHasTheDefaultRoute(t *testing.T) {
 	for nic, want := range map[string]string{"net1": "eth0=true net1=true", "eth0": "eth0=true net1=false"} {
 		n := newNode(t, hosttest.Options{})
-		n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: "kube-system/ipoib",
+		n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+			cncfv1.AnnotationNetworks:             "kube-system/ipoib",
 			"ipam.spidernet.io/default-route-nic": nic})
 		n.mustCall("ADD", "p")
 		must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
@@ -97,22 +104,28 @@ func TestStatusSaysWhoHasTheDefaultRoute(t *testing.T) {
 
 func TestDefaultRouteRefusals(t *testing.T) {
 	for name, test := range map[string]struct{ networks, nic, want string }{
-		"two gateways": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1","172.91.0.2"]}]`, "", "another one of the same family"},
-		"two networks": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]},{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "",
+		"two gateways": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1","172.91.0.2"]}]`, "",
 			"another one of the same family"},
-		"two wishes":  {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "eth0", `is "eth0", and network kube-system/ipoib asks for the default route on net1`},
-		"unreachable": {`[{"name":"ipoib","namespace":"kube-system","default-route":["10.9.9.9"]}]`, "", "a gateway has to be in a network of net1, whose addresses are [172.91.0.10"},
+		"two networks": {
+			`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]},{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "",
+			"another one of the same family"},
+		"two wishes": {`[{"name":"ipoib","namespace":"kube-system","default-route":["172.91.0.1"]}]`, "eth0",
+			`is "eth0", and network kube-system/ipoib asks for the default route on net1`},
+		"unreachable": {`[{"name":"ipoib","namespace":"kube-system","default-route":["10.9.9.9"]}]`, "",
+			"a gateway has to be in a network of net1, whose addresses are [172.91.0.10"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
-			a := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: test.networks}
+			a := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+				cncfv1.AnnotationNetworks: test.networks}
 			if test.nic != "" {
 				a["ipam.spidernet.io/default-route-nic"] = test.nic
 			}
 			n.pod("p", a)
 			before := n.snapshot()
 			resp := n.call("ADD", "p")
-			if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Error(), test.want) {
+			if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Error(),
+				test.want) {
 				t.Errorf("error %v, want one with %q", resp.Error, test.want)
 			}
 			n.collect()
@@ -121,7 +134,8 @@ func TestDefaultRouteRefusals(t *testing.T) {
 	}
 }
 
-// A kernel call that fails at every step of an ADD of three networks, which run beside each other, and an agent that dies there.
+// A kernel call that fails at every step of an ADD of three networks, which run beside each other,
+// and an agent that dies there.
 func TestFaultWithSeveralNetworks(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", several())
@@ -144,7 +158,8 @@ func TestFaultWithSeveralNetworks(t *testing.T) {
 			switch {
 			case resp.Error == nil: // the announcement may fail
 				n.mustCall("DEL", "p")
-			case !strings.Contains(resp.Error.Error(), errInjected.Error()) || strings.Contains(resp.Error.Error(), errGivenUp.Error()):
+			case !strings.Contains(resp.Error.Error(), errInjected.Error()) || strings.Contains(resp.Error.Error(),
+				errGivenUp.Error()):
 				t.Errorf("error %q, want the cause and no other", resp.Error)
 			}
 			n.collect()
@@ -229,15 +244,18 @@ func TestNetworksAttachBesideEachOther(t *testing.T) {
 		failure    string
 	}{
 		"in order": {[]string{"slow1", "fast2", "slow3", "fast4"},
-			[]string{"slow1", "slow1, alone", "fast2", "fast2, alone", "slow3", "slow3, alone", "fast4", "fast4, alone"}, ""},
-		"one fails": {[]string{"slow1", "bad2", "fast3"}, []string{"slow1", "slow1, alone", "bad2"}, "attach network kube-system/meet as bad2: plugin meet: injected"},
+			[]string{"slow1", "slow1, alone", "fast2", "fast2, alone", "slow3", "slow3, alone", "fast4",
+				"fast4, alone"}, ""},
+		"one fails": {[]string{"slow1", "bad2", "fast3"}, []string{"slow1", "slow1, alone", "bad2"},
+			"attach network kube-system/meet as bad2: plugin meet: injected"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
 			m := &meeting{}
 			n.options.Plugins["meet"], n.options.Plugins["alone"] = m, alone{m}
 			n.start()
-			n.network("kube-system", "meet", `{"cniVersion":"1.0.0","name":"meet","plugins":[{"type":"meet"},{"type":"alone"}]}`, "")
+			n.network("kube-system", "meet",
+				`{"cniVersion":"1.0.0","name":"meet","plugins":[{"type":"meet"},{"type":"alone"}]}`, "")
 			a := annotations("ipoib")
 			var list []string
 			for _, i := range test.interfaces {
@@ -261,7 +279,8 @@ func TestNetworksAttachBesideEachOther(t *testing.T) {
 	}
 }
 
-// An address that somebody in the network has is passed over, whatever fails meanwhile; without a gateway nothing is attached.
+// An address that somebody in the network has is passed over, whatever fails meanwhile; without a
+// gateway nothing is attached.
 func TestAddressInUse(t *testing.T) {
 	hw := net.HardwareAddr{0x80, 0, 0x10, 1, 0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0xe8, 0xeb, 0xd3, 3, 0, 0x93, 0xae, 0x10}
 	begin := func(t *testing.T) *node {
@@ -279,10 +298,12 @@ func TestAddressInUse(t *testing.T) {
 	n.mustCall("ADD", "p")
 	eth0, err := n.fake.LinkByName(podNS, "eth0")
 	must(t, err)
-	if addresses, err := n.fake.Addresses(podNS, eth0.Index); err != nil || !strings.Contains(fmt.Sprint(addresses), "172.91.0.101/16") || strings.Contains(fmt.Sprint(addresses), "172.91.0.100/") {
+	if addresses, err := n.fake.Addresses(podNS, eth0.Index); err != nil || !strings.Contains(fmt.Sprint(addresses),
+		"172.91.0.101/16") || strings.Contains(fmt.Sprint(addresses), "172.91.0.100/") {
 		t.Errorf("the pod has %v, %v; want 172.91.0.101", addresses, err)
 	}
-	want := []string{"Warning AddressConflict address 172.91.0.100 of pool v4-91 is in use in its network, by " + hw.String(), "Normal AddedInterface Add eth0 [172.91.0.101/16] from kube-system/ipoib"}
+	want := []string{"Warning AddressConflict address 172.91.0.100 of pool v4-91 is in use in its network, by " +
+		hw.String(), "Normal AddedInterface Add eth0 [172.91.0.101/16] from kube-system/ipoib"}
 	if len(n.events) != 2 || !strings.HasPrefix(n.events[0], want[0]) || n.events[1] != want[1] {
 		t.Errorf("events %q, want %q", n.events, want)
 	}
@@ -292,7 +313,8 @@ func TestAddressInUse(t *testing.T) {
 	n.same(before, "after DEL")
 
 	n.fake.Answer(netip.MustParseAddr("172.91.0.1"), nil)
-	if resp := n.call("ADD", "p"); resp.Error == nil || !strings.Contains(resp.Error.Msg, "gateway 172.91.0.1 of pool v4-91 does not answer on eth0") {
+	if resp := n.call("ADD", "p"); resp.Error == nil || !strings.Contains(resp.Error.Msg,
+		"gateway 172.91.0.1 of pool v4-91 does not answer on eth0") {
 		t.Errorf("error %v, want one about the gateway", resp.Error)
 	}
 	n.collect()
@@ -311,5 +333,40 @@ func TestAddressInUse(t *testing.T) {
 			n.collect()
 			n.same(before, "after the fault")
 		})
+	}
+}
+
+// What an annotation or a key asks for in vain is answered with an event, and a pod that would run
+// without its networks is refused.
+func TestIgnoredWishes(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.options.NamespaceAnnotations = func(string) map[string]string {
+		return map[string]string{"cni.spidernet.io/network-resource-inject": "group"}
+	}
+	n.start()
+	a := annotations("ipoib")
+	a["ipam.spidernet.io/ippool-reclaim"] = "true"
+	n.pod("p", a)
+	n.mustCall("ADD", "p")
+	var got []string
+	for _, e := range n.events {
+		if strings.HasPrefix(e, "Warning AnnotationIgnored ") {
+			got = append(got, strings.TrimPrefix(e, "Warning AnnotationIgnored "))
+		}
+	}
+	want := []string{
+		"annotation ipam.spidernet.io/ippool-reclaim has no effect: no pool is made on demand, so none is deleted " +
+			"with its application",
+		"annotation cni.spidernet.io/network-resource-inject of namespace default has no effect: networks and " +
+			"resources are not injected into pods; the pod has the networks that it names itself",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	n.mustCall("DEL", "p")
+	n.pod("p", map[string]string{"cni.spidernet.io/rdma-resource-inject": "group"})
+	if resp := n.call("ADD", "p"); resp.Error == nil || !strings.Contains(resp.Error.Msg,
+		"annotation cni.spidernet.io/rdma-resource-inject: networks and resources are not injected into pods") {
+		t.Errorf("a pod without networks: %v", resp.Error)
 	}
 }

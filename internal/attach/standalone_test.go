@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -35,7 +37,8 @@ var versions = []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}
 // addRoCE gives the node an Ethernet card with one VF.
 func (n *node) addRoCE() {
 	n.t.Helper()
-	n.fake.AddPF(host.PF{PCI: rocePF, Driver: "mlx5_core", Device: "1017", LinkLayer: host.Ethernet, TotalVFs: 1, RDMA: &host.RDMADevice{}}, ib.GUID{})
+	n.fake.AddPF(host.PF{PCI: rocePF, Driver: "mlx5_core", Device: "1017", LinkLayer: host.Ethernet, TotalVFs: 1,
+		RDMA: &host.RDMADevice{}}, ib.GUID{})
 	must(n.t, n.fake.SetNumVFs(rocePF, 1))
 	must(n.t, n.fake.BindVF(roceVF))
 	n.fake.Revive()
@@ -59,8 +62,8 @@ func (n *node) roceIn(ns host.NS) bool {
 	return ok
 }
 
-// startOnDisk begins an agent that executes plugins on disk where the test can put some and /bin/sh is. Options.Root stays: nothing else is to be
-// looked at on this machine.
+// startOnDisk begins an agent that executes plugins on disk where the test can put some and /bin/sh
+// is. Options.Root stays: nothing else is to be looked at on this machine.
 func (n *node) startOnDisk() {
 	n.t.Helper()
 	n.start()
@@ -73,7 +76,8 @@ func script(t *testing.T, dir, name, body string) {
 	must(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+body+"\n"), 0o755))
 }
 
-// foreign is the CNI library's way to execute plugins, for another meta plugin or cnitool: those that it executes are ours, by their names.
+// foreign is the CNI library's way to execute plugins, for another meta plugin or cnitool: those
+// that it executes are ours, by their names.
 type foreign struct {
 	version.PluginDecoder
 	n     *node
@@ -98,16 +102,20 @@ func (f *foreign) ExecPlugin(ctx context.Context, plugin string, stdin []byte, e
 }
 
 // hostLocal stands for the plugin host-local: it gives one address, and has a file while that is held.
+//
+//nolint:lll // the lines of a raw string
 const hostLocal = `held="$(dirname "$0")/held"
 case $CNI_COMMAND in
 ADD) touch "$held"; echo '{"cniVersion":"%s","ips":[{"version":"4","address":"172.91.0.100/16","gateway":"172.91.0.1"}],"routes":[{"dst":"0.0.0.0/0"}]}' ;;
 DEL) rm -f "$held" ;;
 esac`
 
-// Lists of our plugins in somebody else's configuration, as libcni runs them: for a pod with our addresses, and without Kubernetes.
+// Lists of our plugins in somebody else's configuration, as libcni runs them: for a pod with our
+// addresses, and without Kubernetes.
 func TestForeignLists(t *testing.T) {
 	const first = `{"type":"ib-sriov","deviceID":"` + vf0 + `"`
-	podArgs := [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", "p"}, {"K8S_POD_UID", "uid-p"}}
+	podArgs := [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", "p"},
+		{"K8S_POD_UID", "uid-p"}}
 	for name, test := range map[string]struct {
 		main, ipam string
 		args       [][2]string
@@ -128,11 +136,14 @@ func TestForeignLists(t *testing.T) {
 				script(t, bin, "host-local", fmt.Sprintf(hostLocal, v))
 				n.startOnDisk()
 				before := n.snapshot()
-				list, err := libcni.ConfListFromBytes(fmt.Appendf(nil, `{"cniVersion":%q,"name":"foreign","plugins":[%s,"ipam":{"type":%q}},{"type":"coordinator"}]}`, v, test.main, test.ipam))
+				list, err := libcni.ConfListFromBytes(fmt.Appendf(nil,
+					`{"cniVersion":%q,"name":"foreign","plugins":[%s,"ipam":{"type":%q}},{"type":"coordinator"}]}`, v,
+					test.main, test.ipam))
 				must(t, err)
 				f := &foreign{n: n}
 				lib := libcni.NewCNIConfigWithCacheDir([]string{bin}, t.TempDir(), f)
-				rt := &libcni.RuntimeConf{ContainerID: "sandbox-p", NetNS: string(podNS), IfName: "eth0", Args: test.args}
+				rt := &libcni.RuntimeConf{ContainerID: "sandbox-p", NetNS: string(podNS), IfName: "eth0",
+					Args: test.args}
 				n.foreignRound(lib, list, rt, bin)
 				n.same(before, "after DEL")
 				must(t, lib.DelNetworkList(t.Context(), list, rt))
@@ -140,10 +151,12 @@ func TestForeignLists(t *testing.T) {
 				n.same(before, "after DEL twice")
 
 				main := list.Plugins[0].Network.Type
-				want := []string{"ADD " + main, "ADD coordinator", "CHECK " + main, "CHECK coordinator", "STATUS " + main, "STATUS coordinator",
+				want := []string{"ADD " + main, "ADD coordinator", "CHECK " + main, "CHECK coordinator",
+					"STATUS " + main, "STATUS coordinator",
 					"DEL coordinator", "DEL " + main, "DEL coordinator", "DEL " + main}
 				want = slices.DeleteFunc(want, func(call string) bool {
-					return strings.HasPrefix(call, "CHECK") && v == "0.3.1" || strings.HasPrefix(call, "STATUS") && v != "1.1.0"
+					return strings.HasPrefix(call, "CHECK") && v == "0.3.1" || strings.HasPrefix(call, "STATUS") &&
+						v != "1.1.0"
 				})
 				if diff := cmp.Diff(want, f.calls); diff != "" {
 					t.Errorf("calls (-want +got):\n%s", diff)
@@ -168,7 +181,8 @@ func (n *node) foreignRound(lib *libcni.CNIConfig, list *libcni.NetworkConfigLis
 	must(t, err)
 	n.checkForeign(list, raw)
 	_, err = os.Stat(filepath.Join(bin, "held"))
-	if local := strings.Contains(string(list.Bytes), "host-local"); local != (err == nil) || local == (len(n.held) == 1) {
+	if local := strings.Contains(string(list.Bytes), "host-local"); local != (err == nil) ||
+		local == (len(n.held) == 1) {
 		t.Errorf("host-local holds an address: %v; our own are %v", err, n.held)
 	}
 	next()
@@ -201,8 +215,10 @@ func (n *node) checkForeign(list *libcni.NetworkConfigList, out []byte) {
 		IPs        []struct{ Address, Gateway string }
 	}
 	must(t, json.Unmarshal(out, &res))
-	if res.CNIVersion != list.CNIVersion || len(res.Interfaces) != 1 || len(res.IPs) != 1 || res.Interfaces[0].Mac != link.HardwareAddr.String() ||
-		res.Interfaces[0].Sandbox != string(podNS) || res.IPs[0].Address != "172.91.0.100/16" || res.IPs[0].Gateway != "172.91.0.1" {
+	if res.CNIVersion != list.CNIVersion || len(res.Interfaces) != 1 || len(res.IPs) != 1 ||
+		res.Interfaces[0].Mac != link.HardwareAddr.String() ||
+		res.Interfaces[0].Sandbox != string(podNS) || res.IPs[0].Address != "172.91.0.100/16" ||
+		res.IPs[0].Gateway != "172.91.0.1" {
 		t.Errorf("result %s", out)
 	}
 	if !link.Up || (link.PCI == vf0) != (list.Plugins[0].Network.Type == "ib-sriov") {
@@ -222,7 +238,8 @@ func (n *node) checkForeign(list *libcni.NetworkConfigList, out []byte) {
 			}
 		}
 	}
-	if diff := cmp.Diff([]string{"foreign done " + list.Plugins[0].Network.Type + " true", "foreign done coordinator true"}, plugins); diff != "" {
+	if diff := cmp.Diff([]string{"foreign done " + list.Plugins[0].Network.Type + " true",
+		"foreign done coordinator true"}, plugins); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
 }
@@ -252,7 +269,9 @@ func prevResult(v string, l host.Link, address string) string {
 	if strings.HasPrefix(v, "0.") {
 		older = `"version":"4",`
 	}
-	out := fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":%q,"mac":%q,"sandbox":%q}],"ips":[{%s"address":%q,"interface":0}]`, v, l.Name, l.HardwareAddr, podNS, older, address)
+	out := fmt.Sprintf(
+		`{"cniVersion":%q,"interfaces":[{"name":%q,"mac":%q,"sandbox":%q}],"ips":[{%s"address":%q,"interface":0}]`, v,
+		l.Name, l.HardwareAddr, podNS, older, address)
 	if older != "" {
 		out += `,"dns":{}`
 	}
@@ -282,7 +301,10 @@ func TestDirectRDMA(t *testing.T) {
 				before := n.snapshot()
 				prev := prevResult(v, n.roceTo(host.NodeNS, podNS, "net1"), "10.9.0.7/24")
 				with := n.snapshot() // the interface, which is not ours to bring home
-				call := func(command string) cnisock.Response { return n.direct(command, "rdma", "net1", v, keys, prev) }
+				call := func(command string) cnisock.Response {
+					return n.direct(command, "rdma", "net1", v, keys,
+						prev)
+				}
 				for range 2 {
 					resp := call("ADD")
 					if resp.Error != nil {
@@ -319,7 +341,8 @@ func TestDirectRDMA(t *testing.T) {
 	}
 }
 
-// What rdma refuses leaves neither a record nor a device in the pod. A namespace that dies without DEL is finished by the collector.
+// What rdma refuses leaves neither a record nor a device in the pod. A namespace that dies without
+// DEL is finished by the collector.
 func TestDirectRDMARefusalsAndEnd(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.addRoCE()
@@ -337,7 +360,8 @@ func TestDirectRDMARefusalsAndEnd(t *testing.T) {
 		{`,"deviceID":"` + vf0 + `"`, prev, host.RDMAExclusive, vf0 + " is InfiniBand"},
 	} {
 		n.fake.ForceRDMAMode(test.mode)
-		if resp := n.direct("ADD", "rdma", "net1", "1.0.0", test.keys, test.prev); resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Msg, test.says) {
+		if resp := n.direct("ADD", "rdma", "net1", "1.0.0", test.keys, test.prev); resp.Error == nil ||
+			resp.Error.Code != cni.CodeInvalidConfig || !strings.Contains(resp.Error.Msg, test.says) {
 			t.Errorf("error %v, want one with %q", resp.Error, test.says)
 		}
 		n.fake.ForceRDMAMode(host.RDMAExclusive)
@@ -368,8 +392,12 @@ func TestDirectCoordinator(t *testing.T) {
 			must(t, n.fake.SetLinkUp(podNS, link.Index))
 			with := n.snapshot()
 			prev := prevResult(v, link, "10.9.0.7/24")
-			call := func(command string) cnisock.Response { return n.direct(command, "coordinator", "eth0", v, "", prev) }
-			if resp := n.direct("ADD", "coordinator", "eth0", v, "", ""); resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig {
+			call := func(command string) cnisock.Response {
+				return n.direct(command, "coordinator", "eth0", v, "",
+					prev)
+			}
+			if resp := n.direct("ADD", "coordinator", "eth0", v, "", ""); resp.Error == nil ||
+				resp.Error.Code != cni.CodeInvalidConfig {
 				t.Errorf("without a result: %v", resp.Error)
 			}
 			n.collect()
@@ -422,14 +450,16 @@ func TestForeignListFails(t *testing.T) {
 				t.Fatal(first.Error)
 			}
 			n.fake.FailAt(2, errInjected)
-			if resp := n.direct("ADD", "coordinator", "eth0", "1.0.0", "", string(first.Stdout)); resp.Error == nil || !strings.Contains(resp.Error.Msg, errInjected.Error()) {
+			if resp := n.direct("ADD", "coordinator", "eth0", "1.0.0", "", string(first.Stdout)); resp.Error == nil ||
+				!strings.Contains(resp.Error.Msg, errInjected.Error()) {
 				t.Errorf("error %v, want %v", resp.Error, errInjected)
 			}
 			n.fake.Revive()
 			if l, err := n.fake.LinkByName(podNS, "veth0"); err == nil {
 				t.Errorf("the coordinator left %+v", l)
 			}
-			if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || len(sb.Attachments[0].Direct) != 1 || sb.Attachments[0].Phase == ledger.Done {
+			if sb, _ := n.ledger.Sandbox("sandbox-p"); len(sb.Attachments) != 1 || len(sb.Attachments[0].Direct) != 1 ||
+				sb.Attachments[0].Phase == ledger.Done {
 				t.Errorf("recorded %+v, want what is to be undone", sb.Attachments)
 			}
 			if caller == "deletes" {

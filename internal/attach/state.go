@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -8,8 +10,8 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// draft gathers what one call has to record of its sandbox. Each write to disk is two synced ones, so what need not be there by itself
-// goes with the next that must.
+// draft gathers what one call has to record of its sandbox. Each write to disk is two synced ones,
+// so what need not be there by itself goes with the next that must.
 type draft struct {
 	ledger      Ledger
 	containerID string
@@ -30,8 +32,9 @@ func (d *draft) note(change func(*ledger.Sandbox) error) {
 	d.noted = append(d.noted, change)
 }
 
-// write has a change, behind all that was noted, on disk when it returns. Attachments made beside each other do not wait for each other here
-// unless something was noted: the one of them that comes first has it written for all.
+// write has a change, behind all that was noted, on disk when it returns. Attachments made beside
+// each other do not wait for each other here unless something was noted: the one of them that comes
+// first has it written for all.
 func (d *draft) write(change func(*ledger.Sandbox) error) error {
 	d.mu.Lock()
 	changes := append(d.noted[:len(d.noted):len(d.noted)], change)
@@ -54,7 +57,8 @@ func (d *draft) write(change func(*ledger.Sandbox) error) error {
 	return err
 }
 
-// recorded has the attachments of an ADD on disk when it returns. They are what is noted first; notes that came after a write can wait.
+// recorded has the attachments of an ADD on disk when it returns. They are what is noted first;
+// notes that came after a write can wait.
 func (d *draft) recorded() error {
 	d.mu.Lock()
 	done := d.written || len(d.noted) == 0

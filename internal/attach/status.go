@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -21,8 +23,8 @@ const (
 	statusTimeout = 10 * time.Second
 )
 
-// statusQueue writes network-status annotations behind the calls. What is to be written is read from the ledger, so an
-// agent that starts again goes on where the one before it ended.
+// statusQueue writes network-status annotations behind the calls. What is to be written is read
+// from the ledger, so an agent that starts again goes on where the one before it ended.
 type statusQueue struct {
 	service *Service
 	queue   workqueue.TypedRateLimitingInterface[string] // container IDs
@@ -90,7 +92,8 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 		return fmt.Errorf("write the network-status of pod %s/%s: %w", sb.Pod.Namespace, sb.Pod.Name, err)
 	}
 	took := time.Since(began)
-	s.timings.add(Timing{Verb: "ADD", Plugin: "network-status", NetworkType: typeOf(sb), Sandbox: containerID, Pod: sb.Pod.Namespace + "/" + sb.Pod.Name,
+	s.timings.add(Timing{Verb: "ADD", Plugin: "network-status", NetworkType: typeOf(sb), Sandbox: containerID,
+		Pod:   sb.Pod.Namespace + "/" + sb.Pod.Name,
 		Began: began, Total: took, Phases: []cni.Phase{{Name: cni.PhaseStatus, Duration: took}}})
 	return s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
 		sb.StatusPending = false
@@ -113,7 +116,8 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute || holds[a.IfName], Result: res}
+		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute ||
+			holds[a.IfName], Result: res}
 		if a.NAD != "" {
 			one.Network = a.NAD
 		}
@@ -125,8 +129,8 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	return out, nil
 }
 
-// holdsDefault are the interfaces of a pod of several networks that have its default routes now: the pod, its networks and the cluster may
-// all say which, and this is what came of it.
+// holdsDefault are the interfaces of a pod of several networks that have its default routes now:
+// the pod, its networks and the cluster may all say which, and this is what came of it.
 func (s *Service) holdsDefault(sb ledger.Sandbox) map[string]bool {
 	if len(sb.Attachments) < 2 {
 		return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -10,8 +12,9 @@ import (
 // errGivenUp is what an attachment ends with that waited for one that failed.
 var errGivenUp = errors.New("another network of the pod could not be attached")
 
-// turns lets the attachments of a sandbox be made beside each other up to where their order shows: addresses, routes, and plugins that look at
-// all of the pod. From there on one waits for those before it.
+// turns lets the attachments of a sandbox be made beside each other up to where their order shows:
+// addresses, routes, and plugins that look at all of the pod. From there on one waits for those
+// before it.
 type turns struct {
 	complete []chan struct{} // by attachment
 	failed   chan struct{}
@@ -53,8 +56,9 @@ func (t *turns) fail(cause error) {
 	}
 }
 
-// run makes n attachments and returns what the first that failed failed with. All have ended when it returns, those that had begun too:
-// what is undone has to stand still. A panic of one is the caller's.
+// run makes n attachments and returns what the first that failed failed with. All have ended when
+// it returns, those that had begun too: what is undone has to stand still. A panic of one is the
+// caller's.
 func (t *turns) run(ctx context.Context, attach func(i int) error) error {
 	var all sync.WaitGroup
 	var panicked any

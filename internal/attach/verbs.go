@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -20,7 +22,8 @@ func (s *Service) check(ctx context.Context, c *call) error {
 	defer unlock()
 	sb, ok := s.Ledger.Sandbox(c.containerID)
 	if !ok {
-		return cni.Errorf(cni.CodeUnknownContainer, "the runtime makes a new sandbox", "sandbox %s is not known to this node's agent", c.containerID)
+		return cni.Errorf(cni.CodeUnknownContainer, "the runtime makes a new sandbox",
+			"sandbox %s is not known to this node's agent", c.containerID)
 	}
 	c.networkType = typeOf(sb)
 	for _, a := range sb.Attachments {
@@ -33,7 +36,8 @@ func (s *Service) check(ctx context.Context, c *call) error {
 
 func (s *Service) checkOne(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) error {
 	if a.Phase != ledger.Done {
-		return cni.Errorf(cni.CodeFailed, "the runtime makes a new sandbox", "the attachment is not complete (%s)", a.Phase)
+		return cni.Errorf(cni.CodeFailed, "the runtime makes a new sandbox", "the attachment is not complete (%s)",
+			a.Phase)
 	}
 	if len(a.Direct) > 0 {
 		return nil // its caller checks it
@@ -45,7 +49,8 @@ func (s *Service) checkOne(ctx context.Context, sb ledger.Sandbox, a ledger.Atta
 	return s.runner.Check(ctx, run.list, run.call, run.prev)
 }
 
-// statusVerb tells the runtime whether pods can be attached now: there is a default network and its plugins are ready.
+// statusVerb tells the runtime whether pods can be attached now: there is a default network and its
+// plugins are ready.
 func (s *Service) statusVerb(ctx context.Context, c *call) error {
 	primary, err := s.primary(ctx, c)
 	if err != nil {
@@ -58,7 +63,8 @@ func (s *Service) statusVerb(ctx context.Context, c *call) error {
 	return s.runner.Status(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases})
 }
 
-// gc takes down every sandbox of ours that the runtime does not list, and passes the list on to the default network.
+// gc takes down every sandbox of ours that the runtime does not list, and passes the list on to the
+// default network.
 func (s *Service) gc(ctx context.Context, c *call) error {
 	valid, err := c.conf.valid()
 	if err != nil {
@@ -70,7 +76,8 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 			continue
 		}
 		if err := s.forget(ctx, sb.ContainerID); err != nil { // the collector goes on with it
-			s.Log.Error("could not take down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID, "error", err)
+			s.Log.Error("could not take down a sandbox that the runtime has forgotten", "sandbox", sb.ContainerID,
+				"error", err)
 		}
 	}
 	primary, err := s.primary(ctx, c)
@@ -84,11 +91,13 @@ func (s *Service) gc(ctx context.Context, c *call) error {
 	return s.runner.GC(ctx, p.list, cni.Call{BinDirs: c.binDirs, Phases: c.phases}, s.validOf(p.list.Name, valid))
 }
 
-// validOf adds to the runtime's list the attachments of a network that the runtime does not know: the further networks of pods.
+// validOf adds to the runtime's list the attachments of a network that the runtime does not know:
+// the further networks of pods.
 func (s *Service) validOf(network string, valid []types.GCAttachment) []types.GCAttachment {
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
-			if one := (types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}); a.Network == network && !slices.Contains(valid, one) {
+			if one := (types.GCAttachment{ContainerID: sb.ContainerID, IfName: a.IfName}); a.Network == network &&
+				!slices.Contains(valid, one) {
 				valid = append(valid, one)
 			}
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -29,10 +31,12 @@ func (s *Service) verifyLoop(ctx context.Context) {
 	}
 }
 
-// verifyEvery is how many times as long as from one pass of the collector to the next it is from one look at whole attachments to the next.
+// verifyEvery is how many times as long as from one pass of the collector to the next it is from
+// one look at whole attachments to the next.
 const verifyEvery = 5
 
-// broken remembers what is wrong with attachments of running pods, so that it is told once. The zero value is ready.
+// broken remembers what is wrong with attachments of running pods, so that it is told once. The
+// zero value is ready.
 type broken struct {
 	mu   sync.Mutex
 	told map[string]string // by sandbox and interface
@@ -65,11 +69,13 @@ func (b *broken) keep(keys map[string]bool) {
 	}
 }
 
-// verify looks whether what is attached to running pods is still there: a driver's reset takes devices from pods, and other software on the node
-// its routes. What a plugin can mend without the pod's noticing, it does; of the rest the pod's owner is told. A device is not put into a pod
+// verify looks whether what is attached to running pods is still there: a driver's reset takes
+// devices from pods, and other software on the node its routes. What a plugin can mend without the
+// pod's noticing, it does; of the rest the pod's owner is told. A device is not put into a pod
 // again: the processes in it that had it open have lost it, and only a new pod gets one that works.
 //
-// It looks beside the collector, which must not wait for it: a driver's reset, which is what it is for, can keep a look waiting for long.
+// It looks beside the collector, which must not wait for it: a driver's reset, which is what it is
+// for, can keep a look waiting for long.
 func (s *Service) verify(ctx context.Context) {
 	there := map[string]bool{}
 	for _, sb := range s.Ledger.Sandboxes() {
@@ -99,26 +105,30 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) {
 		}
 		mended, err := s.verifyOne(ctx, sb, a)
 		for _, wrong := range mended {
-			s.Log.Warn("mended an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "wrong", wrong)
+			s.Log.Warn("mended an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod",
+				sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "wrong", wrong)
 		}
 		if errors.Is(err, host.ErrNSGone) || ctx.Err() != nil {
 			continue // it ends
 		}
 		if err != nil && !seenBroken(err) {
-			s.Log.Warn("could not look at an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", err)
+			s.Log.Warn("could not look at an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod",
+				sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", err)
 			continue
 		}
 		s.tellBroken(sb, a, err)
 	}
 }
 
-// seenBroken tells whether a plugin saw that something is not as it should be. All else, such as too few file descriptors, says nothing of the pod.
+// seenBroken tells whether a plugin saw that something is not as it should be. All else, such as
+// too few file descriptors, says nothing of the pod.
 func seenBroken(err error) bool {
 	var said *cni.Error
 	return errors.As(err, &said) || errors.Is(err, host.ErrNotFound)
 }
 
-// runs tells whether the sandbox's pod is to go on. A DEL that was interrupted leaves a record that looks whole, of a pod that ends.
+// runs tells whether the sandbox's pod is to go on. A DEL that was interrupted leaves a record that
+// looks whole, of a pod that ends.
 func (s *Service) runs(ctx context.Context, sb ledger.Sandbox) bool {
 	pod, err := s.Pods.Cached(ctx, sb.Pod.Namespace, sb.Pod.Name)
 	return err == nil && sameUID(pod, sb.Pod.UID) && pod.DeletionTimestamp.IsZero()
@@ -141,8 +151,10 @@ func (s *Service) tellBroken(sb ledger.Sandbox, a ledger.Attachment, wrong error
 	if !s.broken.news(brokenKey(sb, a), text) {
 		return
 	}
-	s.Log.Error("an attachment of a running pod is broken", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace, "pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", wrong)
+	s.Log.Error("an attachment of a running pod is broken", "sandbox", sb.ContainerID, "namespace", sb.Pod.Namespace,
+		"pod", sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", wrong)
 	if sb.Pod.UID != "" {
-		s.Events.Event(podObject(sb.Pod), corev1.EventTypeWarning, ReasonBroken, fmt.Sprintf("network %s as %s: %s; a new pod has it again", cmp.Or(a.NAD, a.Network), a.IfName, text))
+		s.Events.Event(podObject(sb.Pod), corev1.EventTypeWarning, ReasonBroken,
+			fmt.Sprintf("network %s as %s: %s; a new pod has it again", cmp.Or(a.NAD, a.Network), a.IfName, text))
 	}
 }

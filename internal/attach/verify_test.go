@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package attach
 
 import (
@@ -19,17 +21,20 @@ import (
 func (n *node) eventsOf(reason string) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(n.events), func(e string) bool { return !strings.Contains(e, " "+reason+" ") })
+	return slices.DeleteFunc(slices.Clone(n.events),
+		func(e string) bool { return !strings.Contains(e, " "+reason+" ") })
 }
 
-// What a running pod has lost is told at it, once, and again when it is something else; what it has not lost is not touched.
+// What a running pod has lost is told at it, once, and again when it is something else; what it has
+// not lost is not touched.
 func TestVerify(t *testing.T) {
 	for name, c := range map[string]struct {
 		network string
 		lose    func(*node)
 		want    string
 	}{
-		"RDMA device": {"ib-sriov", func(n *node) { must(t, n.fake.MoveRDMA(podNS, "mlx5_1", host.NodeNS)) }, "VF " + vf0},
+		"RDMA device": {"ib-sriov", func(n *node) { must(t, n.fake.MoveRDMA(podNS, "mlx5_1", host.NodeNS)) },
+			"VF " + vf0},
 		"child": {"ipoib", func(n *node) {
 			l, err := n.fake.LinkByName(podNS, "eth0")
 			must(t, err)
@@ -58,7 +63,8 @@ func TestVerify(t *testing.T) {
 			}
 			n.same(lost, "after two looks at a broken attachment")
 			got := n.eventsOf(ReasonBroken)
-			if len(got) != 1 || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "kube-system/"+c.network+" as eth0") {
+			if len(got) != 1 || !strings.Contains(got[0], c.want) || !strings.Contains(got[0], "kube-system/"+c.network+
+				" as eth0") {
 				t.Errorf("events %q; want one with %q", got, c.want)
 			}
 			n.mustCall("DEL", "p")
@@ -102,7 +108,8 @@ func TestVerifyMends(t *testing.T) {
 	}
 }
 
-// A VF that came home under its pod's name, with nothing recorded of it, gets a name of the node's; a PF keeps whatever it has.
+// A VF that came home under its pod's name, with nothing recorded of it, gets a name of the node's;
+// a PF keeps whatever it has.
 func TestStrayVF(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	before, err := n.fake.LinkByPCI(host.NodeNS, vf0)
@@ -145,9 +152,11 @@ func TestStrayVFThatIsRecorded(t *testing.T) {
 	}
 }
 
-// Whatever a pod asks for of its routes, and however the node shares its RDMA devices, what came of it is not called broken.
+// Whatever a pod asks for of its routes, and however the node shares its RDMA devices, what came of
+// it is not called broken.
 func TestVerifyIsSilent(t *testing.T) {
-	both := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov", cncfv1.AnnotationNetworks: "kube-system/ib-sriov,kube-system/ipoib"}
+	both := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ib-sriov",
+		cncfv1.AnnotationNetworks: "kube-system/ib-sriov,kube-system/ipoib"}
 	for name, c := range map[string]struct {
 		annotations map[string]string
 		prepare     func(*node)
@@ -181,7 +190,8 @@ func merged(m map[string]string, key, value string) map[string]string {
 	return out
 }
 
-// What cannot be looked at is not called broken, and neither is what the network's owner does not want checked.
+// What cannot be looked at is not called broken, and neither is what the network's owner does not
+// want checked.
 func TestVerifyTellsOnlyWhatItSaw(t *testing.T) {
 	for name, c := range map[string]struct {
 		check  error
@@ -190,7 +200,8 @@ func TestVerifyTellsOnlyWhatItSaw(t *testing.T) {
 	}{
 		"no descriptors": {syscall.EMFILE, confIPoIB, 0},
 		"seen":           {cni.Errorf(cni.CodeFailed, "", "it is gone"), confIPoIB, 1},
-		"disableCheck":   {cni.Errorf(cni.CodeFailed, "", "it is gone"), strings.Replace(confIPoIB, "{", `{"disableCheck":true,`, 1), 0},
+		"disableCheck": {cni.Errorf(cni.CodeFailed, "", "it is gone"), strings.Replace(confIPoIB, "{",
+			`{"disableCheck":true,`, 1), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -17,7 +19,8 @@ type CheckKernel interface {
 	Rules(ns host.NS) ([]host.Rule, error)
 }
 
-// CheckConfigured tells what Configure gave a link and is not there any more; nil when all is, or when there is no result.
+// CheckConfigured tells what Configure gave a link and is not there any more; nil when all is, or
+// when there is no result.
 func CheckConfigured(k CheckKernel, link host.Link, res *types100.Result) error {
 	if res == nil {
 		return nil
@@ -35,7 +38,8 @@ func CheckConfigured(k CheckKernel, link host.Link, res *types100.Result) error 
 			return err
 		}
 		if !slices.Contains(have, want) {
-			return Errorf(CodeFailed, "delete the pod, so that it starts anew", "%s does not have its address %s", link.Name, want)
+			return Errorf(CodeFailed, "delete the pod, so that it starts anew", "%s does not have its address %s",
+				link.Name, want)
 		}
 	}
 	return checkRoutes(k, link, res)
@@ -47,8 +51,9 @@ func belongs(ip *types100.IPConfig, res *types100.Result, name string) bool {
 	return i == nil || *i < 0 || *i >= len(res.Interfaces) || res.Interfaces[*i].Name == name
 }
 
-// checkRoutes looks for the destinations alone, in every table that is in use: the coordinator moves routes to tables of their interfaces, and
-// of two networks' default routes the first one's stays.
+// checkRoutes looks for the destinations alone, in every table that is in use: the coordinator
+// moves routes to tables of their interfaces, and of two networks' default routes the first one's
+// stays.
 func checkRoutes(k CheckKernel, link host.Link, res *types100.Result) error {
 	if len(res.Routes) == 0 {
 		return nil
@@ -83,7 +88,8 @@ func checkRoutes(k CheckKernel, link host.Link, res *types100.Result) error {
 			return err
 		}
 		if !have[dst.Masked()] {
-			return Errorf(CodeFailed, "delete the pod, so that it starts anew", "the pod has no route to %s, which came with %s", dst.Masked(), link.Name)
+			return Errorf(CodeFailed, "delete the pod, so that it starts anew",
+				"the pod has no route to %s, which came with %s", dst.Masked(), link.Name)
 		}
 	}
 	return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -22,8 +24,8 @@ type AddressKernel interface {
 	Announce(ns host.NS, index int, ip netip.Addr) error
 }
 
-// Configure puts the addresses of an IPAM result on a link, sets it up and adds the routes. A route without a gateway takes
-// the one of the first address of its family, as the specification has it.
+// Configure puts the addresses of an IPAM result on a link, sets it up and adds the routes. A route
+// without a gateway takes the one of the first address of its family, as the specification has it.
 func Configure(ctx context.Context, k AddressKernel, ns host.NS, index int, res *types100.Result) error {
 	for _, ip := range res.IPs {
 		p, err := prefix(ip.Address)
@@ -42,7 +44,8 @@ func Configure(ctx context.Context, k AddressKernel, ns host.NS, index int, res 
 		if err != nil {
 			return err
 		}
-		// A route that is there already is an earlier interface's, such as the default route: the first keeps it.
+		// A route that is there already is an earlier interface's, such as the default route: the
+		// first keeps it.
 		if err := k.AddRoute(ns, route); err != nil && !errors.Is(err, host.ErrExists) {
 			return fmt.Errorf("add route to %s via %s: %w", route.Dst, route.Gateway, err)
 		}
@@ -96,8 +99,8 @@ func prefix(n net.IPNet) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, ones), nil
 }
 
-// Addresses runs a call's address management: the result must hold an address. The addresses in it are tied to the
-// interface with that index in the plugin's result.
+// Addresses runs a call's address management: the result must hold an address. The addresses in it
+// are tied to the interface with that index in the plugin's result.
 func Addresses(ctx context.Context, r *Request, iface int) (*types100.Result, error) {
 	if r.IPAM == nil {
 		return &types100.Result{}, nil
@@ -108,7 +111,8 @@ func Addresses(ctx context.Context, r *Request, iface int) (*types100.Result, er
 		return nil, err
 	}
 	if len(res.IPs) == 0 {
-		return nil, Errorf(CodeInvalidConfig, "give the ipam section a pool, or remove the section for an interface without address",
+		return nil, Errorf(CodeInvalidConfig,
+			"give the ipam section a pool, or remove the section for an interface without address",
 			"the address management returned no address")
 	}
 	for _, ip := range res.IPs {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cni runs CNI plugins: ours inside this process, all others from disk,
 // behind libcni's invoke.Exec so that neither side knows the difference.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -51,8 +53,8 @@ func Errorf(code uint, remedy, format string, args ...any) *Error {
 	return &Error{Code: code, Msg: err.Error(), Remedy: remedy, Err: errors.Unwrap(err)}
 }
 
-// Wire turns any error into the specification's error object. The outermost text is kept whole; code and remedy are those
-// of the innermost Error that has them.
+// Wire turns any error into the specification's error object. The outermost text is kept whole;
+// code and remedy are those of the innermost Error that has them.
 func Wire(err error) *types.Error {
 	out := &types.Error{Code: CodeFailed, Msg: err.Error()}
 	var ours *Error
@@ -69,7 +71,8 @@ func Wire(err error) *types.Error {
 			out.Msg = trimSuffix(out.Msg, "; "+theirs.Details)
 		}
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) { // the agent stops, or something took too long
+	// the agent stops, or something took too long
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		out.Code = CodeTryAgainLater
 	}
 	return out

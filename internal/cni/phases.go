@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -24,8 +26,9 @@ type Phase struct {
 	Duration time.Duration `json:"ns"`
 }
 
-// Phases adds up durations by phase, in order of first appearance. Time spent in a phase begun inside another counts for
-// the inner one alone. The zero value and nil are ready for use; attachments made beside each other have one each.
+// Phases adds up durations by phase, in order of first appearance. Time spent in a phase begun
+// inside another counts for the inner one alone. The zero value and nil are ready for use;
+// attachments made beside each other have one each.
 type Phases struct {
 	mu    sync.Mutex
 	list  []Phase

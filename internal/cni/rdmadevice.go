@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -11,7 +13,8 @@ type RDMAFinder interface {
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 }
 
-// FindRDMA finds the RDMA device of a PCI function in a namespace; false when it is not there. Names change, the PCI address does not.
+// FindRDMA finds the RDMA device of a PCI function in a namespace; false when it is not there.
+// Names change, the PCI address does not.
 func FindRDMA(kernel RDMAFinder, ns host.NS, pci string) (host.RDMADevice, bool, error) {
 	d, err := kernel.RDMAByPCI(ns, pci)
 	if errors.Is(err, host.ErrNotFound) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -14,29 +16,32 @@ import (
 
 // Plugin is one of our plugins. Add returns its result in the newest form; conversion is the runner's.
 //
-// Del must succeed when nothing was done, when it was done before, from any half-done Add, and when the network namespace
-// is gone. Its Request may lack everything but the container ID, the interface name and State.
+// Del must succeed when nothing was done, when it was done before, from any half-done Add, and when
+// the network namespace is gone. Its Request may lack everything but the container ID, the
+// interface name and State.
 type Plugin interface {
 	Add(ctx context.Context, r *Request) (*types100.Result, error)
 	Del(ctx context.Context, r *Request) error
 	Check(ctx context.Context, r *Request) error
 }
 
-// Beside is a plugin whose Add may run beside that of other networks of the pod until it calls WaitTurn: up to there it touches its own interface and
-// device, and nothing that tells which of the pod's networks came first. Every other plugin waits for those before it.
+// Beside is a plugin whose Add may run beside that of other networks of the pod until it calls
+// WaitTurn: up to there it touches its own interface and device, and nothing that tells which of
+// the pod's networks came first. Every other plugin waits for those before it.
 type Beside interface {
 	Plugin
 	RunsBeside()
 }
 
-// Recorder is a plugin that saves what it has to undo before its first effect, and with it the attachment. Every other one is run when the
-// attachment is on disk.
+// Recorder is a plugin that saves what it has to undo before its first effect, and with it the
+// attachment. Every other one is run when the attachment is on disk.
 type Recorder interface {
 	Plugin
 	RecordsFirst()
 }
 
-// DefaultRouter is a plugin that can make an interface of a pod carry the pod's default routes, one for each gateway, in place of the others'.
+// DefaultRouter is a plugin that can make an interface of a pod carry the pod's default routes, one
+// for each gateway, in place of the others'.
 type DefaultRouter interface {
 	SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error
 }
@@ -50,20 +55,23 @@ type Recorded struct {
 	DeviceID string
 }
 
-// Sweeper is a plugin that knows by the look of it what it made on the node, without any record: the records may have been lost.
+// Sweeper is a plugin that knows by the look of it what it made on the node, without any record:
+// the records may have been lost.
 type Sweeper interface {
-	// Sweep puts right what it made for attachments that are not recorded, and returns what that was. It asks for the records when it has looked at
-	// the node: an attachment is recorded before anything is made for it.
+	// Sweep puts right what it made for attachments that are not recorded, and returns what that
+	// was. It asks for the records when it has looked at the node: an attachment is recorded before
+	// anything is made for it.
 	Sweep(recorded func() []Recorded) (swept []string, err error)
 }
 
-// Mender is a plugin that can make again what something else has taken from the node of a pod that runs, without the pod's noticing.
+// Mender is a plugin that can make again what something else has taken from the node of a pod that
+// runs, without the pod's noticing.
 type Mender interface {
 	Mend(ctx context.Context, r *Request) error
 }
 
-// DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the physical function and the
-// name of the RDMA device, "" when there is none.
+// DeviceReporter is a plugin that gives devices and can tell which it gave: the PCI address of the
+// physical function and the name of the RDMA device, "" when there is none.
 type DeviceReporter interface {
 	Device(s State) (pf, rdma string, err error)
 }
@@ -98,7 +106,8 @@ type Request struct {
 	Turn Turn
 }
 
-// WaitTurn returns when the networks before this one in the pod are attached, or with an error when that will not be.
+// WaitTurn returns when the networks before this one in the pod are attached, or with an error when
+// that will not be.
 func (r *Request) WaitTurn(ctx context.Context) error { return r.Turn.wait(ctx, r.Phases) }
 
 // Turn waits for the networks before one in the pod; nil waits for nothing.
@@ -118,7 +127,8 @@ type State interface {
 	Load(into any) (bool, error)
 	// Save is on disk when it returns.
 	Save(v any) error
-	// Note is on disk with the next Save of the sandbox, or else when the attachment is made: for what an interrupted Add can be undone without.
+	// Note is on disk with the next Save of the sandbox, or else when the attachment is made: for
+	// what an interrupted Add can be undone without.
 	Note(v any) error
 }
 
@@ -144,6 +154,17 @@ func (r *Request) ParseConf(into any) error {
 		return Errorf(CodeDecode, "", "the configuration does not parse: %v", err)
 	}
 	return nil
+}
+
+// RefusePKey refuses the partition key of a configuration, unless it is none: partitions are not
+// implemented, and a pod must not be in the default partition while its network says otherwise.
+func RefusePKey(raw json.RawMessage) error {
+	switch strings.TrimSpace(string(raw)) {
+	case "", "null", `""`:
+		return nil
+	}
+	return Errorf(CodeInvalidConfig, `remove "pkey" from the network's configuration`,
+		"pkey is %s: partitions are not implemented, and the pod would be in the default partition", raw)
 }
 
 // parseArgs splits CNI_ARGS "A=b;C=d".

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -71,9 +73,11 @@ func Parse(config []byte) (*libcni.NetworkConfigList, error) {
 	}
 	single, singleErr := libcni.NetworkPluginConfFromBytes(config)
 	if singleErr != nil {
-		return nil, Errorf(CodeInvalidConfig, "want a JSON object with plugins, or with type", "the CNI configuration does not parse: %w", errors.Join(err, singleErr))
+		return nil, Errorf(CodeInvalidConfig, "want a JSON object with plugins, or with type",
+			"the CNI configuration does not parse: %w", errors.Join(err, singleErr))
 	}
-	list, err = libcni.ConfListFromConf(single)
+	// Users have single configurations, and there is no other way to read one.
+	list, err = libcni.ConfListFromConf(single) //nolint:staticcheck // deprecated
 	if err != nil {
 		return nil, Errorf(CodeInvalidConfig, "", "the CNI configuration does not parse: %w", err)
 	}
@@ -83,7 +87,8 @@ func Parse(config []byte) (*libcni.NetworkConfigList, error) {
 func check(list *libcni.NetworkConfigList) error {
 	for _, p := range list.Plugins {
 		if p.Network.Type == metaPlugin {
-			return Errorf(CodeInvalidConfig, "name the network itself", "network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
+			return Errorf(CodeInvalidConfig, "name the network itself",
+				"network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
 		}
 	}
 	return nil
@@ -128,7 +133,8 @@ func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call
 	return full, nil
 }
 
-// Del runs the list in reverse, every plugin of it, whatever the others say. prev is Add's result, nil when there is none.
+// Del runs the list in reverse, every plugin of it, whatever the others say. prev is Add's result,
+// nil when there is none.
 func (r *Runner) Del(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) error {
 	s := r.session(c)
 	var errs []error
@@ -150,14 +156,18 @@ func (r *Runner) Status(ctx context.Context, list *libcni.NetworkConfigList, c C
 	return r.each(ctx, "STATUS", "1.1.0", list, c, nil, nil)
 }
 
-// GC tells each plugin which attachments are still valid, under the key of the specification and under that of its draft, as libcni does.
+// GC tells each plugin which attachments are still valid, under the key of the specification and
+// under that of its draft, as libcni does.
 func (r *Runner) GC(ctx context.Context, list *libcni.NetworkConfigList, c Call, valid []types.GCAttachment) error {
-	return r.each(ctx, "GC", "1.1.0", list, c, nil, map[string]any{"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid})
+	return r.each(ctx, "GC", "1.1.0", list, c, nil, map[string]any{"cni.dev/valid-attachments": valid,
+		"cni.dev/attachments": valid})
 }
 
-// Verify has those plugins of the list that are ours look whether what they made is there, of whatever version the list is, and mend it where
-// they can. It returns what was wrong with what was mended; the error is what could not be.
-func (r *Runner) Verify(ctx context.Context, list *libcni.NetworkConfigList, c Call, prev *types100.Result) (mended []error, err error) {
+// Verify has those plugins of the list that are ours look whether what they made is there, of
+// whatever version the list is, and mend it where they can. It returns what was wrong with what was
+// mended; the error is what could not be.
+func (r *Runner) Verify(ctx context.Context, list *libcni.NetworkConfigList, c Call,
+	prev *types100.Result) (mended []error, err error) {
 	s := r.session(c)
 	var errs []error
 	for _, p := range list.Plugins {
@@ -177,7 +187,8 @@ func (r *Runner) Verify(ctx context.Context, list *libcni.NetworkConfigList, c C
 }
 
 // verify returns what was wrong and is mended, or what is wrong still.
-func (s *session) verify(ctx context.Context, list *libcni.NetworkConfigList, conf *libcni.PluginConfig, p Plugin, prev *types100.Result) (mended, err error) {
+func (s *session) verify(ctx context.Context, list *libcni.NetworkConfigList, conf *libcni.PluginConfig, p Plugin,
+	prev *types100.Result) (mended, err error) {
 	stdin, err := s.inject(list, conf, previous(prev), nil)
 	if err != nil {
 		return nil, err
@@ -209,7 +220,8 @@ func previous(prev *types100.Result) types.Result {
 }
 
 // each runs a verb that the specification has since a version.
-func (r *Runner) each(ctx context.Context, command, since string, list *libcni.NetworkConfigList, c Call, prev *types100.Result, extra map[string]any) error {
+func (r *Runner) each(ctx context.Context, command, since string, list *libcni.NetworkConfigList, c Call,
+	prev *types100.Result, extra map[string]any) error {
 	if ok, err := version.GreaterThanOrEqualTo(list.CNIVersion, since); err != nil || !ok {
 		return err
 	}
@@ -222,21 +234,24 @@ func (r *Runner) each(ctx context.Context, command, since string, list *libcni.N
 	return nil
 }
 
-// Direct runs one plugin of ours as it was called from outside: conf is its standard input, whole. It returns what to print.
+// Direct runs one plugin of ours as it was called from outside: conf is its standard input, whole.
+// It returns what to print.
 func (r *Runner) Direct(ctx context.Context, plugin, command string, conf []byte, c Call) ([]byte, error) {
 	s := r.session(c)
 	return s.ExecPlugin(ctx, plugin, conf, s.args(command).AsEnv())
 }
 
-// inject gives a plugin's configuration what libcni would: the list's name and version, the result so far, and the
-// capability arguments that the plugin declares.
-func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev types.Result, extra map[string]any) ([]byte, error) {
+// inject gives a plugin's configuration what libcni would: the list's name and version, the result
+// so far, and the capability arguments that the plugin declares.
+func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev types.Result,
+	extra map[string]any) ([]byte, error) {
 	values := map[string]any{"name": list.Name, "cniVersion": list.CNIVersion}
 	maps.Copy(values, extra)
 	if prev != nil {
 		converted, err := prev.GetAsVersion(list.CNIVersion)
 		if err != nil {
-			return nil, fmt.Errorf("convert the result of network %q to version %s: %w", list.Name, list.CNIVersion, err)
+			return nil, fmt.Errorf("convert the result of network %q to version %s: %w", list.Name, list.CNIVersion,
+				err)
 		}
 		values["prevResult"] = converted
 	}
@@ -256,7 +271,8 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	return out.Bytes, nil
 }
 
-func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig, prev *types100.Result, extra map[string]any) error {
+func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig,
+	prev *types100.Result, extra map[string]any) error {
 	conf, err := s.inject(list, p, previous(prev), extra)
 	if err != nil {
 		return err

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -16,10 +18,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// script puts a plugin on disk. It writes its environment and standard input beside itself and then runs body.
+// script puts a plugin on disk. It writes its environment and standard input beside itself and then
+// runs body.
 func script(t *testing.T, dir, name, body string) {
 	t.Helper()
-	text := "#!/bin/sh\nenv > " + dir + "/" + name + ".env.$CNI_COMMAND\ncat > " + dir + "/" + name + ".in.$CNI_COMMAND\n" + body + "\n"
+	text := "#!/bin/sh\nenv > " + dir + "/" + name + ".env.$CNI_COMMAND\ncat > " + dir + "/" + name +
+		".in.$CNI_COMMAND\n" + body + "\n"
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +47,8 @@ type spy struct {
 
 func (s *spy) Add(ctx context.Context, r *Request) (*types100.Result, error) {
 	s.calls, s.last = append(s.calls, "ADD"), r
-	res := &types100.Result{Interfaces: []*types100.Interface{{Name: r.IfName, Mac: "02:00:00:00:00:01", Mtu: 2044, Sandbox: string(r.NetNS), PciID: "0000:86:00.1"}}}
+	res := &types100.Result{Interfaces: []*types100.Interface{{Name: r.IfName, Mac: "02:00:00:00:00:01", Mtu: 2044,
+		Sandbox: string(r.NetNS), PciID: "0000:86:00.1"}}}
 	if r.Prev != nil {
 		return r.Prev, s.err
 	}
@@ -83,7 +88,8 @@ func TestListOfBothKinds(t *testing.T) {
 	script(t, dir, "disk", diskResult)
 	ours := &spy{}
 	r := &Runner{Plugins: map[string]Plugin{"ours": ours}}
-	list, err := Parse([]byte(`{"cniVersion":"0.3.1","name":"net","plugins":[{"type":"disk","capabilities":{"mac":true,"ips":false}},{"type":"ours"}]}`))
+	list, err := Parse([]byte(
+		`{"cniVersion":"0.3.1","name":"net","plugins":[{"type":"disk","capabilities":{"mac":true,"ips":false}},{"type":"ours"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +111,8 @@ func TestListOfBothKinds(t *testing.T) {
 		t.Errorf("standard input %v: %s", in, diff)
 	}
 	env := read(t, dir, "disk.env.ADD")
-	for _, want := range []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_NETNS=/ns", "CNI_IFNAME=eth0", "CNI_ARGS=A=b;K8S_POD_NAME=p", "CNI_PATH=" + dir} {
+	for _, want := range []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_NETNS=/ns", "CNI_IFNAME=eth0",
+		"CNI_ARGS=A=b;K8S_POD_NAME=p", "CNI_PATH=" + dir} {
 		if !strings.Contains(env, want+"\n") {
 			t.Errorf("environment lacks %s:\n%s", want, env)
 		}
@@ -145,11 +152,14 @@ func TestOldVersionsKeepWhatOurPluginsSaid(t *testing.T) {
 
 func TestForeignIPAM(t *testing.T) {
 	dir := t.TempDir()
-	script(t, dir, "host-local", `[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.5/16","gateway":"10.1.0.1"}]}' || true`)
+	script(t, dir, "host-local",
+		`[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.1.0.5/16","gateway":"10.1.0.1"}]}' || true`)
 	script(t, dir, "empty", `echo '{"cniVersion":"1.0.0"}'`)
 	r := &Runner{Plugins: map[string]Plugin{"ours": &spy{}}}
-	for ipam, wantErr := range map[string]string{"host-local": "", "empty": "returned no address", "absent": `failed to find plugin "absent"`} {
-		list, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"ours","ipam":{"type":"` + ipam + `"}}]}`))
+	for ipam, wantErr := range map[string]string{"host-local": "", "empty": "returned no address",
+		"absent": `failed to find plugin "absent"`} {
+		list, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"net","plugins":[{"type":"ours","ipam":{"type":"` +
+			ipam + `"}}]}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,7 +205,8 @@ func TestDelOfAPluginThatIsTooOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Add(context.Background(), list, testCall(dir)); err == nil || Wire(err).Code != CodeIncompatibleVersion {
+	if _, err := r.Add(context.Background(), list, testCall(dir)); err == nil ||
+		Wire(err).Code != CodeIncompatibleVersion {
 		t.Errorf("ADD: %v, want code %d", err, CodeIncompatibleVersion)
 	}
 	if err := r.Del(context.Background(), list, testCall(dir), nil); err != nil {
@@ -213,7 +224,8 @@ func TestErrorsOfPluginsOnDisk(t *testing.T) {
 		code uint
 		says []string
 	}{
-		"error object":  {`echo '{"cniVersion":"1.0.0","code":7,"msg":"bad master","details":"eth9"}'; exit 1`, 7, []string{"plugin disk: bad master"}},
+		"error object": {`echo '{"cniVersion":"1.0.0","code":7,"msg":"bad master","details":"eth9"}'; exit 1`, 7,
+			[]string{"plugin disk: bad master"}},
 		"only a number": {`echo oops >&2; exit 3`, CodeFailed, []string{"/disk", "exit status 3", "oops"}},
 		"no JSON":       {`echo hello`, CodeFailed, []string{"plugin disk"}},
 	} {
@@ -246,7 +258,8 @@ func TestEnvOfPluginsOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Runner{Env: []string{"SPIDERPOOL_SOCKET=/run/other.sock"}}).Add(context.Background(), list, testCall(dir)); err != nil {
+	if _, err := (&Runner{Env: []string{"SPIDERPOOL_SOCKET=/run/other.sock"}}).Add(context.Background(), list,
+		testCall(dir)); err != nil {
 		t.Fatal(err)
 	}
 	if env := read(t, dir, "disk.env.ADD"); !strings.Contains(env, "SPIDERPOOL_SOCKET=/run/other.sock\n") {
@@ -254,7 +267,8 @@ func TestEnvOfPluginsOnDisk(t *testing.T) {
 	}
 }
 
-// A plugin that hangs is ended, whoever waits for it; one that has ended counts as ended, whatever it left running.
+// A plugin that hangs is ended, whoever waits for it; one that has ended counts as ended, whatever
+// it left running.
 func TestPluginsOnDiskEnd(t *testing.T) {
 	for name, test := range map[string]struct {
 		body  string
@@ -312,7 +326,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// A plugin is looked for below the runner's root, without following links out of it, and named by its path there.
+// A plugin is looked for below the runner's root, without following links out of it, and named by
+// its path there.
 func TestFindBelowRoot(t *testing.T) {
 	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "opt/cni/bin"), 0o755); err != nil {
@@ -333,12 +348,15 @@ func TestWire(t *testing.T) {
 		err  error
 		want types.Error
 	}{
-		"plain":   {errors.New("x"), types.Error{Code: CodeFailed, Msg: "x"}},
-		"ours":    {inner, types.Error{Code: CodeInvalidConfig, Msg: "it is bad: file does not exist", Details: "do this"}},
-		"wrapped": {fmt.Errorf("attach: %w", inner), types.Error{Code: CodeInvalidConfig, Msg: "attach: it is bad: file does not exist", Details: "do this"}},
+		"plain": {errors.New("x"), types.Error{Code: CodeFailed, Msg: "x"}},
+		"ours": {inner, types.Error{Code: CodeInvalidConfig, Msg: "it is bad: file does not exist",
+			Details: "do this"}},
+		"wrapped": {fmt.Errorf("attach: %w", inner), types.Error{Code: CodeInvalidConfig,
+			Msg: "attach: it is bad: file does not exist", Details: "do this"}},
 		"theirs": {fmt.Errorf("plugin x: %w", &types.Error{Code: 11, Msg: "later", Details: "busy"}),
 			types.Error{Code: 11, Msg: "plugin x: later", Details: "busy"}},
-		"cut short": {fmt.Errorf("attach: %w", context.Canceled), types.Error{Code: CodeTryAgainLater, Msg: "attach: context canceled"}},
+		"cut short": {fmt.Errorf("attach: %w", context.Canceled), types.Error{Code: CodeTryAgainLater,
+			Msg: "attach: context canceled"}},
 	} {
 		if diff := cmp.Diff(&test.want, Wire(test.err)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
@@ -370,7 +388,9 @@ func TestPhases(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(`{"cniVersion":"0.3.1","name":"a","plugins":[{"type":"x","ipam":{"type":"y"},"prevResult":{"ips":[{}]}}]}`))
+	f.Add(
+		[]byte(
+			`{"cniVersion":"0.3.1","name":"a","plugins":[{"type":"x","ipam":{"type":"y"},"prevResult":{"ips":[{}]}}]}`))
 	f.Add([]byte(`{"type":"x","cniVersion":1}`))
 	f.Add([]byte(`{"plugins":[null]}`))
 	r := &Runner{Plugins: map[string]Plugin{"x": &spy{}}}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cni
 
 import (
@@ -28,8 +30,8 @@ type session struct {
 	version.PluginDecoder
 	runner *Runner
 	call   Call
-	// seen keeps the interfaces as our plugins reported them: MTU and PCI address are lost on the way through a
-	// configuration of an older version.
+	// seen keeps the interfaces as our plugins reported them: MTU and PCI address are lost on the
+	// way through a configuration of an older version.
 	seen map[string]types100.Interface
 }
 
@@ -50,11 +52,13 @@ func (s *session) dirs() []string {
 }
 
 func (s *session) args(command string) *invoke.Args {
-	return &invoke.Args{Command: command, ContainerID: s.call.ContainerID, NetNS: string(s.call.NetNS), IfName: s.call.IfName,
+	return &invoke.Args{Command: command, ContainerID: s.call.ContainerID, NetNS: string(s.call.NetNS),
+		IfName:        s.call.IfName,
 		PluginArgsStr: s.call.Args, Path: strings.Join(s.dirs(), string(os.PathListSeparator))}
 }
 
-// FindInPath returns the bare name for a plugin of ours, else the path, below the runner's root, of one on disk.
+// FindInPath returns the bare name for a plugin of ours, else the path, below the runner's root, of
+// one on disk.
 func (s *session) FindInPath(plugin string, dirs []string) (string, error) {
 	if _, ok := s.runner.Plugins[plugin]; ok {
 		return plugin, nil
@@ -99,8 +103,11 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 			return nil, Errorf(CodeFailed, "it is that plugin's fault", "the result of %s: %w", path, err)
 		}
 	}
-	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrIncompatibleCNIVersion && variables(environ)["CNI_COMMAND"] == "DEL" {
-		return nil, nil // it never ran with this configuration, and never will: asked again and again, it would keep the record for good
+	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrIncompatibleCNIVersion &&
+		variables(environ)["CNI_COMMAND"] == "DEL" {
+		// it never ran with this configuration, and never will: asked again and again, it would
+		// keep the record for good
+		return nil, nil
 	}
 	return out, err
 }
@@ -117,7 +124,8 @@ func (s *session) recorded() error {
 	return nil
 }
 
-func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []byte, environ []string) ([]byte, error) {
+func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []byte, environ []string) ([]byte,
+	error) {
 	if name == coordinatorType {
 		defer s.call.Phases.Start(PhaseCoordinator)()
 	}
@@ -162,8 +170,10 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 	if prev != nil {
 		s.restore(prev)
 	}
-	req := &Request{ContainerID: env["CNI_CONTAINERID"], NetNS: host.NS(env["CNI_NETNS"]), IfName: env["CNI_IFNAME"], Args: args, Conf: stdin,
-		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD, Interfaces: s.call.Interfaces, Phases: s.call.Phases, Turn: s.call.Turn}
+	req := &Request{ContainerID: env["CNI_CONTAINERID"], NetNS: host.NS(env["CNI_NETNS"]), IfName: env["CNI_IFNAME"],
+		Args: args, Conf: stdin,
+		Network: conf.Name, CNIVersion: conf.CNIVersion, Prev: prev, Pod: s.call.Pod, NAD: s.call.NAD,
+		Interfaces: s.call.Interfaces, Phases: s.call.Phases, Turn: s.call.Turn}
 	if s.call.State != nil {
 		req.State = s.call.State(name)
 	}
@@ -174,8 +184,9 @@ func (s *session) request(name string, stdin []byte, env map[string]string) (*Re
 	return req, nil
 }
 
-// whole refuses a result with null for an interface, address or route: whoever reads one, libcni's conversions first of all, takes it for
-// an object. Text that is no result at all is for the readers to refuse.
+// whole refuses a result with null for an interface, address or route: whoever reads one, libcni's
+// conversions first of all, takes it for an object. Text that is no result at all is for the
+// readers to refuse.
 func whole(result []byte) error {
 	var r struct {
 		Interfaces, IPs, Routes []*struct{}
@@ -222,15 +233,16 @@ func (s *session) restore(res *types100.Result) {
 	}
 }
 
-// Bounds of a plugin on disk. A DEL is not ended by a runtime that gives up, and a plugin that hangs would hold its sandbox, or
-// the collector, for ever.
+// Bounds of a plugin on disk. A DEL is not ended by a runtime that gives up, and a plugin that
+// hangs would hold its sandbox, or the collector, for ever.
 const (
 	diskTimeout = 2 * time.Minute
 	// outputWait is for the output of a plugin that has ended and left a process behind with it.
 	outputWait = time.Second
 )
 
-// onDisk executes a plugin with the CNI variables and the runner's alone: the agent's own environment is none of its business.
+// onDisk executes a plugin with the CNI variables and the runner's alone: the agent's own
+// environment is none of its business.
 func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ []string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.runner.DiskTimeout, diskTimeout))
 	defer cancel()

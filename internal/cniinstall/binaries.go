@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cniinstall owns the files that make a node's container runtime call
 // us: the shim under each plugin's name in the CNI binary directory, and the
 // configuration that names our meta plugin in the CNI configuration directory.

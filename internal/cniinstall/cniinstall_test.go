@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cniinstall
 
 import (
@@ -84,12 +86,19 @@ func TestFindPrimary(t *testing.T) {
 		err   error
 	}{
 		{name: "empty", err: ErrNoPrimary},
-		{name: "conflist", files: map[string]string{"10-cali.conflist": `{"name":"k8s-pod-network","plugins":[{"type":"calico"}]}`}, want: "k8s-pod-network"},
-		{name: "first wins", files: map[string]string{"20-b.conf": `{"name":"b","type":"bridge"}`, "10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
-		{name: "meta plugins are passed over", files: map[string]string{ConfName: `{"name":"m","type":"multus","owner":"spiderpool"}`, "10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
-		{name: "broken file is passed over", files: map[string]string{"05-x.conf": `{`, "10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
+		{name: "conflist",
+			files: map[string]string{"10-cali.conflist": `{"name":"k8s-pod-network","plugins":[{"type":"calico"}]}`},
+			want:  "k8s-pod-network"},
+		{name: "first wins", files: map[string]string{"20-b.conf": `{"name":"b","type":"bridge"}`,
+			"10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
+		{name: "meta plugins are passed over",
+			files: map[string]string{ConfName: `{"name":"m","type":"multus","owner":"spiderpool"}`,
+				"10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
+		{name: "broken file is passed over", files: map[string]string{"05-x.conf": `{`,
+			"10-a.conf": `{"name":"a","type":"ptp"}`}, want: "a"},
 		{name: "only a broken file", files: map[string]string{"05-x.conf": `{`}, err: ErrNoPrimary},
-		{name: "other endings do not count", files: map[string]string{"10-a.conf.bak": `{"name":"a","type":"ptp"}`}, err: ErrNoPrimary},
+		{name: "other endings do not count", files: map[string]string{"10-a.conf.bak": `{"name":"a","type":"ptp"}`},
+			err: ErrNoPrimary},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cniinstall
 
 import (
@@ -57,8 +59,9 @@ type Primary struct {
 	File string // where it was found; empty when it was given by name
 }
 
-// FindPrimary returns the first CNI configuration in dir that is not a meta plugin's, in the runtime's own order.
-// ErrNoPrimary when there is none; files that do not parse are named in the error.
+// FindPrimary returns the first CNI configuration in dir that is not a meta plugin's, in the
+// runtime's own order. ErrNoPrimary when there is none; files that do not parse are named in the
+// error.
 func FindPrimary(dir string) (Primary, error) {
 	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
@@ -80,7 +83,8 @@ func FindPrimary(dir string) (Primary, error) {
 		}
 	}
 	if len(bad) > 0 {
-		return Primary{}, fmt.Errorf("%w: files in %s that cannot be used: %s", ErrNoPrimary, dir, strings.Join(bad, "; "))
+		return Primary{}, fmt.Errorf("%w: files in %s that cannot be used: %s", ErrNoPrimary, dir,
+			strings.Join(bad, "; "))
 	}
 	return Primary{}, fmt.Errorf("%w: nothing but meta plugins among the %d files in %s", ErrNoPrimary, len(files), dir)
 }
@@ -117,7 +121,10 @@ func WriteConf(o ConfOptions) (Primary, error) {
 	path := filepath.Join(o.Dir, ConfName)
 	old, err := os.ReadFile(path)
 	if err == nil && !oursConf(old) {
-		return Primary{}, fmt.Errorf("%w: %s is not ours; remove that product and its file first, or install with multus.multusCNI.install=false", ErrForeign, path)
+		return Primary{},
+			fmt.Errorf(
+				"%w: %s is not ours; remove that product and its file first, or install with "+
+					"multus.multusCNI.install=false", ErrForeign, path)
 	}
 	primary := Primary{Name: o.ClusterNetwork}
 	if primary.Name == "" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cniinstall
 
 import (
@@ -9,17 +11,20 @@ import (
 	"testing"
 )
 
-// FuzzWriteConf: whatever the node's configurations hold, ours names one of them, which is not a meta plugin's, and is written once; or
-// nothing is changed, and the error says whether there is no network or another product. RemoveConf leaves what is not ours.
+// FuzzWriteConf: whatever the node's configurations hold, ours names one of them, which is not a
+// meta plugin's, and is written once; or nothing is changed, and the error says whether there is no
+// network or another product. RemoveConf leaves what is not ours.
 func FuzzWriteConf(f *testing.F) {
 	lab := `{"name":"k8s-pod-network","cniVersion":"0.3.1","plugins":[{"type":"calico"},{"type":"portmap"}]}`
 	f.Add([]byte(lab), []byte(nil), "")
 	f.Add([]byte(lab), []byte(`{"name":"multus-cni-network","type":"multus","owner":"spiderpool"}`), "")
-	f.Add([]byte(`{"name":"a","type":"ptp"}`), []byte(`{"name":"multus-cni-network","type":"multus","clusterNetwork":"x"}`), "")
+	f.Add([]byte(`{"name":"a","type":"ptp"}`),
+		[]byte(`{"name":"multus-cni-network","type":"multus","clusterNetwork":"x"}`), "")
 	f.Add([]byte(`{"type":"ptp"}`), []byte(`{"Owner":"spiderpool"}`), "given")
 	f.Add([]byte(`{"name":"m","plugins":[{"type":"multus"}]}`), []byte(`{`), "")
 	f.Add([]byte(`null`), []byte(`null`), "")
-	f.Add([]byte(lab), []byte(`{"name":"multus-cni-network","type-networ":"multus","owner":"spiderpool"}`), "") // was taken for the primary network
+	// was taken for the primary network
+	f.Add([]byte(lab), []byte(`{"name":"multus-cni-network","type-networ":"multus","owner":"spiderpool"}`), "")
 	f.Add([]byte("{\"name\":\"\xff\u2028<\"}"), []byte(nil), "\xff")
 	f.Fuzz(func(t *testing.T, other, own []byte, given string) {
 		dir := t.TempDir()
@@ -34,10 +39,12 @@ func FuzzWriteConf(f *testing.F) {
 		o := ConfOptions{Dir: dir, ClusterNetwork: given, Namespace: "kube-system", Socket: "/run/s.sock"}
 		p, err := WriteConf(o)
 		if err != nil {
-			if errors.Is(err, ErrForeign) != (own != nil && !was) || !errors.Is(err, ErrForeign) && !errors.Is(err, ErrNoPrimary) {
+			if errors.Is(err, ErrForeign) != (own != nil && !was) || !errors.Is(err, ErrForeign) &&
+				!errors.Is(err, ErrNoPrimary) {
 				t.Fatalf("with %q of ours and %q: %v", own, other, err)
 			}
-			if now, readErr := os.ReadFile(filepath.Join(dir, ConfName)); own == nil != os.IsNotExist(readErr) || string(now) != string(own) {
+			if now, readErr := os.ReadFile(filepath.Join(dir, ConfName)); own == nil != os.IsNotExist(readErr) ||
+				string(now) != string(own) {
 				t.Fatalf("%v, and %q became %q", err, own, now)
 			}
 			return

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cnisock
 
 import (
@@ -8,8 +10,8 @@ import (
 	"time"
 )
 
-// Away is the error of an agent that could not be reached or went away before it answered. Every CNI verb of ours may be
-// repeated, so the call may be made again.
+// Away is the error of an agent that could not be reached or went away before it answered. Every
+// CNI verb of ours may be repeated, so the call may be made again.
 type Away struct{ Err error }
 
 func (a *Away) Error() string { return "the agent does not answer: " + a.Err.Error() }
@@ -42,8 +44,8 @@ func away(ctx context.Context, err error) error {
 	return &Away{err}
 }
 
-// CallWaiting is Call that waits up to wait for an agent that is just restarting. The bound is on waiting for an agent;
-// how long the agent may work is ctx's.
+// CallWaiting is Call that waits up to wait for an agent that is just restarting. The bound is on
+// waiting for an agent; how long the agent may work is ctx's.
 func CallWaiting(ctx context.Context, path string, req Request, wait time.Duration) (Response, error) {
 	deadline := time.Now().Add(wait)
 	pause := 10 * time.Millisecond

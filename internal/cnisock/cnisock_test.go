@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cnisock
 
 import (
@@ -112,7 +114,8 @@ func TestBadRequestsAreRefused(t *testing.T) {
 func TestFaultInHandlerIsAnAnswer(t *testing.T) {
 	path := serve(t, &Server{UID: self(), Handler: func(context.Context, Request) Response { panic("boom") }})
 	resp, err := Call(context.Background(), path, Request{Plugin: "multus"})
-	if err != nil || resp.Error == nil || resp.Error.Code != CodeInternal || !strings.Contains(resp.Error.Details, "boom") {
+	if err != nil || resp.Error == nil || resp.Error.Code != CodeInternal || !strings.Contains(resp.Error.Details,
+		"boom") {
 		t.Errorf("resp = %+v, %v", resp.Error, err)
 	}
 }
@@ -145,7 +148,8 @@ func TestStoppingServerFinishesCalls(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	started, goOn := make(chan struct{}), make(chan struct{})
-	s := &Server{UID: self(), Log: slog.New(slog.DiscardHandler), Handler: func(ctx context.Context, _ Request) Response {
+	s := &Server{UID: self(), Log: slog.New(slog.DiscardHandler), Handler: func(ctx context.Context,
+		_ Request) Response {
 		close(started)
 		<-goOn
 		if ctx.Err() != nil {
@@ -181,7 +185,10 @@ func TestCallWaitsForAnAgent(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		s := &Server{UID: self(), Log: slog.New(slog.DiscardHandler), Handler: func(context.Context, Request) Response { return Response{Stdout: []byte("here")} }}
+		s := &Server{UID: self(), Log: slog.New(slog.DiscardHandler), Handler: func(context.Context,
+			Request) Response {
+			return Response{Stdout: []byte("here")}
+		}}
 		s.Serve(ctx, l)
 	}()
 	resp, err := CallWaiting(context.Background(), path, Request{Plugin: "multus"}, 10*time.Second)
@@ -191,7 +198,8 @@ func TestCallWaitsForAnAgent(t *testing.T) {
 	cancel()
 	<-done
 	var gone *Away
-	if _, err := CallWaiting(context.Background(), path, Request{Plugin: "multus"}, 20*time.Millisecond); !errors.As(err, &gone) {
+	if _, err := CallWaiting(context.Background(), path, Request{Plugin: "multus"},
+		20*time.Millisecond); !errors.As(err, &gone) {
 		t.Errorf("err = %v", err)
 	}
 }
@@ -210,7 +218,8 @@ func TestListenReplacesAStaleSocket(t *testing.T) {
 
 func FuzzReadRequest(f *testing.F) {
 	var good bytes.Buffer
-	if err := writeFrame(&good, Request{Plugin: "multus", Env: map[string]string{"CNI_COMMAND": "ADD"}, Stdin: []byte("{}")}); err != nil {
+	if err := writeFrame(&good, Request{Plugin: "multus", Env: map[string]string{"CNI_COMMAND": "ADD"},
+		Stdin: []byte("{}")}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good.Bytes())

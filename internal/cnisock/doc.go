@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cnisock is the wire between the CNI shim and the node's agent: one
 // request and one response on a unix socket, each a length and a JSON object.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cnisock
 
 import (
@@ -46,7 +48,8 @@ type Request struct {
 	Stdin []byte `json:"stdin"`
 }
 
-// Response is what the plugin prints: Stdout with exit status 0 (it may be empty), or Error with exit status 1.
+// Response is what the plugin prints: Stdout with exit status 0 (it may be empty), or Error with
+// exit status 1.
 type Response struct {
 	Stdout []byte `json:"stdout,omitempty"`
 	Error  *Error `json:"error,omitempty"`
@@ -75,7 +78,8 @@ func (r *Request) Validate() error {
 	}
 	for name := range r.Env {
 		if !strings.HasPrefix(name, "CNI_") {
-			return fmt.Errorf("%w: environment variable %.70q: only names beginning with CNI_ are carried", ErrMalformed, name)
+			return fmt.Errorf("%w: environment variable %.70q: only names beginning with CNI_ are carried",
+				ErrMalformed, name)
 		}
 	}
 	return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cnisock
 
 import (
@@ -16,10 +18,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// FuzzReadResponse: what the shim reads of any octets is a response that is read the same when it is written anew, or an error
-// that tells what was wrong; and no octet behind the frame is taken.
+// FuzzReadResponse: what the shim reads of any octets is a response that is read the same when it
+// is written anew, or an error that tells what was wrong; and no octet behind the frame is taken.
 func FuzzReadResponse(f *testing.F) {
-	for _, r := range []Response{{}, {Stdout: []byte(`{"cniVersion":"0.3.1","ips":[]}`)}, {Error: &Error{CNIVersion: "1.1.0", Code: 11, Msg: "later", Details: "soon"}}} {
+	for _, r := range []Response{{}, {Stdout: []byte(`{"cniVersion":"0.3.1","ips":[]}`)},
+		{Error: &Error{CNIVersion: "1.1.0", Code: 11, Msg: "later", Details: "soon"}}} {
 		var good bytes.Buffer
 		if err := writeFrame(&good, r); err != nil {
 			f.Fatal(err)
@@ -47,7 +50,8 @@ func FuzzReadResponse(f *testing.F) {
 		switch {
 		case errors.Is(err, ErrTooLarge) != (announced > MaxFrame):
 			t.Fatalf("a frame of %d octets: %v", announced, err)
-		case err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrMalformed) && !(short && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))):
+		case err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrMalformed) &&
+			!(short && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))):
 			t.Fatalf("%d octets of a frame of %d: %v", len(wire), announced, err)
 		case err == nil && (short || len(wire) < 4):
 			t.Fatalf("%d octets pass for a frame of %d", len(wire), announced)
@@ -70,11 +74,17 @@ func FuzzReadResponse(f *testing.F) {
 	})
 }
 
-// What is too large in an answer is no fault of the request: the agent is asked again, and says so itself when it knows.
+// What is too large in an answer is no fault of the request: the agent is asked again, and says so
+// itself when it knows.
 func TestTooLargeAnAnswer(t *testing.T) {
-	path := serve(t, &Server{UID: self(), Handler: func(context.Context, Request) Response { return Response{Stdout: make([]byte, MaxFrame)} }})
+	path := serve(t,
+		&Server{UID: self(), Handler: func(context.Context,
+			Request) Response {
+			return Response{Stdout: make([]byte, MaxFrame)}
+		}})
 	resp, err := Call(context.Background(), path, Request{Plugin: "multus"})
-	if err != nil || resp.Error == nil || resp.Error.Code != CodeInternal || !strings.Contains(resp.Error.Details, "larger than") {
+	if err != nil || resp.Error == nil || resp.Error.Code != CodeInternal || !strings.Contains(resp.Error.Details,
+		"larger than") {
 		t.Errorf("resp = %+v, %v", resp.Error, err)
 	}
 
@@ -96,7 +106,8 @@ func TestTooLargeAnAnswer(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	if resp, err := CallWaiting(context.Background(), path, Request{Plugin: "multus"}, 10*time.Second); err != nil || string(resp.Stdout) != "here" {
+	if resp, err := CallWaiting(context.Background(), path, Request{Plugin: "multus"}, 10*time.Second); err != nil ||
+		string(resp.Stdout) != "here" {
 		t.Errorf("resp = %+v, %v", resp, err)
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cnisock
 
 import (
@@ -20,12 +22,13 @@ const (
 	readTimeout  = 5 * time.Second // for a request to arrive whole
 	writeTimeout = 5 * time.Second
 	maxCalls     = 1024 // at once
-	// graceTime is how long calls under way may go on after the server was told to stop. It is below the time that a
-	// stopping agent has, and longer than an attachment takes.
+	// graceTime is how long calls under way may go on after the server was told to stop. It is
+	// below the time that a stopping agent has, and longer than an attachment takes.
 	graceTime = 8 * time.Second
 )
 
-// Handler answers one request. Its context ends when the client goes away, or some seconds after the server was told to stop.
+// Handler answers one request. Its context ends when the client goes away, or some seconds after
+// the server was told to stop.
 type Handler func(ctx context.Context, req Request) Response
 
 // Server answers requests.
@@ -56,7 +59,8 @@ func Listen(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// Serve answers until ctx ends, then waits for the calls under way, which are cut short only after some seconds.
+// Serve answers until ctx ends, then waits for the calls under way, which are cut short only after
+// some seconds.
 func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	callCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -95,7 +99,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 	if err != nil {
 		s.Log.Warn("refused a request on the agent's socket", "error", err)
-		s.answer(conn, Response{Error: &Error{Code: CodeDecode, Msg: "the agent refused the request", Details: err.Error()}})
+		s.answer(conn, Response{Error: &Error{Code: CodeDecode, Msg: "the agent refused the request",
+			Details: err.Error()}})
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -138,8 +143,10 @@ func watch(conn *net.UnixConn, cancel context.CancelFunc) {
 func (s *Server) call(ctx context.Context, req Request) (resp Response) {
 	defer func() {
 		if r := recover(); r != nil {
-			s.Log.Error("fault while answering a CNI call", "plugin", req.Plugin, "fault", r, "stack", string(debug.Stack()))
-			resp = Response{Error: &Error{Code: CodeInternal, Msg: "fault in the agent", Details: fmt.Sprint(r) + "; the agent's log has the stack"}}
+			s.Log.Error("fault while answering a CNI call", "plugin", req.Plugin, "fault", r, "stack",
+				string(debug.Stack()))
+			resp = Response{Error: &Error{Code: CodeInternal, Msg: "fault in the agent", Details: fmt.Sprint(r) +
+				"; the agent's log has the stack"}}
 		}
 	}()
 	return s.Handler(ctx, req)
@@ -148,9 +155,11 @@ func (s *Server) call(ctx context.Context, req Request) (resp Response) {
 func (s *Server) answer(conn *net.UnixConn, resp Response) {
 	conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 	err := writeFrame(conn, resp)
-	if errors.Is(err, ErrTooLarge) { // nothing is sent yet, and without an answer the call would be made again and again
+	// nothing is sent yet, and without an answer the call would be made again and again
+	if errors.Is(err, ErrTooLarge) {
 		s.Log.Error("an answer on the agent's socket is too large", "error", err)
-		err = writeFrame(conn, Response{Error: &Error{Code: CodeInternal, Msg: "the agent's answer is too large", Details: err.Error()}})
+		err = writeFrame(conn, Response{Error: &Error{Code: CodeInternal, Msg: "the agent's answer is too large",
+			Details: err.Error()}})
 	}
 	if err != nil {
 		s.Log.Warn("could not answer on the agent's socket", "error", err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package controller
 
 import (
@@ -27,9 +29,10 @@ import (
 	"spidernet.io/spiderpool/internal/webhookcert"
 )
 
-// certificates keeps the webhook server's certificates good: the Secret that all replicas share, the certificate that
-// this one serves, and the trust in both webhook configurations. It runs in every replica; whoever writes the Secret
-// first wins, and the others see it at once, because nothing is mounted.
+// certificates keeps the webhook server's certificates good: the Secret that all replicas share,
+// the certificate that this one serves, and the trust in both webhook configurations. It runs in
+// every replica; whoever writes the Secret first wins, and the others see it at once, because
+// nothing is mounted.
 type certificates struct {
 	client   client.Client
 	secret   types.NamespacedName
@@ -38,8 +41,8 @@ type certificates struct {
 	now      func() time.Time
 
 	serving atomic.Pointer[tls.Certificate]
-	// trusted is set once API servers can call the webhook server; fault is why they cannot yet. A later failure to look
-	// after the certificates does not make those that are served bad.
+	// trusted is set once API servers can call the webhook server; fault is why they cannot yet. A
+	// later failure to look after the certificates does not make those that are served bad.
 	trusted atomic.Bool
 	fault   atomic.Pointer[error]
 }
@@ -56,7 +59,10 @@ func (c *certificates) setupWithManager(mgr ctrl.Manager) error {
 		return []reconcile.Request{{NamespacedName: c.secret}}
 	})
 	named := func(name string) builder.Predicates {
-		return builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == name }))
+		return builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+			return o.GetName() ==
+				name
+		}))
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("certificates").
 		For(&corev1.Secret{}, named(c.secret.Name)).
@@ -94,7 +100,8 @@ func (c *certificates) reconcile(ctx context.Context) (reconcile.Result, error) 
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := errors.Join(c.trustValidating(ctx, material.Bundle(), owner), c.trustMutating(ctx, material.Bundle(), owner)); err != nil {
+	if err := errors.Join(c.trustValidating(ctx, material.Bundle(), owner), c.trustMutating(ctx, material.Bundle(),
+		owner)); err != nil {
 		return reconcile.Result{}, err
 	}
 	return reconcile.Result{RequeueAfter: c.policy.NextCheck(material, c.now())}, nil
@@ -118,8 +125,8 @@ func (c *certificates) renew(ctx context.Context) (webhookcert.Material, error) 
 	return material, nil
 }
 
-// namespaceReference makes the webhook configurations go when the namespace is deleted: without the controller they
-// would refuse every write of our kinds.
+// namespaceReference makes the webhook configurations go when the namespace is deleted: without the
+// controller they would refuse every write of our kinds.
 func (c *certificates) namespaceReference(ctx context.Context) (metav1.OwnerReference, error) {
 	namespace := &corev1.Namespace{}
 	if err := c.client.Get(ctx, client.ObjectKey{Name: c.secret.Namespace}, namespace); err != nil {
@@ -168,7 +175,8 @@ func (c *certificates) patch(ctx context.Context, kind string, changed bool, wan
 	if !changed {
 		return nil
 	}
-	err := c.client.Patch(ctx, wanted, client.MergeFromWithOptions(found, client.MergeFromWithOptimisticLock{}), client.FieldOwner(fieldOwner))
+	err := c.client.Patch(ctx, wanted, client.MergeFromWithOptions(found, client.MergeFromWithOptimisticLock{}),
+		client.FieldOwner(fieldOwner))
 	if err != nil {
 		return fmt.Errorf("writing the trusted certificates into %s %s: %w", kind, c.webhooks, err)
 	}

@@ -1,7 +1,11 @@
-// Package controller is the controller process: it brings the CRDs, keeps the webhook server's certificates good, and
-// runs the controllers and webhooks of its subpackages and the webhooks of the SR-IOV policies.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package controller is the controller process: it brings the CRDs, keeps the webhook server's
+// certificates good, and runs the controllers and webhooks of its subpackages and the webhooks of
+// the SR-IOV policies.
 //
-// It knows the process's surroundings (ports, names, leader election) and nothing of pools, networks or cards.
+// It knows the process's surroundings (ports, names, leader election) and nothing of pools,
+// networks or cards.
 package controller
 
 import (
@@ -47,6 +51,8 @@ type Options struct {
 	// WebhookHost and WebhookPort are where the webhook server listens; an empty host is all addresses.
 	WebhookHost string
 	WebhookPort int
+	// Replicas is how many of this process are meant to run.
+	Replicas int
 	// SRIOV turns on the webhooks of SriovNetworkNodePolicy.
 	SRIOV bool
 	// Settings are those of conf.yml.
@@ -86,8 +92,9 @@ func newManager(o Options) (ctrl.Manager, error) {
 		}},
 	})
 	mgr, health, err := process.NewManager(o.Config, process.Options{
-		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
-		Cache: cacheOptions(o), Webhook: server,
+		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress,
+		MetricsAddress: o.MetricsAddress,
+		Cache:          cacheOptions(o), Webhook: server, Replicas: o.Replicas,
 	})
 	if err != nil {
 		return nil, err
@@ -105,8 +112,8 @@ func newManager(o Options) (ctrl.Manager, error) {
 	return mgr, nil
 }
 
-// podGrace is how long a pod must be gone or finished before its address is taken back, beside what the options add: its
-// node normally gives it back first.
+// podGrace is how long a pod must be gone or finished before its address is taken back, beside what
+// the options add: its node normally gives it back first.
 const podGrace = 30 * time.Second
 
 // setup adds the parts of the process.
@@ -115,7 +122,8 @@ func setup(mgr ctrl.Manager, o Options) error {
 	err := pools.SetupWithManager(mgr, pools.Options{
 		Namespace: o.Namespace, Heartbeat: o.Settings.Stock.Heartbeat(),
 		Families: v2beta1.Families{IPv4: o.Settings.EnableIPv4, IPv6: o.Settings.EnableIPv6},
-		Rescan:   gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace + gc.AdditionalGrace(),
+		Rescan:   gc.Interval(), GoneGrace: podGrace + gc.AdditionalGrace(), FinishedGrace: podGrace +
+			gc.AdditionalGrace(),
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the pools: %w", err)
@@ -132,14 +140,16 @@ func setup(mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
-// cacheOptions keep the process from reading more than it may and needs: of Secrets, webhook configurations and leases
-// its own, of the SR-IOV objects those that count, of pods what tells whether they have ended.
+// cacheOptions keep the process from reading more than it may and needs: of Secrets, webhook
+// configurations and leases its own, of the SR-IOV objects those that count, of pods what tells
+// whether they have ended.
 func cacheOptions(o Options) cache.Options {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := func(name string) fields.Selector { return fields.OneTermEqualSelector("metadata.name", name) }
 	return cache.Options{ByObject: map[client.Object]cache.ByObject{
-		&corev1.Pod{}:    {Transform: pools.StripPod},
-		&corev1.Secret{}: {Namespaces: map[string]cache.Config{o.Namespace: {FieldSelector: named(o.CertificateSecret)}}},
+		&corev1.Pod{}: {Transform: pools.StripPod},
+		&corev1.Secret{}: {Namespaces: map[string]cache.Config{
+			o.Namespace: {FieldSelector: named(o.CertificateSecret)}}},
 		&admissionv1.ValidatingWebhookConfiguration{}: {Field: named(o.Name)},
 		&admissionv1.MutatingWebhookConfiguration{}:   {Field: named(o.Name)},
 		&coordinationv1.Lease{}:                       {Namespaces: own},

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package controller
 
 import (
@@ -51,20 +53,23 @@ func freePort(t *testing.T) int {
 func eventually(t *testing.T, what string, check func(context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		last = check(ctx)
-		return last == nil, nil
-	})
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true,
+		func(ctx context.Context) (bool, error) {
+			last = check(ctx)
+			return last == nil, nil
+		})
 	if err != nil {
 		t.Fatalf("%s: %v: %v", what, err, last)
 	}
 }
 
-// installChart installs what the controller needs of the chart; API servers reach its webhooks on a local port.
+// installChart installs what the controller needs of the chart; API servers reach its webhooks on a
+// local port.
 func installChart(t *testing.T, c client.Client, port int) {
 	t.Helper()
 	testchart.Install(t, c, testchart.Objects(t, "sriov.yaml", append(testchart.RBACKinds, "Secret")...))
-	configurations := testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration")
+	configurations := testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration",
+		"MutatingWebhookConfiguration")
 	for _, o := range configurations {
 		useURL(t, o, port)
 		t.Cleanup(func() {
@@ -114,8 +119,8 @@ func get(ctx context.Context, address, endpoint string) error {
 	return nil
 }
 
-// run starts the process under the rights that the chart gives it, and waits until it is ready. When the test ends it
-// is asked to end, and must have been refused nothing.
+// run starts the process under the rights that the chart gives it, and waits until it is ready.
+// When the test ends it is asked to end, and must have been refused nothing.
 func run(t *testing.T) client.Client {
 	t.Helper()
 	api := testapi.Start(t)
@@ -131,9 +136,11 @@ func run(t *testing.T) client.Client {
 	klog.SetSlogLogger(log)
 	o := Options{
 		Config: testchart.As(api.Config, "spiderpool-controller", ""), Log: log,
-		Name: "spiderpool-controller", Namespace: testchart.Namespace, CertificateSecret: "spiderpool-controller-server-certs",
-		HealthAddress: process.Address("127.0.0.1", freePort(t)), WebhookHost: "localhost", WebhookPort: webhookPort,
-		SRIOV: true, Settings: settings.Default(),
+		Name: "spiderpool-controller", Namespace: testchart.Namespace,
+		CertificateSecret: "spiderpool-controller-server-certs",
+		HealthAddress:     process.Address("127.0.0.1", freePort(t)), WebhookHost: "localhost",
+		WebhookPort: webhookPort,
+		SRIOV:       true, Settings: settings.Default(),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -165,7 +172,8 @@ func run(t *testing.T) client.Client {
 	return admin
 }
 
-// TestRun runs one process through its life: a process cannot hold two managers, whose controllers have the same names.
+// TestRun runs one process through its life: a process cannot hold two managers, whose controllers
+// have the same names.
 func TestRun(t *testing.T) {
 	admin := run(t)
 	t.Run("every webhook of the chart is served", func(t *testing.T) { everyWebhookServed(t, admin) })
@@ -176,10 +184,11 @@ func TestRun(t *testing.T) {
 }
 
 func webhooksRefuse(t *testing.T, admin client.Client) {
-	refused := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "two-stanzas", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
-		IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
-		IpoibConfig:   &v2beta1.SpiderIPoIBCniConfig{Master: "ib0"},
-	}}
+	refused := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "two-stanzas", Namespace: "default"},
+		Spec: v2beta1.MultusCNIConfigSpec{
+			IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
+			IpoibConfig:   &v2beta1.SpiderIPoIBCniConfig{Master: "ib0"},
+		}}
 	if err := admin.Create(t.Context(), refused); !apierrors.IsForbidden(err) && !apierrors.IsInvalid(err) {
 		t.Errorf("a SpiderMultusConfig with two stanzas: %v, want a refusal by the webhook", err)
 	}
@@ -188,27 +197,33 @@ func webhooksRefuse(t *testing.T, admin client.Client) {
 // controllersAct gives each controller something to do; run fails the test when one lacks a right for it.
 func controllersAct(t *testing.T, admin client.Client) {
 	for _, o := range []client.Object{
-		&v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: "default"}, Spec: v2beta1.MultusCNIConfigSpec{
-			CniType: ptr.To("ib-sriov"), IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{ResourceName: ptr.To("spidernet.io/a")},
-		}},
+		&v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: "default"},
+			Spec: v2beta1.MultusCNIConfigSpec{
+				CniType: ptr.To("ib-sriov"), IbSriovConfig: &v2beta1.SpiderIBSRIOVCniConfig{
+					ResourceName: ptr.To("spidernet.io/a")},
+			}},
 		&v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{
 			Mode: ptr.To(v2beta1.CoordinatorAuto), PodCIDRType: ptr.To("auto"),
 		}},
 		&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "v4-91"}, Spec: v2beta1.IPPoolSpec{
 			Subnet: "172.91.0.0/16", IPs: []string{"172.91.0.100-172.91.0.120"}, Gateway: ptr.To("172.91.0.1"),
 		}},
-		&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "reserved"}, Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.100"}}},
-		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace}, Spec: sriovv1.SriovNetworkNodePolicySpec{
-			ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{"kubernetes.io/os": "linux"}, NumVfs: 12,
-			NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3"},
-		}},
+		&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "reserved"},
+			Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.100"}}},
+		&sriovv1.SriovNetworkNodePolicy{ObjectMeta: metav1.ObjectMeta{Name: "ib-sriov", Namespace: testchart.Namespace},
+			Spec: sriovv1.SriovNetworkNodePolicySpec{
+				ResourceName: "mellanoxibsriov", NodeSelector: map[string]string{"kubernetes.io/os": "linux"},
+				NumVfs:      12,
+				NicSelector: sriovv1.SriovNetworkNicSelector{Vendor: "15b3"},
+			}},
 	} {
 		if err := admin.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}
 	}
 	eventually(t, "the network of a SpiderMultusConfig", func(ctx context.Context) error {
-		return admin.Get(ctx, client.ObjectKey{Namespace: "default", Name: "ib-sriov"}, &cncfv1.NetworkAttachmentDefinition{})
+		return admin.Get(ctx, client.ObjectKey{Namespace: "default", Name: "ib-sriov"},
+			&cncfv1.NetworkAttachmentDefinition{})
 	})
 	eventually(t, "the status of the SpiderCoordinator", func(ctx context.Context) error {
 		c := &v2beta1.SpiderCoordinator{}
@@ -220,7 +235,8 @@ func controllersAct(t *testing.T, admin client.Client) {
 
 	eventually(t, "the status of the SpiderIPPool", func(ctx context.Context) error {
 		p := &v2beta1.SpiderIPPool{}
-		if err := admin.Get(ctx, client.ObjectKey{Name: "v4-91"}, p); err != nil || ptr.Deref(p.Status.TotalIPCount, 0) != 21 {
+		if err := admin.Get(ctx, client.ObjectKey{Name: "v4-91"}, p); err != nil || ptr.Deref(p.Status.TotalIPCount,
+			0) != 21 {
 			return fmt.Errorf("total %d: %v", ptr.Deref(p.Status.TotalIPCount, 0), err)
 		}
 		return nil
@@ -277,7 +293,8 @@ func certificatesMadeAnew(t *testing.T, admin client.Client) {
 		return trusted(ctx, admin)
 	})
 	eventually(t, "webhook", func(ctx context.Context) error {
-		probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
+		probe := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"},
+			Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
 		return client.IgnoreAlreadyExists(admin.Create(ctx, probe, client.DryRunAll))
 	})
 }
@@ -285,7 +302,8 @@ func certificatesMadeAnew(t *testing.T, admin client.Client) {
 // trusted says whether both configurations trust what the Secret holds and go with the namespace.
 func trusted(ctx context.Context, c client.Client) error {
 	secret := &corev1.Secret{}
-	if err := c.Get(ctx, client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"}, secret); err != nil {
+	if err := c.Get(ctx, client.ObjectKey{Namespace: testchart.Namespace, Name: "spiderpool-controller-server-certs"},
+		secret); err != nil {
 		return err
 	}
 	validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
@@ -316,7 +334,8 @@ func trusted(ctx context.Context, c client.Client) error {
 func everyWebhookServed(t *testing.T, admin client.Client) {
 	insecure := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	urls := 0
-	for _, o := range []client.ObjectList{&admissionv1.ValidatingWebhookConfigurationList{}, &admissionv1.MutatingWebhookConfigurationList{}} {
+	for _, o := range []client.ObjectList{&admissionv1.ValidatingWebhookConfigurationList{},
+		&admissionv1.MutatingWebhookConfigurationList{}} {
 		if err := admin.List(t.Context(), o); err != nil {
 			t.Fatal(err)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package controller
 
 import (
@@ -23,8 +25,9 @@ const fieldOwner = "spiderpool-controller"
 // establishTimeout bounds the wait for the API server to serve a new kind.
 const establishTimeout = time.Minute
 
-// applyCRDs brings the CRDs of this version, which Helm installs once and never updates, and waits until all are served.
-// Those of a group that other products install too are left alone when they are not ours.
+// applyCRDs brings the CRDs of this version, which Helm installs once and never updates, and waits
+// until all are served. Those of a group that other products install too are left alone when they
+// are not ours.
 func applyCRDs(ctx context.Context, c client.Client, log *slog.Logger) error {
 	crds, err := config.CRDs()
 	if err != nil {
@@ -36,8 +39,11 @@ func applyCRDs(ctx context.Context, c client.Client, log *slog.Logger) error {
 			return err
 		}
 		if foreign {
-			log.Info("left alone a CRD that another product has installed; fields that it lacks are lost", "crd", crd.Name,
-				"remedy", fmt.Sprintf("when no other product uses it: kubectl label crd %s %s=%s, and start the controller again", crd.Name, config.LabelPartOf, config.PartOf))
+			log.Info("left alone a CRD that another product has installed; fields that it lacks are lost", "crd",
+				crd.Name,
+				"remedy",
+				fmt.Sprintf("when no other product uses it: kubectl label crd %s %s=%s, and start the controller again",
+					crd.Name, config.LabelPartOf, config.PartOf))
 			continue
 		}
 		if err := applyCRD(ctx, c, crd); err != nil {
@@ -52,7 +58,8 @@ func applyCRDs(ctx context.Context, c client.Client, log *slog.Logger) error {
 	return nil
 }
 
-// foreignCRD tells whether the cluster has this CRD from another product. The group spiderpool.spidernet.io is always ours.
+// foreignCRD tells whether the cluster has this CRD from another product. The group
+// spiderpool.spidernet.io is always ours.
 func foreignCRD(ctx context.Context, c client.Client, crd *apiextensionsv1.CustomResourceDefinition) (bool, error) {
 	if crd.Spec.Group == v2beta1.GroupVersion.Group {
 		return false, nil
@@ -75,7 +82,8 @@ func applyCRD(ctx context.Context, c client.Client, crd *apiextensionsv1.CustomR
 	}
 	delete(content, "status") // the API server's
 	object := &unstructured.Unstructured{Object: content}
-	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(fieldOwner), client.ForceOwnership)
+	err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(fieldOwner),
+		client.ForceOwnership)
 	if err != nil {
 		return fmt.Errorf("applying CRD %s: %w", crd.Name, err)
 	}
@@ -84,21 +92,22 @@ func applyCRD(ctx context.Context, c client.Client, crd *apiextensionsv1.CustomR
 
 func waitEstablished(ctx context.Context, c client.Client, name string) error {
 	problem := "the API server has not looked at it"
-	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, establishTimeout, true, func(ctx context.Context) (bool, error) {
-		crd := &apiextensionsv1.CustomResourceDefinition{}
-		if err := c.Get(ctx, client.ObjectKey{Name: name}, crd); err != nil {
-			return false, err
-		}
-		for _, condition := range crd.Status.Conditions {
-			if condition.Type == apiextensionsv1.Established && condition.Status == apiextensionsv1.ConditionTrue {
-				return true, nil
+	err := wait.PollUntilContextTimeout(ctx, 200*time.Millisecond, establishTimeout, true,
+		func(ctx context.Context) (bool, error) {
+			crd := &apiextensionsv1.CustomResourceDefinition{}
+			if err := c.Get(ctx, client.ObjectKey{Name: name}, crd); err != nil {
+				return false, err
 			}
-			if condition.Status == apiextensionsv1.ConditionFalse {
-				problem = condition.Message
+			for _, condition := range crd.Status.Conditions {
+				if condition.Type == apiextensionsv1.Established && condition.Status == apiextensionsv1.ConditionTrue {
+					return true, nil
+				}
+				if condition.Status == apiextensionsv1.ConditionFalse {
+					problem = condition.Message
+				}
 			}
-		}
-		return false, nil
-	})
+			return false, nil
+		})
 	if err != nil {
 		return fmt.Errorf("waiting for the API server to serve CRD %s (%s): %w", name, problem, err)
 	}

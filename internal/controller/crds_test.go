@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package controller
 
 import (
@@ -16,8 +18,8 @@ import (
 	"spidernet.io/spiderpool/internal/testchart"
 )
 
-// TestApplyCRDs has the controller, with its own rights, meet CRDs of an older version, a missing one, and one that
-// another product has installed.
+// TestApplyCRDs has the controller, with its own rights, meet CRDs of an older version, a missing
+// one, and one that another product has installed.
 func TestApplyCRDs(t *testing.T) {
 	api := testapi.Start(t)
 	admin, err := client.New(api.Config, client.Options{Scheme: scheme.New()})
@@ -51,10 +53,12 @@ func TestApplyCRDs(t *testing.T) {
 	change(old, func(c *apiextensionsv1.CustomResourceDefinition) {
 		c.Spec.Versions[0].AdditionalPrinterColumns = nil
 		c.Labels["cluster"] = "own"
-		// What this version has no more: a field that was required, and a rule that would refuse what is right today.
+		// What this version has no more: a field that was required, and a rule that would refuse
+		// what is right today.
 		spec := c.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
 		spec.Properties["retired"] = apiextensionsv1.JSONSchemaProps{Type: "string"}
-		spec.XValidations = append(spec.XValidations, apiextensionsv1.ValidationRule{Rule: "!has(self.gateway)", Message: "retired"})
+		spec.XValidations = append(spec.XValidations, apiextensionsv1.ValidationRule{Rule: "!has(self.gateway)",
+			Message: "retired"})
 		c.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
 	})
 	if err := admin.Delete(t.Context(), get(missing)); err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package deviceplugin
 
 import (
@@ -21,14 +23,16 @@ import (
 // infinibandDir holds the RDMA character devices, in containers as on the node.
 const infinibandDir = "/dev/infiniband"
 
-// Allocate implements the device-plugin API. A pod gets the verbs device of each VF and the connection manager's, its umadN only
-// by option, and never issmN, with which it could act as a subnet manager.
+// Allocate implements the device-plugin API. A pod gets the verbs device of each VF and the
+// connection manager's, its umadN only by option, and never issmN, with which it could act as a
+// subnet manager.
 func (s *server) Allocate(ctx context.Context, req *pluginapi.AllocateRequest) (*pluginapi.AllocateResponse, error) {
 	out := &pluginapi.AllocateResponse{}
 	for _, container := range req.ContainerRequests {
 		r, err := s.allocate(ctx, container.DevicesIds)
 		if err != nil {
-			s.plugin.opts.Log.Error("cannot hand out VFs", "resource", s.name, "pci", strings.Join(container.DevicesIds, ","), "error", err)
+			s.plugin.opts.Log.Error("cannot hand out VFs", "resource", s.name,
+				"pci", strings.Join(container.DevicesIds, ","), "error", err)
 			return nil, status.Error(codes.FailedPrecondition, err.Error())
 		}
 		out.ContainerResponses = append(out.ContainerResponses, r)
@@ -71,8 +75,8 @@ func (s *server) allocate(ctx context.Context, ids []string) (*pluginapi.Contain
 	return out, nil
 }
 
-// envNames are the variable names of a resource: the one that other software reads, and, where a '-' makes that one unusable in
-// a shell, one without.
+// envNames are the variable names of a resource: the one that other software reads, and, where a
+// '-' makes that one unusable in a shell, one without.
 func envNames(resource string) []string {
 	name := "PCIDEVICE_" + strings.ToUpper(strings.NewReplacer(".", "_", "/", "_").Replace(resource))
 	if shell := strings.ReplaceAll(name, "-", "_"); shell != name {
@@ -85,7 +89,8 @@ func envNames(resource string) []string {
 func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 	d, ok := s.plugin.take(s.resource, pci)
 	if !ok {
-		return vfInfo{}, fmt.Errorf("%s is not offered any more: the pod has to be made again (`kubectl -n kube-system get sriovnetworknodestates -o yaml` says why)", pci)
+		return vfInfo{}, fmt.Errorf("%s is not offered any more: the pod has to be made again "+
+			"(`kubectl -n kube-system get sriovnetworknodestates -o yaml` says why)", pci)
 	}
 	vf, err := s.home(ctx, d)
 	if err != nil {
@@ -106,7 +111,8 @@ func (s *server) describe(ctx context.Context, pci string) (vfInfo, error) {
 		return vfInfo{}, err
 	}
 	if s.plugin.opts.Umad {
-		if info.RDMA["umad"], err = s.node(pci, vf.Umad, "a management device (umadN): `modprobe ib_umad`"); err != nil {
+		if info.RDMA["umad"], err = s.node(pci, vf.Umad,
+			"a management device (umadN): `modprobe ib_umad`"); err != nil {
 			return vfInfo{}, err
 		}
 	}
@@ -134,8 +140,8 @@ func (s *server) note(d sriov.Device, vf host.VFDevices) error {
 	return nil
 }
 
-// home waits, bounded, until a VF is in the node's namespace: the pod before may still be giving it back, and the numbers of
-// its device nodes change when it comes home.
+// home waits, bounded, until a VF is in the node's namespace: the pod before may still be giving it
+// back, and the numbers of its device nodes change when it comes home.
 func (s *server) home(ctx context.Context, d sriov.Device) (host.VFDevices, error) {
 	pci := d.PCI
 	for deadline := time.Now().Add(returnWait); ; {
@@ -147,7 +153,10 @@ func (s *server) home(ctx context.Context, d sriov.Device) (host.VFDevices, erro
 			return vf, nil
 		}
 		if time.Now().After(deadline) {
-			return vf, fmt.Errorf("VF %s is still in another network namespace after %s: the pod before has not given it back (the events of that pod, or the log of the node's spiderpool-agent, say why)", pci, returnWait)
+			return vf,
+				fmt.Errorf(
+					"VF %s is still in another network namespace after %s: the pod before has not given it back "+
+						"(the events of that pod, or the log of the node's spiderpool-agent, say why)", pci, returnWait)
 		}
 		select {
 		case <-ctx.Done():
@@ -162,7 +171,9 @@ func (s *server) node(pci, name, what string) (string, error) {
 		return "", fmt.Errorf("VF %s has no %s", pci, strings.TrimPrefix(what, "a "))
 	}
 	if !s.exists(name) {
-		return "", fmt.Errorf("VF %s has %s, but %s/%s is not on the node: is udev running, and is devtmpfs mounted on /dev?", pci, name, infinibandDir, name)
+		return "",
+			fmt.Errorf("VF %s has %s, but %s/%s is not on the node: is udev running, and is devtmpfs mounted on /dev?",
+				pci, name, infinibandDir, name)
 	}
 	return filepath.Join(infinibandDir, name), nil
 }

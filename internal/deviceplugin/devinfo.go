@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package deviceplugin
 
 import (
@@ -30,7 +32,8 @@ func (p *Plugin) infoPath(resource, pci string) string {
 	return filepath.Join(p.opts.InfoDir, p.opts.Prefix+"-"+resource+"-"+pci+infoSuffix)
 }
 
-// syncDeviceInfo writes a file for every device that is offered and removes our others. Files outlive this process: pods do too.
+// syncDeviceInfo writes a file for every device that is offered and removes our others. Files
+// outlive this process: pods do too.
 func (p *Plugin) syncDeviceInfo(wanted map[string][]sriov.Device) error {
 	if err := os.MkdirAll(p.opts.InfoDir, 0o755); err != nil {
 		return fmt.Errorf("make the folder of device-info files: %w", err)
@@ -54,14 +57,15 @@ func (p *Plugin) syncDeviceInfo(wanted map[string][]sriov.Device) error {
 	return errors.Join(errs...)
 }
 
-// writeInfo replaces a file in one step when its content is not right. The RDMA device of a VF inside a pod cannot be seen; what
-// the file says of it stays.
+// writeInfo replaces a file in one step when its content is not right. The RDMA device of a VF
+// inside a pod cannot be seen; what the file says of it stays.
 func writeInfo(path string, d sriov.Device) error {
 	old, err := os.ReadFile(path)
 	if err == nil && d.RDMADevice == "" {
 		return nil
 	}
-	text, err := json.Marshal(deviceInfo{Type: "pci", Version: "1.1.0", PCI: pciInfo{Address: d.PCI, RDMADevice: d.RDMADevice}})
+	text, err := json.Marshal(deviceInfo{Type: "pci", Version: "1.1.0",
+		PCI: pciInfo{Address: d.PCI, RDMADevice: d.RDMADevice}})
 	if err != nil || bytes.Equal(old, text) {
 		return err
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package deviceplugin advertises pools of VFs to the kubelet as extended
 // resources and hands out their device nodes: one device-plugin server
 // (v1beta1) for each resource, in this process.
@@ -37,8 +39,9 @@ type Options struct {
 	InfoDir string // of device-info files: "/var/run/k8s.cni.cncf.io/devinfo/dp"
 	// DevDir is where this process sees the node's /dev, with devices that appear later: "/host/dev".
 	DevDir string
-	// Note keeps, for good, which verbs device ("uverbs3") and management device ("umad3"), "" for none, a container is given with a
-	// VF: it is what the container has when its network is attached, perhaps by a later process. Nil keeps nothing.
+	// Note keeps, for good, which verbs device ("uverbs3") and management device ("umad3"), "" for
+	// none, a container is given with a VF: it is what the container has when its network is
+	// attached, perhaps by a later process. Nil keeps nothing.
 	Note func(pci, verbs, umad string) error
 	// Umad gives pods the umadN of their VF too, for management datagrams.
 	Umad bool
@@ -51,8 +54,8 @@ const (
 	pollInterval = 250 * time.Millisecond // how soon a restarted kubelet is noticed
 	firstRetry   = 100 * time.Millisecond
 	lastRetry    = time.Second
-	// callTimeout bounds one registration. A kubelet that starts is slow to answer and calls back meanwhile, with ten seconds of its own:
-	// giving up earlier makes it start anew.
+	// callTimeout bounds one registration. A kubelet that starts is slow to answer and calls back
+	// meanwhile, with ten seconds of its own: giving up earlier makes it start anew.
 	callTimeout = 20 * time.Second
 	recent      = 10 * time.Second
 	leaveTime   = time.Second // for the kubelet to read the last list of a resource
@@ -91,11 +94,13 @@ func New(kernel Kernel, o Options) *Plugin {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	return &Plugin{opts: o, kernel: kernel, wake: make(chan struct{}, 1), servers: map[string]*server{}, given: map[string]time.Time{}}
+	return &Plugin{opts: o, kernel: kernel, wake: make(chan struct{}, 1), servers: map[string]*server{},
+		given: map[string]time.Time{}}
 }
 
-// Publish replaces what is advertised. It returns at once; the kubelet hears of it by Run. A resource that was never
-// offered a device is not registered; one that is not in pools any more is given up.
+// Publish replaces what is advertised. It returns at once; the kubelet hears of it by Run. A
+// resource that was never offered a device is not registered; one that is not in pools any more is
+// given up.
 func (p *Plugin) Publish(pools []sriov.Pool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,8 +115,8 @@ func (p *Plugin) Publish(pools []sriov.Pool) {
 	}
 }
 
-// RecentlyGiven lists VFs that were given to a pod so short a time ago that the kubelet may not tell of it yet, with a word for
-// who has them. Nothing that is listed may be reset.
+// RecentlyGiven lists VFs that were given to a pod so short a time ago that the kubelet may not
+// tell of it yet, with a word for who has them. Nothing that is listed may be reset.
 func (p *Plugin) RecentlyGiven() map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,8 +131,8 @@ func (p *Plugin) RecentlyGiven() map[string]string {
 	return out
 }
 
-// take finds a published device and notes that it is being given away, in one step: once Publish has returned, either the device is
-// no longer offered or RecentlyGiven lists it.
+// take finds a published device and notes that it is being given away, in one step: once Publish
+// has returned, either the device is no longer offered or RecentlyGiven lists it.
 func (p *Plugin) take(resource, pci string) (sriov.Device, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +189,8 @@ func (p *Plugin) sync(ctx context.Context) {
 		s.leaving = time.Time{}
 		s.update(devices)
 		if err := s.attach(ctx, kubelet); err != nil && ctx.Err() == nil {
-			p.opts.Log.Error("cannot register with the kubelet, will try again", "resource", s.name, "retry", s.delay, "error", err)
+			p.opts.Log.Error("cannot register with the kubelet, will try again", "resource", s.name, "retry", s.delay,
+				"error", err)
 		}
 	}
 	if p.infoDone == published {
@@ -197,7 +203,8 @@ func (p *Plugin) sync(ctx context.Context) {
 	p.infoDone = published
 }
 
-// giveUp ends the servers of resources that are not wanted any more, a moment after the kubelet was told that they are empty.
+// giveUp ends the servers of resources that are not wanted any more, a moment after the kubelet was
+// told that they are empty.
 func (p *Plugin) giveUp(wanted map[string][]sriov.Device) {
 	for resource, s := range p.servers {
 		if _, ok := wanted[resource]; ok {
@@ -215,8 +222,8 @@ func (p *Plugin) giveUp(wanted map[string][]sriov.Device) {
 	}
 }
 
-// attach makes sure that the server listens and that this kubelet knows it. Failures are retried later and later, up to
-// every second, but at once when the kubelet's socket is a new one.
+// attach makes sure that the server listens and that this kubelet knows it. Failures are retried
+// later and later, up to every second, but at once when the kubelet's socket is a new one.
 func (s *server) attach(ctx context.Context, kubelet os.FileInfo) error {
 	if s.listening() && s.registered && same(kubelet, s.kubelet) {
 		return nil
@@ -242,7 +249,8 @@ func (s *server) attach(ctx context.Context, kubelet os.FileInfo) error {
 	return err
 }
 
-// same tells whether two looks at the kubelet's socket saw the same one. Inode numbers are used again soon, times are not.
+// same tells whether two looks at the kubelet's socket saw the same one. Inode numbers are used
+// again soon, times are not.
 func same(a, b os.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime())
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package deviceplugin
 
 import (
@@ -29,8 +31,8 @@ import (
 // patience bounds every wait of these tests; they end as soon as what they wait for is there.
 const patience = 20 * time.Second
 
-// kubelet is the registering half of a kubelet's device manager: it removes the sockets it finds, listens, and
-// watches every plugin that registers.
+// kubelet is the registering half of a kubelet's device manager: it removes the sockets it finds,
+// listens, and watches every plugin that registers.
 type kubelet struct {
 	pluginapi.UnimplementedRegistrationServer
 	dir    string
@@ -57,7 +59,8 @@ func startKubelet(t *testing.T, dir string) *kubelet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kubelet{dir: dir, server: grpc.NewServer(), lists: map[string][]*pluginapi.Device{}, clients: map[string]pluginapi.DevicePluginClient{}, options: map[string]*pluginapi.DevicePluginOptions{}}
+	k := &kubelet{dir: dir, server: grpc.NewServer(), lists: map[string][]*pluginapi.Device{},
+		clients: map[string]pluginapi.DevicePluginClient{}, options: map[string]*pluginapi.DevicePluginOptions{}}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	pluginapi.RegisterRegistrationServer(k.server, k)
 	go k.server.Serve(l)
@@ -80,7 +83,8 @@ func (k *kubelet) Register(_ context.Context, r *pluginapi.RegisterRequest) (*pl
 	if r.Version != "v1beta1" {
 		return nil, fmt.Errorf("version %s", r.Version)
 	}
-	conn, err := grpc.NewClient("unix://"+filepath.Join(k.dir, r.Endpoint), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix://"+filepath.Join(k.dir, r.Endpoint),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +152,8 @@ func guideVFs(t *testing.T, n int) (*hosttest.Fake, sriov.Pool) {
 		must(t, f.BindVF(vf.PCI))
 		vf, err := f.VF(vf.PCI)
 		must(t, err)
-		pool.Devices = append(pool.Devices, sriov.Device{PCI: vf.PCI, PF: vf.PF, Index: i, NUMANode: 1, LinkType: "IB", GUID: guid, RDMA: true,
+		pool.Devices = append(pool.Devices, sriov.Device{PCI: vf.PCI, PF: vf.PF, Index: i, NUMANode: 1, LinkType: "IB",
+			GUID: guid, RDMA: true,
 			RDMADevice: vf.RDMA.Name, PortState: vf.RDMA.State})
 	}
 	return f, pool
@@ -250,7 +255,8 @@ func TestComesBackWhenItsSocketIsRemoved(t *testing.T) {
 	k.waitFor(t, guideResource, "0000:86:00.1 Healthy 1")
 	before := k.client(guideResource)
 	must(t, os.Remove(filepath.Join(o.Dir, "spidernet.io_mellanoxibsriov.sock")))
-	wait(t, func() bool { return k.client(guideResource) != before }, func() string { return "it did not register again" })
+	wait(t, func() bool { return k.client(guideResource) != before },
+		func() string { return "it did not register again" })
 }
 
 func TestGivesUpResources(t *testing.T) {
@@ -283,7 +289,8 @@ func TestLongNamesFitASocket(t *testing.T) {
 }
 
 func allocate(k *kubelet, resource string, ids ...string) (*pluginapi.ContainerAllocateResponse, error) {
-	r, err := k.client(resource).Allocate(k.ctx, &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: ids}}})
+	r, err := k.client(resource).Allocate(k.ctx,
+		&pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: ids}}})
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +321,8 @@ func TestAllocate(t *testing.T) {
 	}
 	// the PF has uverbs0, VFs follow
 	want := []string{
-		"/dev/infiniband/uverbs2 /dev/infiniband/uverbs2 rw", "/dev/infiniband/rdma_cm /dev/infiniband/rdma_cm rw", "/dev/infiniband/uverbs1 /dev/infiniband/uverbs1 rw",
+		"/dev/infiniband/uverbs2 /dev/infiniband/uverbs2 rw", "/dev/infiniband/rdma_cm /dev/infiniband/rdma_cm rw",
+		"/dev/infiniband/uverbs1 /dev/infiniband/uverbs1 rw",
 	}
 	if diff := cmp.Diff(want, deviceNodes(r)); diff != "" {
 		t.Error(diff)
@@ -329,9 +337,11 @@ func TestAllocate(t *testing.T) {
 	must(t, json.Unmarshal([]byte(r.Envs["PCIDEVICE_SPIDERNET_IO_MELLANOXIBSRIOV_INFO"]), &info))
 	wantInfo := map[string]any{
 		"0000:86:00.1": map[string]any{"generic": map[string]any{"deviceID": "0000:86:00.1"},
-			"rdma": map[string]any{"rdma_dev": "mlx5_1", "uverbs": "/dev/infiniband/uverbs1", "rdma_cm": "/dev/infiniband/rdma_cm"}},
+			"rdma": map[string]any{"rdma_dev": "mlx5_1", "uverbs": "/dev/infiniband/uverbs1",
+				"rdma_cm": "/dev/infiniband/rdma_cm"}},
 		"0000:86:00.2": map[string]any{"generic": map[string]any{"deviceID": "0000:86:00.2"},
-			"rdma": map[string]any{"rdma_dev": "mlx5_2", "uverbs": "/dev/infiniband/uverbs2", "rdma_cm": "/dev/infiniband/rdma_cm"}},
+			"rdma": map[string]any{"rdma_dev": "mlx5_2", "uverbs": "/dev/infiniband/uverbs2",
+				"rdma_cm": "/dev/infiniband/rdma_cm"}},
 	}
 	if diff := cmp.Diff(wantInfo, info); diff != "" {
 		t.Error(diff)
@@ -426,18 +436,21 @@ func TestPreferredAllocation(t *testing.T) {
 	for _, d := range pool.Devices {
 		available = append(available, d.PCI)
 	}
-	wait(t, func() bool { return len(k.seen(guideResource)) == 5 }, func() string { return fmt.Sprint(k.seen(guideResource)) })
+	wait(t, func() bool { return len(k.seen(guideResource)) == 5 },
+		func() string { return fmt.Sprint(k.seen(guideResource)) })
 	if k.options[guideResource] == nil || !k.options[guideResource].GetPreferredAllocationAvailable {
 		t.Errorf("registered with options %v", k.options[guideResource])
 	}
-	got, err := k.client(guideResource).GetPreferredAllocation(k.ctx, &pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
-		{AvailableDeviceIDs: available, AllocationSize: 2},
-		{AvailableDeviceIDs: available, MustIncludeDeviceIDs: []string{"0000:86:00.3"}, AllocationSize: 2},
-		{AvailableDeviceIDs: available, AllocationSize: 4},
-		{AvailableDeviceIDs: []string{"0000:99:00.1"}, AllocationSize: 1},
-	}})
+	got, err := k.client(guideResource).GetPreferredAllocation(k.ctx,
+		&pluginapi.PreferredAllocationRequest{ContainerRequests: []*pluginapi.ContainerPreferredAllocationRequest{
+			{AvailableDeviceIDs: available, AllocationSize: 2},
+			{AvailableDeviceIDs: available, MustIncludeDeviceIDs: []string{"0000:86:00.3"}, AllocationSize: 2},
+			{AvailableDeviceIDs: available, AllocationSize: 4},
+			{AvailableDeviceIDs: []string{"0000:99:00.1"}, AllocationSize: 1},
+		}})
 	must(t, err)
-	want := []string{"0000:86:00.1 0000:87:00.1", "0000:86:00.3 0000:87:00.1", "0000:86:00.1 0000:87:00.1 0000:86:00.3 0000:86:00.2", ""}
+	want := []string{"0000:86:00.1 0000:87:00.1", "0000:86:00.3 0000:87:00.1",
+		"0000:86:00.1 0000:87:00.1 0000:86:00.3 0000:86:00.2", ""}
 	for i, r := range got.ContainerResponses {
 		if ids := strings.Join(r.DeviceIDs, " "); ids != want[i] {
 			t.Errorf("request %d: %q, want %q", i, ids, want[i])
@@ -488,7 +501,8 @@ func TestDeviceInfoFiles(t *testing.T) {
 		text, _ := os.ReadFile(path)
 		return string(text)
 	}
-	wait(t, func() bool { _, err := os.Stat(stale); return read() == want && os.IsNotExist(err) }, func() string { return read() })
+	wait(t, func() bool { _, err := os.Stat(stale); return read() == want && os.IsNotExist(err) },
+		func() string { return read() })
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o444 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
@@ -501,7 +515,8 @@ func TestDeviceInfoFiles(t *testing.T) {
 	pool.Devices[0].Pod, pool.Devices[0].RDMADevice, pool.Devices[0].PortState = "default/a", "", ""
 	p.Publish([]sriov.Pool{pool})
 	other := strings.Replace(path, "86:00.1", "86:00.2", 1)
-	wait(t, func() bool { _, err := os.Stat(other); return os.IsNotExist(err) }, func() string { return other + " stays" })
+	wait(t, func() bool { _, err := os.Stat(other); return os.IsNotExist(err) },
+		func() string { return other + " stays" })
 	if read() != want {
 		t.Errorf("the file became %s", read())
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package deviceplugin
 
 import (
@@ -78,7 +80,8 @@ func (s *server) update(devices []sriov.Device) {
 	}
 }
 
-// judge is a device's health: an InfiniBand port that can be seen must be ACTIVE. One in a pod keeps the health it had.
+// judge is a device's health: an InfiniBand port that can be seen must be ACTIVE. One in a pod
+// keeps the health it had.
 func (s *server) judge(d sriov.Device) string {
 	if d.Pod != "" || d.PortState == "" {
 		if last, ok := s.health[d.PCI]; ok {
@@ -122,7 +125,8 @@ func (s *server) count() int {
 	return len(s.devices)
 }
 
-// listening tells whether our socket still is where we put it: a starting kubelet removes every socket in the folder.
+// listening tells whether our socket still is where we put it: a starting kubelet removes every
+// socket in the folder.
 func (s *server) listening() bool {
 	if s.grpc == nil {
 		return false
@@ -183,7 +187,8 @@ func (s *server) GetDevicePluginOptions(context.Context, *pluginapi.Empty) (*plu
 }
 
 // ListAndWatch implements the device-plugin API: the devices now, and again at each change.
-func (s *server) ListAndWatch(_ *pluginapi.Empty, stream grpc.ServerStreamingServer[pluginapi.ListAndWatchResponse]) error {
+func (s *server) ListAndWatch(_ *pluginapi.Empty,
+	stream grpc.ServerStreamingServer[pluginapi.ListAndWatchResponse]) error {
 	for {
 		s.mu.Lock()
 		devices, changed := s.list(), s.changed
@@ -200,6 +205,7 @@ func (s *server) ListAndWatch(_ *pluginapi.Empty, stream grpc.ServerStreamingSer
 }
 
 // PreStartContainer implements the device-plugin API; it is never asked for.
-func (s *server) PreStartContainer(context.Context, *pluginapi.PreStartContainerRequest) (*pluginapi.PreStartContainerResponse, error) {
+func (s *server) PreStartContainer(context.Context,
+	*pluginapi.PreStartContainerRequest) (*pluginapi.PreStartContainerResponse, error) {
 	return &pluginapi.PreStartContainerResponse{}, nil
 }

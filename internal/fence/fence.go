@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package fence owns the promise between a node's agent and the controller on
 // which addresses without a pod rest. The agent renews a Lease object, its
 // heartbeat, and hands out addresses of its stock only for a limited time after
@@ -17,18 +19,19 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 )
 
-// DefaultValid is how long a node may hand out stock after its last renewal: long enough for an API server to be restarted.
+// DefaultValid is how long a node may hand out stock after its last renewal: long enough for an API
+// server to be restarted.
 const DefaultValid = 2 * time.Minute
 
-// margin is what the controller waits beyond the time that the heartbeat names, as a part of it: for clocks that do not
-// run alike, and for what was checked just in time to be done.
+// margin is what the controller waits beyond the time that the heartbeat names, as a part of it:
+// for clocks that do not run alike, and for what was checked just in time to be done.
 const margin = 2
 
 // Name is the name of a node's heartbeat.
 func Name(node string) string { return "spiderpool-agent-" + node }
 
-// Watcher is the controller's side. It notes when it first saw the present renewal of each heartbeat. The zero value is
-// ready and safe for concurrent use.
+// Watcher is the controller's side. It notes when it first saw the present renewal of each
+// heartbeat. The zero value is ready and safe for concurrent use.
 type Watcher struct {
 	// Valid is what a heartbeat may have promised that is not there any more; at least DefaultValid.
 	Valid time.Duration
@@ -44,8 +47,9 @@ type sighting struct {
 	valid   time.Duration
 }
 
-// Silent tells how long it takes until the node counts as silent if nothing changes: zero or less when it is silent. The
-// heartbeat is as the API server itself shows it now, nil when there is none.
+// Silent tells how long it takes until the node counts as silent if nothing changes: zero or less
+// when it is silent. The heartbeat is as the API server itself shows it now, nil when there is
+// none.
 func (w *Watcher) Silent(node string, heartbeat *coordinationv1.Lease, now time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

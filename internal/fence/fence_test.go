@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package fence_test
 
 import (
@@ -42,7 +44,8 @@ func play(t *testing.T, run func(t *testing.T, s *scene)) {
 		c := server.Client("agent", simapi.LinkFuncs{OnRequest: func(context.Context, simapi.Call) simapi.Fate {
 			return simapi.Fate{Lost: s.away, Before: time.Second}
 		}})
-		s.Heartbeat = fence.New(fence.Options{Client: c, Live: c, Namespace: "kube-system", Node: "n", Holder: "ledger", Valid: valid})
+		s.Heartbeat = fence.New(fence.Options{Client: c, Live: c, Namespace: "kube-system", Node: "n", Holder: "ledger",
+			Valid: valid})
 		if s.Epoch() != 0 {
 			t.Error("stock may be handed out before the first renewal")
 		}
@@ -59,10 +62,12 @@ func TestHeartbeatIsRenewed(t *testing.T) {
 			t.Errorf("epoch %d, want 1", got)
 		}
 		var l coordinationv1.Lease
-		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: "kube-system", Name: fence.Name("n")}, &l); err != nil {
+		if err := s.admin.Get(t.Context(), client.ObjectKey{Namespace: "kube-system", Name: fence.Name("n")},
+			&l); err != nil {
 			t.Fatal(err)
 		}
-		if *l.Spec.HolderIdentity != "ledger" || *l.Spec.LeaseDurationSeconds != 16 || time.Since(l.Spec.RenewTime.Time) > valid/4 {
+		if *l.Spec.HolderIdentity != "ledger" || *l.Spec.LeaseDurationSeconds != 16 ||
+			time.Since(l.Spec.RenewTime.Time) > valid/4 {
 			t.Errorf("heartbeat %+v", l.Spec)
 		}
 		if len(l.OwnerReferences) != 1 || l.OwnerReferences[0].Kind != "Node" {
@@ -78,8 +83,8 @@ func TestHeartbeatIsRenewed(t *testing.T) {
 	})
 }
 
-// The promise lapses at the latest when the last renewal's time is over, counted from before it was asked for; and what
-// follows a lapse is another epoch.
+// The promise lapses at the latest when the last renewal's time is over, counted from before it was
+// asked for; and what follows a lapse is another epoch.
 func TestHeartbeatLapses(t *testing.T) {
 	play(t, func(t *testing.T, s *scene) {
 		s.away = true
@@ -118,7 +123,8 @@ func TestWatcher(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	beat := func(version string) *coordinationv1.Lease {
-		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{UID: "u", ResourceVersion: version}, Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: new(int32(20))}}
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{UID: "u", ResourceVersion: version},
+			Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: new(int32(20))}}
 	}
 	for _, step := range []struct {
 		name string

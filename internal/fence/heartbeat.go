@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package fence
 
 import (
@@ -32,8 +34,9 @@ type Options struct {
 	Namespace, Node, Holder string
 	// Valid is how long one renewal is good for, in whole seconds.
 	Valid time.Duration
-	// Clock is the time since some moment in the past. It must also run while this process is stopped and the machine sleeps,
-	// as far as that can be. nil is the clock of the Go runtime, which stands still in a sleeping machine.
+	// Clock is the time since some moment in the past. It must also run while this process is
+	// stopped and the machine sleeps, as far as that can be. nil is the clock of the Go runtime,
+	// which stands still in a sleeping machine.
 	Clock func() time.Duration
 	Log   *slog.Logger
 }
@@ -61,8 +64,9 @@ func New(o Options) *Heartbeat {
 	return &Heartbeat{Options: o, changed: make(chan struct{})}
 }
 
-// Epoch tells whether stock may be handed out now. Its number rises whenever the promise had lapsed in between: what was
-// stock in an earlier epoch may belong to somebody else by now. It is 0 while the promise has lapsed.
+// Epoch tells whether stock may be handed out now. Its number rises whenever the promise had lapsed
+// in between: what was stock in an earlier epoch may belong to somebody else by now. It is 0 while
+// the promise has lapsed.
 func (h *Heartbeat) Epoch() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,7 +91,8 @@ func (h *Heartbeat) Start(ctx context.Context) error {
 		if err := h.renew(ctx); err != nil && ctx.Err() == nil {
 			pause = min(pause, retryPause)
 			if failures++; failures == 1 {
-				h.Log.Warn("the heartbeat of this node fails; addresses in stock can be handed out until it lapses", "valid", h.Valid, "error", err)
+				h.Log.Warn("the heartbeat of this node fails; addresses in stock can be handed out until it lapses",
+					"valid", h.Valid, "error", err)
 			}
 		} else if failures > 0 {
 			h.Log.Info("the heartbeat of this node works again", "failures", failures)
@@ -104,7 +109,8 @@ func (h *Heartbeat) Start(ctx context.Context) error {
 // NeedLeaderElection tells the manager to run Start everywhere.
 func (h *Heartbeat) NeedLeaderElection() bool { return false }
 
-// renew writes the heartbeat once. The promise counts from before the request: the controller cannot have seen it earlier.
+// renew writes the heartbeat once. The promise counts from before the request: the controller
+// cannot have seen it earlier.
 func (h *Heartbeat) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
@@ -152,7 +158,8 @@ func (h *Heartbeat) create(ctx context.Context) error {
 		return fmt.Errorf("read node %s: %w", h.Node, err)
 	}
 	next := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
-		Namespace: h.Namespace, Name: Name(h.Node), Labels: map[string]string{"app.kubernetes.io/part-of": "spiderpool"},
+		Namespace: h.Namespace, Name: Name(h.Node),
+		Labels:          map[string]string{"app.kubernetes.io/part-of": "spiderpool"},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}},
 	}}
 	h.fill(next)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -38,13 +40,14 @@ func (h *Host) announceARP(l Link, answer []byte, ip netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("packet socket: %w", err)
 	}
-	// The kernel waits for an RCU grace period when a packet socket is closed (packet_release), which is tens of milliseconds on some
-	// machines. No pod need wait with it.
+	// The kernel waits for an RCU grace period when a packet socket is closed (packet_release),
+	// which is tens of milliseconds on some machines. No pod need wait with it.
 	defer func() { go unix.Close(fd) }()
 	return sendLinkLayer(fd, l.Index, unix.ETH_P_ARP, broadcast, arpAnnouncement(l, ip))
 }
 
-// broadcastAddress is the link-layer address of all on a link, by the kernel's answer about it; that of an IPoIB link holds its P_Key.
+// broadcastAddress is the link-layer address of all on a link, by the kernel's answer about it;
+// that of an IPoIB link holds its P_Key.
 func broadcastAddress(l Link, answer []byte) (net.HardwareAddr, error) {
 	broadcast, err := linkAttribute(answer, unix.IFLA_BROADCAST)
 	if err == nil && (len(broadcast) != len(l.HardwareAddr) || len(broadcast) == 0) {
@@ -107,18 +110,10 @@ func arpRequest(l Link, sender, target netip.Addr) []byte {
 // sendLinkLayer sends a packet to a link-layer address of any length. The
 // kernel takes a sockaddr_ll longer than the structure (packet_snd); unix.Sendto does not.
 func sendLinkLayer(fd, index int, protocol uint16, to net.HardwareAddr, packet []byte) error {
-	const header = unix.SizeofSockaddrLinklayer - 8
-	addr := make([]byte, header, header+len(to))
-	binary.NativeEndian.PutUint16(addr[0:], unix.AF_PACKET)
-	binary.BigEndian.PutUint16(addr[2:], protocol)
-	binary.NativeEndian.PutUint32(addr[4:], uint32(index))
-	addr[11] = byte(len(to)) // sll_halen
-	addr = append(addr, to...)
-	for len(addr) < unix.SizeofSockaddrLinklayer {
-		addr = append(addr, 0)
-	}
+	addr := linkLayerAddress(index, protocol, to)
 	err := again(func() error {
-		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&packet[0])), uintptr(len(packet)), 0,
+		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&packet[0])),
+			uintptr(len(packet)), 0,
 			uintptr(unsafe.Pointer(&addr[0])), uintptr(len(addr)))
 		if errno != 0 {
 			return errno
@@ -131,6 +126,23 @@ func sendLinkLayer(fd, index int, protocol uint16, to net.HardwareAddr, packet [
 	return nil
 }
 
+// linkLayerAddress is a sockaddr_ll (linux/if_packet.h): the protocol is in network order, all
+// other numbers in the machine's. It has the same layout on every architecture, since none of its
+// members is wider than four octets.
+func linkLayerAddress(index int, protocol uint16, to net.HardwareAddr) []byte {
+	const header = unix.SizeofSockaddrLinklayer - 8
+	addr := make([]byte, header, header+len(to))
+	binary.NativeEndian.PutUint16(addr[0:], unix.AF_PACKET)
+	binary.BigEndian.PutUint16(addr[2:], protocol)
+	binary.NativeEndian.PutUint32(addr[4:], uint32(index))
+	addr[11] = byte(len(to)) // sll_halen
+	addr = append(addr, to...)
+	for len(addr) < unix.SizeofSockaddrLinklayer {
+		addr = append(addr, 0)
+	}
+	return addr
+}
+
 func (h *Host) announceND(l Link, ip netip.Addr) error {
 	fd, err := h.icmpv6Socket(l, ip, 0)
 	if err != nil {
@@ -140,8 +152,8 @@ func (h *Host) announceND(l Link, ip netip.Addr) error {
 	return sendICMPv6(fd, l.Index, netip.IPv6LinkLocalAllNodes(), advertisement(l.HardwareAddr, ip))
 }
 
-// icmpv6Socket opens a raw socket that sends from an address of the link, with the hop limit that neighbours insist on
-// (RFC 4861 section 7.1). flags are those of socket(2). The caller closes it.
+// icmpv6Socket opens a raw socket that sends from an address of the link, with the hop limit that
+// neighbours insist on (RFC 4861 section 7.1). flags are those of socket(2). The caller closes it.
 func (h *Host) icmpv6Socket(l Link, from netip.Addr, flags int) (int, error) {
 	fd, err := h.socket(l.NS, unix.AF_INET6, unix.SOCK_RAW|flags, unix.IPPROTO_ICMPV6)
 	if err != nil {
@@ -188,13 +200,15 @@ const (
 	ndHopLimit      = 255 // a router would have taken one off: whoever sends it is on the link
 )
 
-// advertisement is an unsolicited neighbour advertisement with override flag and target link-layer address option.
+// advertisement is an unsolicited neighbour advertisement with override flag and target link-layer
+// address option.
 func advertisement(hw net.HardwareAddr, ip netip.Addr) []byte {
 	return neighbourMessage(ndAdvertisement, ndOverride, ip, ndTargetOption, hw)
 }
 
-// neighbourMessage is a message of neighbour discovery about an address, with one link-layer address option; on InfiniBand that
-// option has two octets of padding first (RFC 4391 section 9.3). The kernel fills the checksum in.
+// neighbourMessage is a message of neighbour discovery about an address, with one link-layer
+// address option; on InfiniBand that option has two octets of padding first (RFC 4391 section 9.3).
+// The kernel fills the checksum in.
 func neighbourMessage(kind, flags byte, ip netip.Addr, optionKind byte, hw net.HardwareAddr) []byte {
 	b := []byte{kind, 0, 0, 0, flags, 0, 0, 0}
 	b = append(b, ip.AsSlice()...)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -7,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NewClock returns a function that tells the time since NewClock. It counts what CLOCK_BOOTTIME counts, which includes the
-// sleep of the machine (clock_gettime(2)), and what the time of day went forward: a virtual machine that was stopped and
-// resumed finds out by the latter, if at all. A time of day that is set back is not believed.
+// NewClock returns a function that tells the time since NewClock. It counts what CLOCK_BOOTTIME
+// counts, which includes the sleep of the machine (clock_gettime(2)), and what the time of day went
+// forward: a virtual machine that was stopped and resumed finds out by the latter, if at all. A
+// time of day that is set back is not believed.
 func NewClock() (func() time.Duration, error) {
 	boot, err := bootTime()
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -11,10 +13,12 @@ import (
 
 // kinds tells which of our errors an errno amounts to.
 var kinds = map[unix.Errno]error{
-	unix.ENODEV: ErrNotFound, unix.ENOENT: ErrNotFound, unix.ENXIO: ErrNotFound, unix.ESRCH: ErrNotFound, unix.EADDRNOTAVAIL: ErrNotFound,
-	unix.EEXIST: ErrExists, unix.ENOTUNIQ: ErrExists,
+	unix.ENODEV: ErrNotFound, unix.ENOENT: ErrNotFound, unix.ENXIO: ErrNotFound, unix.ESRCH: ErrNotFound,
+	unix.EADDRNOTAVAIL: ErrNotFound,
+	unix.EEXIST:        ErrExists, unix.ENOTUNIQ: ErrExists,
 	unix.EBUSY:      ErrBusy,
-	unix.EOPNOTSUPP: ErrUnsupported, unix.EPROTONOSUPPORT: ErrUnsupported, unix.EAFNOSUPPORT: ErrUnsupported, unix.ENOSYS: ErrUnsupported,
+	unix.EOPNOTSUPP: ErrUnsupported, unix.EPROTONOSUPPORT: ErrUnsupported, unix.EAFNOSUPPORT: ErrUnsupported,
+	unix.ENOSYS: ErrUnsupported,
 }
 
 // kernelError makes an error of the kernel one that callers can tell apart, and leaves others alone.
@@ -28,19 +32,6 @@ func kernelError(err error) error {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case errors.As(err, &errno) && kinds[errno] != nil:
 		return fmt.Errorf("%w: %w", kinds[errno], err)
-	}
-	return err
-}
-
-// retryDump repeats a dump that the kernel says was interrupted by a change
-// (NLM_F_DUMP_INTR), by a signal or by another dump. It gives up when that never ends.
-func retryDump(dump func() error) error {
-	var err error
-	for range 20 {
-		err = dump()
-		if !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EBUSY) {
-			return err
-		}
 	}
 	return err
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -24,8 +26,9 @@ type Host struct {
 	node *os.File // the node's network namespace
 	// away tells that the node's namespace is not the one that threads are in.
 	away bool
-	// numbers lets one RDMA device at a time be moved or made. The kernel gives it the lowest free uverbs number: a moved one gets
-	// its old number back, as its container needs, only when no other device comes in between.
+	// numbers lets one RDMA device at a time be moved or made. The kernel gives it the lowest free
+	// uverbs number: a moved one gets its old number back, as its container needs, only when no
+	// other device comes in between.
 	numbers sync.Mutex
 }
 

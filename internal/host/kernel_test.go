@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host_test
 
 import (
@@ -45,7 +47,8 @@ func TestMain(m *testing.M) {
 	case cmd.ProcessState != nil:
 		os.Exit(cmd.ProcessState.ExitCode())
 	default:
-		fmt.Fprintf(os.Stderr, "cannot make a user namespace (%v): the tests against the kernel will be skipped; run them as root\n", err)
+		fmt.Fprintf(os.Stderr,
+			"cannot make a user namespace (%v): the tests against the kernel will be skipped; run them as root\n", err)
 		os.Exit(m.Run())
 	}
 }
@@ -156,7 +159,8 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) {
 			dst := &net.IPNet{IP: r.Dst.Addr().AsSlice(), Mask: net.CIDRMask(r.Dst.Bits(), r.Dst.Addr().BitLen())}
 			inNS(t, made[ns], func() error {
-				return netlink.RouteAppend(&netlink.Route{Dst: dst, Gw: r.Gateway.AsSlice(), LinkIndex: r.Index, Table: r.Table})
+				return netlink.RouteAppend(&netlink.Route{Dst: dst, Gw: r.Gateway.AsSlice(), LinkIndex: r.Index,
+					Table: r.Table})
 			})
 		},
 	}
@@ -193,7 +197,8 @@ func TestDeleteHopOfIPv4(t *testing.T) {
 	}
 	everywhere := netip.MustParsePrefix("0.0.0.0/0")
 	inNS(t, n, func() error {
-		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, MultiPath: hops})
+		return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
+			MultiPath: hops})
 	})
 	for left := 1; left >= 0; left-- {
 		must(t, h.DeleteRoute(n.path(), host.Route{Dst: everywhere, Index: hops[left].LinkIndex}))
@@ -206,7 +211,8 @@ func TestDeleteHopOfIPv4(t *testing.T) {
 	}
 }
 
-// TestForeignRules has rules that are for less than a host.Rule of the same table. The library writes suppressors of tables below 256 alone.
+// TestForeignRules has rules that are for less than a host.Rule of the same table. The library
+// writes suppressors of tables below 256 alone.
 func TestForeignRules(t *testing.T) {
 	h, _ := machine(t)
 	n := newNS(t)
@@ -296,7 +302,8 @@ func openFiles(t *testing.T) []string {
 	}
 	var all []string
 	for _, n := range names {
-		if target, err := os.Readlink("/proc/self/fd/" + n.Name()); err == nil && !strings.HasPrefix(target, "anon_inode:") {
+		if target, err := os.Readlink("/proc/self/fd/" + n.Name()); err == nil && !strings.HasPrefix(target,
+			"anon_inode:") {
 			all = append(all, target)
 		}
 	}

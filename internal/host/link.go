@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -23,11 +25,9 @@ type rawLink struct {
 // rawLinks lists the links of a namespace, in order of index.
 func (h *Host) rawLinks(ns NS) ([]rawLink, error) {
 	var answers [][]byte
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			answers, err = linkRequest(unix.NLM_F_DUMP, 0).Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		answers, err = listLinks()
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the links of %s: %w", ns.where(), kernelError(err))
@@ -40,8 +40,8 @@ func (h *Host) rawLinks(ns NS) ([]rawLink, error) {
 	return links, nil
 }
 
-// linkRequest asks for links as the library does, but not for their VFs (RTEXT_FILTER_VF): the driver of a PF asks its firmware
-// about each (ndo_get_vf_config), and a node may have a hundred.
+// linkRequest asks for links as the library does, but not for their VFs (RTEXT_FILTER_VF): the
+// driver of a PF asks its firmware about each (ndo_get_vf_config), and a node may have a hundred.
 func linkRequest(flags, index int) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, flags)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -50,8 +50,9 @@ func linkRequest(flags, index int) *nl.NetlinkRequest {
 	return req
 }
 
-// oneLink asks for a single link, by its index or else by its name, which may be an alternative one; ErrNotFound. With hundreds
-// of links on a node, a list of all for each question would be most of the work of an attachment.
+// oneLink asks for a single link, by its index or else by its name, which may be an alternative
+// one; ErrNotFound. With hundreds of links on a node, a list of all for each question would be most
+// of the work of an attachment.
 func (h *Host) oneLink(ns NS, index int, name string) (Link, error) {
 	l, _, err := h.askLink(ns, index, name)
 	return l.Link, err
@@ -93,9 +94,11 @@ func (h *Host) askLink(ns NS, index int, name string) (rawLink, []byte, error) {
 	return links[0], answers[0], nil
 }
 
-// noSuchLink: a kernel without alternative names (they came with Linux 5.5) finds nothing asked for, and none is longer than ALTIFNAMSIZ.
+// noSuchLink: a kernel without alternative names (they came with Linux 5.5) finds nothing asked
+// for, and none is longer than ALTIFNAMSIZ.
 func noSuchLink(err error, name string) bool {
-	return errors.Is(err, unix.ENODEV) || len(name) >= unix.IFNAMSIZ && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE))
+	return errors.Is(err, unix.ENODEV) || len(name) >= unix.IFNAMSIZ && (errors.Is(err, unix.EINVAL) ||
+		errors.Is(err, unix.ERANGE))
 }
 
 // readLinks reads the kernel's answers.
@@ -112,8 +115,8 @@ func (h *Host) readLinks(ns NS, answers [][]byte) ([]rawLink, error) {
 	return links, nil
 }
 
-// deserializeLink is the library's, which takes every attribute to be as long as the kernels have it that it knows, and faults on others.
-// Such a message must not end the agent.
+// deserializeLink is the library's, which takes every attribute to be as long as the kernels have
+// it that it knows, and faults on others. Such a message must not end the agent.
 func deserializeLink(m []byte) (l netlink.Link, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -128,8 +131,9 @@ func readLink(ns NS, l netlink.Link) rawLink {
 	a := l.Attrs()
 	r := rawLink{master: a.MasterIndex, Link: Link{
 		NS: ns, Index: a.Index, Name: a.Name, AltNames: a.AltNames, Alias: a.Alias, Kind: l.Type(), LinkLayer: Ethernet,
-		HardwareAddr: a.HardwareAddr, MTU: a.MTU, TxQueueLen: a.TxQLen, Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
-		Parent: a.ParentIndex,
+		HardwareAddr: a.HardwareAddr, MTU: a.MTU, TxQueueLen: a.TxQLen, Up: a.RawFlags&unix.IFF_UP != 0,
+		Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Parent:  a.ParentIndex,
 	}}
 	if a.EncapType == "infiniband" {
 		r.LinkLayer = InfiniBand
@@ -137,15 +141,16 @@ func readLink(ns NS, l netlink.Link) rawLink {
 	if p, ok := l.(*netlink.IPoIB); ok {
 		r.PKey, r.Mode = p.Pkey, p.Mode.String()
 	}
-	// Children of IPoIB links have the parent's device above them on some kernels; they are not the function's netdev.
+	// Children of IPoIB links have the parent's device above them on some kernels; they are not the
+	// function's netdev.
 	if a.ParentDevBus == "pci" && (r.Kind != "ipoib" || r.Parent == 0) {
 		r.PCI = a.ParentDev
 	}
 	return r
 }
 
-// addBusInfo fills PCI in where rtnetlink did not say it (IFLA_PARENT_DEV_NAME came with Linux 5.14): ethtool's bus
-// information of a network device of a PCI function is its address.
+// addBusInfo fills PCI in where rtnetlink did not say it (IFLA_PARENT_DEV_NAME came with Linux
+// 5.14): ethtool's bus information of a network device of a PCI function is its address.
 func (h *Host) addBusInfo(ns NS, links []rawLink) {
 	if saysParentDevice() || !slices.ContainsFunc(links, rawLink.mayBePCI) {
 		return
@@ -242,8 +247,8 @@ func (h *Host) LinkByPCI(ns NS, pci string) (Link, error) {
 	return Link{}, missing
 }
 
-// linksBelow are the links below a PCI function in the node's namespace, in order of index, of which sysfs knows the names. A node may have
-// hundreds of others.
+// linksBelow are the links below a PCI function in the node's namespace, in order of index, of
+// which sysfs knows the names. A node may have hundreds of others.
 func (h *Host) linksBelow(pci string) ([]rawLink, error) {
 	names, err := entries(h.sys().device(pci), "net")
 	if err != nil {
@@ -261,10 +266,12 @@ func (h *Host) linksBelow(pci string) ([]rawLink, error) {
 	return links, nil
 }
 
-// representor matches phys_port_name of a VF's or sub-function's representor, whose parent device is the PF (switchdev mode).
+// representor matches phys_port_name of a VF's or sub-function's representor, whose parent device
+// is the PF (switchdev mode).
 var representor = regexp.MustCompile(`^(c[0-9]+)?pf[0-9]+(vf|sf)[0-9]+$`)
 
-// byPCI picks the netdev of a function: of several with one parent device the first that is not a representor.
+// byPCI picks the netdev of a function: of several with one parent device the first that is not a
+// representor.
 func (s sysfs) byPCI(links []rawLink, pci string) (rawLink, bool) {
 	var found []rawLink
 	for _, l := range links {
@@ -295,8 +302,8 @@ func linkAttribute(answer []byte, want uint16) (value []byte, err error) {
 	return value, err
 }
 
-// eachAttribute visits a sequence of netlink attributes, without the flags of their types. The library's own reader
-// panics when the last one lacks its padding.
+// eachAttribute visits a sequence of netlink attributes, without the flags of their types. The
+// library's own reader panics when the last one lacks its padding.
 func eachAttribute(b []byte, visit func(kind uint16, value []byte) error) error {
 	for len(b) >= unix.SizeofRtAttr {
 		length := int(nl.NativeEndian().Uint16(b))
@@ -322,8 +329,8 @@ func (h *Host) onLink(ns NS, index int, what string, do func(netlink.Link) error
 	return nil
 }
 
-// MoveLink moves a link, giving it the new name on the way (same name when ""), and returns what it is there. ErrExists
-// when the name is taken there. The link arrives down.
+// MoveLink moves a link, giving it the new name on the way (same name when ""), and returns what it
+// is there. ErrExists when the name is taken there. The link arrives down.
 func (h *Host) MoveLink(from NS, index int, to NS, name string) (Link, error) {
 	l, err := h.LinkByIndex(from, index)
 	if err != nil {
@@ -345,7 +352,8 @@ func (h *Host) MoveLink(from NS, index int, to NS, name string) (Link, error) {
 		return Link{}, fmt.Errorf("moving link %s: %w", l.Name, err)
 	}
 	if err := h.move(l, to, name); err != nil {
-		return Link{}, fmt.Errorf("moving link %s from %s to %s as %s: %w", l.Name, from.where(), to.where(), name, kernelError(err))
+		return Link{}, fmt.Errorf("moving link %s from %s to %s as %s: %w", l.Name, from.where(), to.where(), name,
+			kernelError(err))
 	}
 	return h.LinkByName(to, name)
 }
@@ -377,7 +385,8 @@ func (h *Host) move(l Link, to NS, name string) error {
 	})
 }
 
-// dropAltNames drops alternative names that would clash with the new name, and the old name, which udev would put among them.
+// dropAltNames drops alternative names that would clash with the new name, and the old name, which
+// udev would put among them.
 func dropAltNames(l Link, names ...string) error {
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
 	for _, alt := range l.AltNames {
@@ -420,11 +429,13 @@ func (h *Host) SetLinkDown(ns NS, index int) error {
 
 // SetLinkMTU sets the MTU in octets.
 func (h *Host) SetLinkMTU(ns NS, index int, mtu int) error {
-	return h.onLink(ns, index, fmt.Sprintf("setting MTU %d", mtu), func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })
+	return h.onLink(ns, index, fmt.Sprintf("setting MTU %d", mtu),
+		func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })
 }
 
-// SetLinkTxQueueLen sets how many packets a link's queue holds (IFLA_TXQLEN). The kernel gives a new queue discipline the length; those that
-// keep a limit of their own, such as fq_codel, are not changed by it (dev_qdisc_change_tx_queue_len).
+// SetLinkTxQueueLen sets how many packets a link's queue holds (IFLA_TXQLEN). The kernel gives a
+// new queue discipline the length; those that keep a limit of their own, such as fq_codel, are not
+// changed by it (dev_qdisc_change_tx_queue_len).
 func (h *Host) SetLinkTxQueueLen(ns NS, index, n int) error {
 	what := fmt.Sprintf("setting the queue length %d", n)
 	if n < 0 {
@@ -433,8 +444,9 @@ func (h *Host) SetLinkTxQueueLen(ns NS, index, n int) error {
 	return h.onLink(ns, index, what, func(l netlink.Link) error { return netlink.LinkSetTxQLen(l, n) })
 }
 
-// SetLinkHardwareAddr sets the address of an Ethernet link. ErrBusy when its driver wants the link down for that: it lacks
-// IFF_LIVE_ADDR_CHANGE (eth_prepare_mac_addr_change). ErrUnsupported for a link of another kind, and for one whose address is fixed.
+// SetLinkHardwareAddr sets the address of an Ethernet link. ErrBusy when its driver wants the link
+// down for that: it lacks IFF_LIVE_ADDR_CHANGE (eth_prepare_mac_addr_change). ErrUnsupported for a
+// link of another kind, and for one whose address is fixed.
 func (h *Host) SetLinkHardwareAddr(ns NS, index int, a net.HardwareAddr) error {
 	l, err := h.LinkByIndex(ns, index)
 	if err != nil {
@@ -447,8 +459,8 @@ func (h *Host) SetLinkHardwareAddr(ns NS, index int, a net.HardwareAddr) error {
 	return h.onLink(ns, index, what, func(l netlink.Link) error { return netlink.LinkSetHardwareAddr(l, a) })
 }
 
-// checkHardwareAddr refuses what the kernel would with an error that says something else: EADDRNOTAVAIL for a group's address, and on
-// IPoIB it takes 6 octets for the beginning of 20.
+// checkHardwareAddr refuses what the kernel would with an error that says something else:
+// EADDRNOTAVAIL for a group's address, and on IPoIB it takes 6 octets for the beginning of 20.
 func checkHardwareAddr(l Link, a net.HardwareAddr) error {
 	switch {
 	case l.LinkLayer != Ethernet:
@@ -461,15 +473,18 @@ func checkHardwareAddr(l Link, a net.HardwareAddr) error {
 	return nil
 }
 
-// SetLinkAlias gives a link a text of at most 255 octets (IFALIASZ), which it keeps over moves, renames and the end of a namespace.
+// SetLinkAlias gives a link a text of at most 255 octets (IFALIASZ), which it keeps over moves,
+// renames and the end of a namespace.
 func (h *Host) SetLinkAlias(ns NS, index int, alias string) error {
-	return h.onLink(ns, index, fmt.Sprintf("setting the alias %q", alias), func(l netlink.Link) error { return netlink.LinkSetAlias(l, alias) })
+	return h.onLink(ns, index, fmt.Sprintf("setting the alias %q", alias),
+		func(l netlink.Link) error { return netlink.LinkSetAlias(l, alias) })
 }
 
 // AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
 func (h *Host) AddVeth(ns NS, name string, peerNS NS, peerName string, mtu int) (a, b Link, err error) {
 	if err := h.createVeth(ns, name, peerNS, peerName, mtu); err != nil {
-		return a, b, fmt.Errorf("making veth pair %s in %s and %s in %s: %w", name, ns.where(), peerName, peerNS.where(), kernelError(err))
+		return a, b, fmt.Errorf("making veth pair %s in %s and %s in %s: %w", name, ns.where(), peerName,
+			peerNS.where(), kernelError(err))
 	}
 	defer func() {
 		if err != nil {
@@ -532,7 +547,8 @@ func (h *Host) DeleteLink(ns NS, index int) error {
 	case err != nil:
 		return err
 	case l.Kind == "device" || l.PCI != "": // the kernel feigns success when told to delete an IPoIB parent
-		return fmt.Errorf("link %s in %s belongs to device %s and cannot be deleted: %w", l.Name, ns.where(), strings.TrimSpace(l.PCI), ErrUnsupported)
+		return fmt.Errorf("link %s in %s belongs to device %s and cannot be deleted: %w", l.Name, ns.where(),
+			strings.TrimSpace(l.PCI), ErrUnsupported)
 	}
 	err = h.onLink(ns, index, "deleting", netlink.LinkDel)
 	if errors.Is(err, ErrNotFound) {

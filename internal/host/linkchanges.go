@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -12,12 +14,14 @@ import (
 // resubscribeWait is the time until a subscription that could not be made is tried again.
 const resubscribeWait = time.Second
 
-// LinkChanges tells when the netdev of a PCI function in the node's namespace came, went, or changed its administrative state or its
-// carrier; that of an IPoIB netdev which is up follows its port. One signal may stand for many changes, and now and then for
-// none. The channel closes when ctx ends.
+// LinkChanges tells when the netdev of a PCI function in the node's namespace came, went, or
+// changed its administrative state or its carrier; that of an IPoIB netdev which is up follows its
+// port. One signal may stand for many changes, and now and then for none. The channel closes when
+// ctx ends.
 //
-// A pod's links make many messages, so only what may be a card's counts. When the kernel drops messages, because too many came
-// at once (ENOBUFS, netlink(7)), what was lost may have been a change: that is a signal, too.
+// A pod's links make many messages, so only what may be a card's counts. When the kernel drops
+// messages, because too many came at once (ENOBUFS, netlink(7)), what was lost may have been a
+// change: that is a signal, too.
 func (h *Host) LinkChanges(ctx context.Context) (<-chan struct{}, error) {
 	return h.linkChanges(ctx, func(l rawLink) bool {
 		return l.PCI != "" || !saysParentDevice() && l.mayBePCI()
@@ -39,7 +43,8 @@ func (h *Host) linkChanges(ctx context.Context, counts func(rawLink) bool) (<-ch
 }
 
 // watchLinks signals until ctx ends, on one socket after the other.
-func (h *Host) watchLinks(ctx context.Context, socket *nl.NetlinkSocket, counts func(rawLink) bool, changes chan<- struct{}) {
+func (h *Host) watchLinks(ctx context.Context, socket *nl.NetlinkSocket, counts func(rawLink) bool,
+	changes chan<- struct{}) {
 	signal := func() {
 		select {
 		case changes <- struct{}{}:
@@ -96,16 +101,19 @@ func receiveLinks(ctx context.Context, socket *nl.NetlinkSocket, tally linkTally
 			continue
 		}
 		for _, m := range messages {
-			if l, ok := readLinkMessage(m.Header.Type, m.Data); ok && tally.changed(m.Header.Type == unix.RTM_DELLINK, l) {
+			if l, ok := readLinkMessage(m.Header.Type, m.Data); ok && tally.changed(m.Header.Type == unix.RTM_DELLINK,
+				l) {
 				signal()
 			}
 		}
 	}
 }
 
-// readLinkMessage reads RTM_NEWLINK and RTM_DELLINK. Those of family AF_BRIDGE tell of a bridge's port, not of the link.
+// readLinkMessage reads RTM_NEWLINK and RTM_DELLINK. Those of family AF_BRIDGE tell of a bridge's
+// port, not of the link.
 func readLinkMessage(kind uint16, data []byte) (rawLink, bool) {
-	if kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK || len(data) < unix.SizeofIfInfomsg || data[0] != unix.AF_UNSPEC {
+	if kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK || len(data) < unix.SizeofIfInfomsg ||
+		data[0] != unix.AF_UNSPEC {
 		return rawLink{}, false
 	}
 	l, err := deserializeLink(data)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -52,7 +54,8 @@ func TestReadLinkMessageRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind uint16
 		data []byte
-	}{"another type": {unix.RTM_NEWADDR, make([]byte, unix.SizeofIfInfomsg)}, "too short": {unix.RTM_NEWLINK, nil}, "a bridge's port": {unix.RTM_NEWLINK, bridge}} {
+	}{"another type": {unix.RTM_NEWADDR, make([]byte, unix.SizeofIfInfomsg)}, "too short": {unix.RTM_NEWLINK, nil},
+		"a bridge's port": {unix.RTM_NEWLINK, bridge}} {
 		if l, ok := readLinkMessage(c.kind, c.data); ok {
 			t.Errorf("%s: %+v", name, l)
 		}
@@ -77,7 +80,8 @@ func linkChangesRig(t *testing.T, ctx context.Context) (*Host, <-chan struct{}) 
 	return h, changes
 }
 
-// ownNS makes a namespace that ends with the test. The thread goes back to its own: it may be the process's first, which cannot end.
+// ownNS makes a namespace that ends with the test. The thread goes back to its own: it may be the
+// process's first, which cannot end.
 func ownNS(t *testing.T) NS {
 	t.Helper()
 	runtime.LockOSThread()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -37,13 +39,15 @@ func linkMessage(kind string) []byte {
 
 func TestReadLinkMessage(t *testing.T) {
 	l, ok := readLinkMessage(unix.RTM_NEWLINK, linkMessage("ipoib"))
-	if !ok || l.Index != 3 || l.Name != "ibs5f0" || l.Kind != "ipoib" || l.PCI != "0000:86:00.0" || l.PKey != 0xffff || !l.Up || !l.Carrier || len(l.HardwareAddr) != 20 || len(l.AltNames) != 1 || l.LinkLayer != InfiniBand {
+	if !ok || l.Index != 3 || l.Name != "ibs5f0" || l.Kind != "ipoib" || l.PCI != "0000:86:00.0" || l.PKey != 0xffff ||
+		!l.Up || !l.Carrier || len(l.HardwareAddr) != 20 || len(l.AltNames) != 1 || l.LinkLayer != InfiniBand {
 		t.Errorf("%+v, %t", l, ok)
 	}
 }
 
-// FuzzReadLinkMessage: whatever a message holds, it is of the link in its head, in the state that its head says, or it is none; and a tally
-// says of the same message twice that nothing has changed.
+// FuzzReadLinkMessage: whatever a message holds, it is of the link in its head, in the state that
+// its head says, or it is none; and a tally says of the same message twice that nothing has
+// changed.
 func FuzzReadLinkMessage(f *testing.F) {
 	f.Add(uint16(unix.RTM_NEWLINK), linkMessage("ipoib"))
 	f.Add(uint16(unix.RTM_DELLINK), linkMessage("veth"))
@@ -65,7 +69,8 @@ func FuzzReadLinkMessage(f *testing.F) {
 		}
 		order := binary.NativeEndian
 		index, flags := int(int32(order.Uint32(data[4:]))), order.Uint32(data[8:])
-		if l.Index != index || l.Up != (flags&unix.IFF_UP != 0) || l.Carrier != (flags&unix.IFF_LOWER_UP != 0) || l.NS != NodeNS || kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK || data[0] != unix.AF_UNSPEC {
+		if l.Index != index || l.Up != (flags&unix.IFF_UP != 0) || l.Carrier != (flags&unix.IFF_LOWER_UP != 0) ||
+			l.NS != NodeNS || kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK || data[0] != unix.AF_UNSPEC {
 			t.Fatalf("%+v of index %d with flags %#x", l, index, flags)
 		}
 		tally := linkTally{counts: func(rawLink) bool { return true }, known: map[int]linkState{}}

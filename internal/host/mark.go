@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -22,7 +24,8 @@ import (
 //		}
 //	}
 //
-// A second call replaces the first. The table dies with its namespace. It needs nf_tables and nft_ct (Linux 5.2).
+// A second call replaces the first. The table dies with its namespace. It needs nf_tables and
+// nft_ct (Linux 5.2).
 func (h *Host) MarkReplies(ns NS, link string, mark uint32) error {
 	err := h.in(ns, func() error {
 		c, err := nftables.New()
@@ -33,7 +36,8 @@ func (h *Host) MarkReplies(ns NS, link string, mark uint32) error {
 		return c.Flush()
 	})
 	if err != nil {
-		return fmt.Errorf("marking replies to what enters through %s with 0x%x in %s (nf_tables, nft_ct): %w", link, mark, ns.where(), kernelError(err))
+		return fmt.Errorf("marking replies to what enters through %s with 0x%x in %s (nf_tables, nft_ct): %w", link,
+			mark, ns.where(), kernelError(err))
 	}
 	return nil
 }
@@ -43,7 +47,8 @@ func markTable(c *nftables.Conn, link string, mark uint32) {
 	t := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "spiderpool_" + link})
 	c.FlushTable(t)
 	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook) *nftables.Chain {
-		return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityMangle})
+		return c.AddChain(&nftables.Chain{Table: t, Name: name, Type: kind, Hooknum: hook,
+			Priority: nftables.ChainPriorityMangle})
 	}
 	pre := chain("prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting)
 	out := chain("output", nftables.ChainTypeRoute, nftables.ChainHookOutput)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -59,9 +61,9 @@ func (h *Host) open(ns NS) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "node"), nil
 }
 
-// in runs do on a thread that is in the namespace: sockets that do opens, and
-// /proc/sys/net as it reads it, belong there. do must not start goroutines that do so. A panic of do is the caller's, as it is without a
-// thread of its own.
+// in runs do on a thread that is in the namespace: sockets that do opens, and /proc/sys/net as it
+// reads it, belong there. do must not start goroutines that do so. A panic of do is the caller's,
+// as it is without a thread of its own.
 func (h *Host) in(ns NS, do func() error) error {
 	if ns == NodeNS && !h.away {
 		return do() // every thread that other goroutines can run on is there
@@ -142,8 +144,9 @@ func onThread(fd int, ns NS, do func() error) error {
 	return err
 }
 
-// NSExists tells whether the path still is a network namespace. Only a path that surely is none counts as gone: what hangs on
-// the answer is whether a pod's networks are taken down, and a process that is out of file descriptors sees none.
+// NSExists tells whether the path still is a network namespace. Only a path that surely is none
+// counts as gone: what hangs on the answer is whether a pod's networks are taken down, and a
+// process that is out of file descriptors sees none.
 func (h *Host) NSExists(ns NS) bool {
 	f, err := h.open(ns)
 	if err != nil {

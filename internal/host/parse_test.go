@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -16,7 +18,8 @@ import (
 func TestCheckPCI(t *testing.T) {
 	for text, want := range map[string]bool{
 		"0000:86:00.0": true, "0001:ff:1f.7": true, "10000:01:00.0": true, // VMD has domains of more digits
-		"86:00.0": false, "0000:86:00.8": false, "0000:86:20.0": false, "0000:8G:00.0": false, "../../../etc": false, "": false, "0000:86:00.0/..": false,
+		"86:00.0": false, "0000:86:00.8": false, "0000:86:20.0": false, "0000:8G:00.0": false, "../../../etc": false,
+		"": false, "0000:86:00.0/..": false,
 	} {
 		if got := checkPCI(text) == nil; got != want {
 			t.Errorf("checkPCI(%q) is %v, want %v", text, got, want)
@@ -50,7 +53,8 @@ func TestIsNetworkClass(t *testing.T) {
 }
 
 func TestAtLeast(t *testing.T) {
-	for release, want := range map[string]bool{"6.1.0-56-amd64": true, "5.14.0-1.el9": true, "5.13.19": false, "4.18.0-553.el8": false, "": false} {
+	for release, want := range map[string]bool{"6.1.0-56-amd64": true, "5.14.0-1.el9": true, "5.13.19": false,
+		"4.18.0-553.el8": false, "": false} {
 		if got := atLeast(release, 5, 14); got != want {
 			t.Errorf("%q is at least 5.14: %v, want %v", release, got, want)
 		}
@@ -62,8 +66,10 @@ func TestCarriesDefault(t *testing.T) {
 		return rawLink{Link: Link{Index: index, Parent: parent}, master: master}
 	}
 	// 2 and 3 are in bond 4, on which VLAN 5 lies; 6 stands alone.
-	v := view{links: []rawLink{link(1, 0, 0), link(2, 0, 4), link(3, 0, 4), link(4, 0, 0), link(5, 4, 0), link(6, 0, 0)}}
-	for through, want := range map[int][]bool{4: {true, true, true, false}, 5: {true, true, true, false}, 6: {false, false, false, true}} {
+	v := view{links: []rawLink{link(1, 0, 0), link(2, 0, 4), link(3, 0, 4), link(4, 0, 0), link(5, 4, 0),
+		link(6, 0, 0)}}
+	for through, want := range map[int][]bool{4: {true, true, true, false}, 5: {true, true, true, false},
+		6: {false, false, false, true}} {
 		v.routes = []Route{{Index: through}}
 		for i, index := range []int{2, 3, 4, 6} {
 			if got := v.carriesDefault(index); got != want[i] {
@@ -74,13 +80,15 @@ func TestCarriesDefault(t *testing.T) {
 }
 
 func TestPortGUID(t *testing.T) {
-	if g, err := guidOfGID("fe80:0000:0000:0000:e8eb:d303:0093:ae10"); err != nil || g.String() != "e8:eb:d3:03:00:93:ae:10" {
+	if g, err := guidOfGID("fe80:0000:0000:0000:e8eb:d303:0093:ae10"); err != nil ||
+		g.String() != "e8:eb:d3:03:00:93:ae:10" {
 		t.Errorf("GUID %s, %v", g, err)
 	}
 }
 
 func FuzzSysfsTexts(f *testing.F) {
-	for _, s := range []string{"0x020700", "virtfn11", "fe80:0000:0000:0000:e8eb:d303:0093:ae10", "10.0.0.1", "0000:86:00.1"} {
+	for _, s := range []string{"0x020700", "virtfn11", "fe80:0000:0000:0000:e8eb:d303:0093:ae10", "10.0.0.1",
+		"0000:86:00.1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -104,7 +112,8 @@ func FuzzSysfsTexts(f *testing.F) {
 func portAnswer(state, phys byte, lid, smLID uint32) []byte {
 	var b []byte
 	for kind, value := range map[int][]byte{
-		nl.RDMA_NLDEV_ATTR_DEV_NAME: nl.ZeroTerminated("mlx5_0"), nl.RDMA_NLDEV_ATTR_LID: nl.Uint32Attr(lid), nl.RDMA_NLDEV_ATTR_SM_LID: nl.Uint32Attr(smLID),
+		nl.RDMA_NLDEV_ATTR_DEV_NAME: nl.ZeroTerminated("mlx5_0"), nl.RDMA_NLDEV_ATTR_LID: nl.Uint32Attr(lid),
+		nl.RDMA_NLDEV_ATTR_SM_LID:     nl.Uint32Attr(smLID),
 		nl.RDMA_NLDEV_ATTR_PORT_STATE: nl.Uint8Attr(state), nl.RDMA_NLDEV_ATTR_PORT_PHYS_STATE: nl.Uint8Attr(phys),
 	} {
 		b = append(b, nl.NewRtAttr(kind, value).Serialize()...)
@@ -116,7 +125,8 @@ func TestPort(t *testing.T) {
 	for want, answer := range map[RDMADevice][]byte{
 		{State: "ACTIVE", PhysState: "LINK_UP", LID: 0x1a, SMLID: 1}: portAnswer(4, 5, 0x1a, 1),
 		{State: "DOWN", PhysState: "POLLING"}:                        portAnswer(1, 2, 0, 0),
-		{}:                                                           portAnswer(77, 77, 0, 0), // what we do not know has no name
+		// what we do not know has no name
+		{}: portAnswer(77, 77, 0, 0),
 	} {
 		var got RDMADevice
 		if err := eachAttribute(answer, got.takePort); err != nil || got != want {
@@ -128,7 +138,7 @@ func TestPort(t *testing.T) {
 func FuzzPort(f *testing.F) {
 	f.Add(portAnswer(4, 5, 0x1a, 1))
 	f.Add([]byte{5, 0, 9, 0, 1, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		var d RDMADevice
 		_ = eachAttribute(data, d.takePort) // what it says is checked above; here it must not panic
 	})

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -6,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,9 +23,10 @@ type sysfs string
 // device is the folder of a PCI function.
 func (s sysfs) device(pci string) string { return filepath.Join(string(s), "bus/pci/devices", pci) }
 
-// read returns an attribute's text without the final newline: of sysfs or below /proc/sys, which hold at most a page and give it in
-// one go (sysfs_kf_seq_show, proc_dostring). os.ReadFile would ask for the file's size, its end and whether it can
-// be waited for besides, and a look at a node's cards reads hundreds.
+// read returns an attribute's text without the final newline: of sysfs or below /proc/sys, which
+// hold at most a page and give it in one go (sysfs_kf_seq_show, proc_dostring). os.ReadFile would
+// ask for the file's size, its end and whether it can be waited for besides, and a look at a node's
+// cards reads hundreds.
 func read(path ...string) (string, error) {
 	name := filepath.Join(path...)
 	fd, err := openRead(name)
@@ -79,12 +81,11 @@ func linkBase(path ...string) string {
 	return filepath.Base(target)
 }
 
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$`)
-
-// checkPCI refuses text that is not a full PCI address, before it becomes a path.
+// checkPCI refuses text that is not a PCI address as the kernel writes it, before it becomes a path.
 func checkPCI(pci string) error {
-	if !pciAddress.MatchString(pci) {
-		return fmt.Errorf("PCI address %q: want domain:bus:device.function in lower case, such as 0000:86:00.0: %w", pci, ErrNotFound)
+	if !ib.IsPCIAddress(pci) {
+		return fmt.Errorf("PCI address %q: want domain:bus:device.function in lower case, such as 0000:86:00.0: %w",
+			pci, ErrNotFound)
 	}
 	return nil
 }
@@ -218,7 +219,8 @@ func (h *Host) readPF(v view, pci string) (PF, error) {
 	dir := v.sys.device(pci)
 	pf := PF{
 		PCI: pci, Vendor: hexID(dir, "vendor"), Device: hexID(dir, "device"), Driver: linkBase(dir, "driver"),
-		TotalVFs: intFile(0, dir, "sriov_totalvfs"), NumVFs: intFile(0, dir, "sriov_numvfs"), NUMANode: intFile(-1, dir, "numa_node"),
+		TotalVFs: intFile(0, dir, "sriov_totalvfs"), NumVFs: intFile(0, dir, "sriov_numvfs"), NUMANode: intFile(-1, dir,
+			"numa_node"),
 		Link: v.linkOf(pci), RDMA: v.rdmaOf(pci),
 	}
 	pf.LinkLayer = v.linkLayer(pci, pf.Link, pf.RDMA)
@@ -242,14 +244,16 @@ func (v view) readVF(pci, pf string, index int, info vfInfo) VF {
 	dir := v.sys.device(pci)
 	uverbs, umad := v.sys.verbs(pci)
 	return VF{
-		PCI: pci, PF: pf, Index: index, Vendor: hexID(dir, "vendor"), Device: hexID(dir, "device"), Driver: linkBase(dir, "driver"),
+		PCI: pci, PF: pf, Index: index, Vendor: hexID(dir, "vendor"), Device: hexID(dir, "device"),
+		Driver:   linkBase(dir, "driver"),
 		NodeGUID: info.node, PortGUID: info.port, State: info.state, Link: v.linkOf(pci), RDMA: v.rdmaOf(pci),
 		Uverbs: uverbs, Umad: umad,
 	}
 }
 
-// VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. PFs costs far more: the PF's driver asks the
-// card about all of its virtual functions. The netdev comes first, since it is the last to be made when an RDMA device comes home.
+// VFDevices returns where a VF's devices are; ErrNotFound when it is not a virtual function. PFs
+// costs far more: the PF's driver asks the card about all of its virtual functions. The netdev
+// comes first, since it is the last to be made when an RDMA device comes home.
 func (h *Host) VFDevices(pci string) (d VFDevices, err error) {
 	if d.PF, d.Index, err = h.findVF(pci); err != nil {
 		return VFDevices{}, err
@@ -302,7 +306,8 @@ func (v view) linkLayer(pci string, l *Link, r *RDMADevice) LinkLayer {
 	return Ethernet
 }
 
-// carriesDefault tells whether a default route leaves through the link, its master (bond, bridge) or a link on top of it (VLAN).
+// carriesDefault tells whether a default route leaves through the link, its master (bond, bridge)
+// or a link on top of it (VLAN).
 func (v view) carriesDefault(index int) bool {
 	through := map[int]bool{index: true}
 	for range len(v.links) { // until nothing is added: stacks are short

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -46,7 +48,8 @@ func (h *Host) SetRDMAMode(m RDMAMode) error {
 	return nil
 }
 
-// RDMADevices lists the devices visible in a namespace, in order of index; none when the node has no RDMA subsystem.
+// RDMADevices lists the devices visible in a namespace, in order of index; none when the node has
+// no RDMA subsystem.
 //
 // Index, name and what changes of the port come from RDMA netlink, whose socket must be opened in the
 // namespace; the rest comes from a sysfs of the namespace, since netlink tells neither
@@ -55,8 +58,8 @@ func (h *Host) RDMADevices(ns NS) ([]RDMADevice, error) {
 	return h.rdmaDevices(ns, func(string) bool { return true })
 }
 
-// RDMAByPCI is the device of a PCI function, seen from a namespace; ErrNotFound when it is not there. It reads no other device's
-// attributes: each costs the driver a question to its card.
+// RDMAByPCI is the device of a PCI function, seen from a namespace; ErrNotFound when it is not
+// there. It reads no other device's attributes: each costs the driver a question to its card.
 func (h *Host) RDMAByPCI(ns NS, pci string) (RDMADevice, error) {
 	devices, err := h.rdmaDevices(ns, func(of string) bool { return of == pci })
 	if err == nil && (len(devices) == 0 || pci == "") {
@@ -104,11 +107,9 @@ func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, err
 
 func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 	var found []*netlink.RdmaLink
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			found, err = netlink.RdmaLinkList()
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		found, err = listRDMALinks()
+		return err
 	})
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, nil
@@ -122,7 +123,8 @@ func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 // rdma is the folder of an RDMA device.
 func (s sysfs) rdma(name string) string { return filepath.Join(string(s), "class/infiniband", name) }
 
-// readRDMA reads what stays of a device and its first port (sysfs-class-infiniband in the kernel's ABI documents).
+// readRDMA reads what stays of a device and its first port (sysfs-class-infiniband in the kernel's
+// ABI documents).
 func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 	dir := s.rdma(name)
 	guid, err := read(dir, "node_guid")
@@ -143,9 +145,10 @@ func (s sysfs) readRDMA(name string) (RDMADevice, error) {
 // rdmaPortGet is RDMA_NLDEV_CMD_PORT_GET (linux/rdma/rdma_netlink.h).
 const rdmaPortGet = 5
 
-// addPort asks for the first port's states and LIDs. In sysfs each of them is a file of its own, for which the driver
-// asks its card anew. A card that does not answer, or a device without a port, leaves them unknown: it still is a device, which can be
-// moved, and other cards are not to suffer from it.
+// addPort asks for the first port's states and LIDs. In sysfs each of them is a file of its own,
+// for which the driver asks its card anew. A card that does not answer, or a device without a port,
+// leaves them unknown: it still is a device, which can be moved, and other cards are not to suffer
+// from it.
 func (h *Host) addPort(d *RDMADevice) error {
 	req := nl.NewNetlinkRequest(nl.RDMA_NL_NLDEV<<nl.RDMA_NL_GET_CLIENT_SHIFT|rdmaPortGet, unix.NLM_F_ACK)
 	req.AddData(nl.NewRtAttr(nl.RDMA_NLDEV_ATTR_DEV_INDEX, nl.Uint32Attr(uint32(d.Index))))
@@ -181,7 +184,8 @@ func (d *RDMADevice) takePort(kind uint16, value []byte) error {
 	return nil
 }
 
-// portStates are the names of enum ib_port_state, and physStates those that rdma(8) has for enum ib_port_phys_state (rdma/ib_verbs.h).
+// portStates are the names of enum ib_port_state, and physStates those that rdma(8) has for enum
+// ib_port_phys_state (rdma/ib_verbs.h).
 var (
 	portStates = map[byte]string{0: "NOP", 1: "DOWN", 2: "INIT", 3: "ARMED", 4: "ACTIVE", 5: "ACTIVE_DEFER"}
 	physStates = map[byte]string{1: "SLEEP", 2: "POLLING", 3: "DISABLED", 4: "PORT_CONFIGURATION_TRAINING",
@@ -246,7 +250,8 @@ func (h *Host) VerbsNumbers() ([]int, error) {
 	return out, nil
 }
 
-// MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew. One device moves at a time.
+// MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew. One
+// device moves at a time.
 func (h *Host) MoveRDMA(from NS, name string, to NS) error {
 	target, err := h.open(to)
 	if err == nil {
@@ -275,7 +280,9 @@ func (h *Host) moveRDMA(from NS, name string, to NS, target *os.File) error {
 	defer h.numbers.Unlock()
 	err = h.in(from, func() error { return netlink.RdmaLinkSetNsFd(found[i], uint32(target.Fd())) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("the RDMA subsystem is in shared mode, or the driver cannot part with its users (disassociate_ucontext): %w", err)
+		return fmt.Errorf(
+			"the RDMA subsystem is in shared mode, or the driver cannot part with its users "+
+				"(disassociate_ucontext): %w", err)
 	}
 	return err
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -53,11 +55,9 @@ func (h *Host) Addresses(ns NS, index int) ([]netip.Prefix, error) {
 // AllAddresses lists the addresses of every link of a namespace, by the links' indexes, in one go.
 func (h *Host) AllAddresses(ns NS) (map[int][]netip.Prefix, error) {
 	var found []netlink.Addr
-	err := h.in(ns, func() error {
-		return retryDump(func() (err error) {
-			found, err = netlink.AddrList(nil, netlink.FAMILY_ALL)
-			return err
-		})
+	err := h.in(ns, func() (err error) {
+		found, err = listAddresses(nil, netlink.FAMILY_ALL)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses of %s: %w", ns.where(), kernelError(err))
@@ -69,14 +69,15 @@ func (h *Host) AllAddresses(ns NS) (map[int][]netip.Prefix, error) {
 	return all, nil
 }
 
-// AddAddress adds an address. IPv6 addresses skip duplicate address detection: they come from a pool or a record that
-// gives each only once, and would be of no use for a second otherwise.
+// AddAddress adds an address. IPv6 addresses skip duplicate address detection: they come from a
+// pool or a record that gives each only once, and would be of no use for a second otherwise.
 func (h *Host) AddAddress(ns NS, index int, p netip.Prefix) error {
 	a := &netlink.Addr{IPNet: ipNet(p)}
 	if p.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
-	err := h.onLink(ns, index, "adding address "+p.String(), func(l netlink.Link) error { return netlink.AddrAdd(l, a) })
+	err := h.onLink(ns, index, "adding address "+p.String(),
+		func(l netlink.Link) error { return netlink.AddrAdd(l, a) })
 	if !errors.Is(err, ErrExists) {
 		return err
 	}
@@ -101,7 +102,8 @@ func tableNumber(table int) int {
 	return table
 }
 
-// Routes lists the unicast routes of a table of both families; a route over several links is listed once for each.
+// Routes lists the unicast routes of a table of both families; a route over several links is listed
+// once for each.
 func (h *Host) Routes(ns NS, table int) ([]Route, error) {
 	raw, err := h.rawRoutes(ns, table)
 	if err != nil {
@@ -119,11 +121,7 @@ func (h *Host) rawRoutes(ns NS, table int) ([]netlink.Route, error) {
 	var all []netlink.Route
 	err := h.in(ns, func() error {
 		for _, family := range families {
-			var found []netlink.Route
-			err := retryDump(func() (err error) {
-				found, err = netlink.RouteListFiltered(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-				return err
-			})
+			found, err := listRoutes(family, filter, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 			if errors.Is(err, unix.EAFNOSUPPORT) {
 				continue // a kernel without IPv6
 			}
@@ -144,7 +142,8 @@ func (h *Host) rawRoutes(ns NS, table int) ([]netlink.Route, error) {
 }
 
 func readRoute(r netlink.Route) []Route {
-	one := Route{Dst: prefixOf(r.Dst), Gateway: addrOf(r.Gw), Src: addrOf(r.Src), Index: r.LinkIndex, Table: mainTable(r.Table)}
+	one := Route{Dst: prefixOf(r.Dst), Gateway: addrOf(r.Gw), Src: addrOf(r.Src), Index: r.LinkIndex,
+		Table: mainTable(r.Table)}
 	if !one.Dst.IsValid() {
 		one.Dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if r.Family == netlink.FAMILY_V6 {
@@ -171,7 +170,8 @@ func normalRoute(r Route) Route {
 // AddRoute adds a route; ErrExists when another one to the same destination is in the way.
 func (h *Host) AddRoute(ns NS, r Route) error {
 	r = normalRoute(r)
-	raw := &netlink.Route{LinkIndex: r.Index, Dst: ipNet(r.Dst), Table: tableNumber(r.Table), Src: r.Src.AsSlice(), Gw: r.Gateway.AsSlice()}
+	raw := &netlink.Route{LinkIndex: r.Index, Dst: ipNet(r.Dst), Table: tableNumber(r.Table), Src: r.Src.AsSlice(),
+		Gw: r.Gateway.AsSlice()}
 	if !r.Gateway.IsValid() {
 		raw.Scope = netlink.SCOPE_LINK
 	}
@@ -203,8 +203,9 @@ func sameRoute(r Route) func(Route) bool {
 	}
 }
 
-// deleteHops deletes the hops of a route that match, and leaves its others. IPv6 routes of one destination and metric through gateways are
-// routes of their own, which the kernel lists as one. An IPv4 route over several links is a single one: what is left takes its place.
+// deleteHops deletes the hops of a route that match, and leaves its others. IPv6 routes of one
+// destination and metric through gateways are routes of their own, which the kernel lists as one.
+// An IPv4 route over several links is a single one: what is left takes its place.
 func deleteHops(x netlink.Route, match func(Route) bool) error {
 	hops := readRoute(x)
 	var matching, left []*netlink.NexthopInfo
@@ -227,7 +228,8 @@ func deleteHops(x netlink.Route, match func(Route) bool) error {
 	}
 	var errs []error
 	for _, hop := range matching {
-		errs = append(errs, netlink.RouteDel(&netlink.Route{Dst: x.Dst, Gw: hop.Gw, LinkIndex: hop.LinkIndex, Table: x.Table, Family: x.Family, Priority: x.Priority}))
+		errs = append(errs, netlink.RouteDel(&netlink.Route{Dst: x.Dst, Gw: hop.Gw, LinkIndex: hop.LinkIndex,
+			Table: x.Table, Family: x.Family, Priority: x.Priority}))
 	}
 	return errors.Join(errs...)
 }
@@ -242,14 +244,15 @@ func (h *Host) DeleteRoute(ns NS, r Route) error {
 	for _, x := range raw {
 		err := h.in(ns, func() error { return deleteHops(x, sameRoute(r)) })
 		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("deleting route %s from table %d in %s: %w", r.Dst, tableNumber(r.Table), ns.where(), kernelError(err))
+			return fmt.Errorf("deleting route %s from table %d in %s: %w", r.Dst, tableNumber(r.Table), ns.where(),
+				kernelError(err))
 		}
 	}
 	return nil
 }
 
-// Rules lists the routing rules of both families without the ones that every namespace has (local, main, default), and without those that
-// have selectors which Rule does not know.
+// Rules lists the routing rules of both families without the ones that every namespace has (local,
+// main, default), and without those that have selectors which Rule does not know.
 func (h *Host) Rules(ns NS) ([]Rule, error) {
 	raw, err := h.rawRules(ns)
 	if err != nil {
@@ -266,11 +269,7 @@ func (h *Host) rawRules(ns NS) ([]netlink.Rule, error) {
 	var all []netlink.Rule
 	err := h.in(ns, func() error {
 		for _, family := range families {
-			var found []netlink.Rule
-			err := retryDump(func() (err error) {
-				found, err = netlink.RuleList(family)
-				return err
-			})
+			found, err := listRules(family)
 			if errors.Is(err, unix.EAFNOSUPPORT) {
 				continue
 			}
@@ -295,19 +294,24 @@ func (h *Host) rawRules(ns NS) ([]netlink.Rule, error) {
 // kernelRule recognizes the rules that the kernel makes (fib_default_rules_init).
 func kernelRule(r netlink.Rule) bool {
 	tables := map[int]int{0: unix.RT_TABLE_LOCAL, 32766: unix.RT_TABLE_MAIN, 32767: unix.RT_TABLE_DEFAULT}
-	return r.Src == nil && r.Dst == nil && r.Mark == 0 && r.IifName == "" && tables[max(r.Priority, 0)] == r.Table && r.Table != 0
+	return r.Src == nil && r.Dst == nil && r.Mark == 0 && r.IifName == "" && tables[max(r.Priority, 0)] == r.Table &&
+		r.Table != 0
 }
 
-// plainRule tells a rule that Rule can say all of. Any other is for less than it would seem to be, and no substitute for one of ours; the
-// ones without a table are for other ends than a look into one.
+// plainRule tells a rule that Rule can say all of. Any other is for less than it would seem to be,
+// and no substitute for one of ours; the ones without a table are for other ends than a look into
+// one.
 func plainRule(r netlink.Rule) bool {
 	wholeMark := r.Mask == nil || *r.Mask == 0xffffffff || r.Mark == 0 && *r.Mask == 0
-	return wholeMark && r.Table != 0 && !r.Invert && r.IifName == "" && r.OifName == "" && r.Tos == 0 && r.TunID == 0 && r.Goto < 0 && r.Flow <= 0 &&
-		r.SuppressIfgroup < 0 && r.SuppressPrefixlen < 0 && r.IPProto == 0 && r.Dport == nil && r.Sport == nil && r.UIDRange == nil
+	return wholeMark && r.Table != 0 && !r.Invert && r.IifName == "" && r.OifName == "" && r.Tos == 0 && r.TunID == 0 &&
+		r.Goto < 0 && r.Flow <= 0 &&
+		r.SuppressIfgroup < 0 && r.SuppressPrefixlen < 0 && r.IPProto == 0 && r.Dport == nil && r.Sport == nil &&
+		r.UIDRange == nil
 }
 
 func readRule(r netlink.Rule) Rule {
-	return Rule{Priority: max(r.Priority, 0), From: prefixOf(r.Src), To: prefixOf(r.Dst), Mark: r.Mark, Table: mainTable(r.Table), IPv6: r.Family == netlink.FAMILY_V6}
+	return Rule{Priority: max(r.Priority, 0), From: prefixOf(r.Src), To: prefixOf(r.Dst), Mark: r.Mark,
+		Table: mainTable(r.Table), IPv6: r.Family == netlink.FAMILY_V6}
 }
 
 // normalRule masks prefixes, derives the family from them and names the main table 0.
@@ -388,11 +392,13 @@ func (h *Host) AddNeighbor(ns NS, n Neighbor) error {
 	}
 	err := h.in(ns, func() error {
 		return netlink.NeighSet(&netlink.Neigh{
-			LinkIndex: n.Index, Family: family, State: netlink.NUD_PERMANENT, IP: n.IP.AsSlice(), HardwareAddr: n.HardwareAddr,
+			LinkIndex: n.Index, Family: family, State: netlink.NUD_PERMANENT, IP: n.IP.AsSlice(),
+			HardwareAddr: n.HardwareAddr,
 		})
 	})
 	if err != nil {
-		return fmt.Errorf("adding neighbour %s at %s on link %d in %s: %w", n.IP, n.HardwareAddr, n.Index, ns.where(), kernelError(err))
+		return fmt.Errorf("adding neighbour %s at %s on link %d in %s: %w", n.IP, n.HardwareAddr, n.Index, ns.where(),
+			kernelError(err))
 	}
 	return nil
 }

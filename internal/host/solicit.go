@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -18,33 +20,37 @@ import (
 const (
 	// solicitTries is how often Solicit asks: on a busy network one packet may get lost, three hardly do.
 	solicitTries = 3
-	// ethernetPause and ipoibPause are how long it listens after each. On InfiniBand the one who answers has to resolve the path
-	// to us first, and a port's multicast join with the subnet manager takes its time.
+	// ethernetPause and ipoibPause are how long it listens after each. On InfiniBand the one who
+	// answers has to resolve the path to us first, and a port's multicast join with the subnet
+	// manager takes its time.
 	ethernetPause = 100 * time.Millisecond
 	ipoibPause    = 400 * time.Millisecond
 
 	// carrierWait bounds the wait for the carrier of a link that has just come up.
 	carrierWait = 2 * time.Second
-	// linkLocalWait bounds the wait for a link-local address: duplicate address detection takes a second, after a random
-	// delay of up to one (RFC 4862 section 5.4).
+	// linkLocalWait bounds the wait for a link-local address: duplicate address detection takes a
+	// second, after a random delay of up to one (RFC 4862 section 5.4).
 	linkLocalWait = 4 * time.Second
 	solicitPoll   = 50 * time.Millisecond
 )
 
-// Solicit asks who has an address on a link: an ARP request (RFC 826; with an invalid source it is a probe, RFC 5227 section
-// 1.1), or a neighbour solicitation (RFC 4861 section 4.3) for IPv6. It returns the hardware address of the first that answers and
-// is not the link itself; ErrNotFound when nobody did in time. Nothing else is ErrNotFound, so that no failure looks like a free
-// address: a link that is not there, which elsewhere is, gives ENODEV, one that is down ENETDOWN, and one that is without
-// carrier for two seconds, or after the last question, ErrNoCarrier.
+// Solicit asks who has an address on a link: an ARP request (RFC 826; with an invalid source it is
+// a probe, RFC 5227 section 1.1), or a neighbour solicitation (RFC 4861 section 4.3) for IPv6. It
+// returns the hardware address of the first that answers and is not the link itself; ErrNotFound
+// when nobody did in time. Nothing else is ErrNotFound, so that no failure looks like a free
+// address: a link that is not there, which elsewhere is, gives ENODEV, one that is down ENETDOWN,
+// and one that is without carrier for two seconds, or after the last question, ErrNoCarrier.
 //
-// An ARP packet of any kind that has target as its sender's address is an answer, and so is any neighbour advertisement of it. One
-// that does not say its sender's hardware address, which RFC 4861 section 7.2.4 forbids here, still shows that somebody has the
-// address: the result is nil then, without an error.
+// An ARP packet of any kind that has target as its sender's address is an answer, and so is any
+// neighbour advertisement of it. One that does not say its sender's hardware address, which RFC
+// 4861 section 7.2.4 forbids here, still shows that somebody has the address: the result is nil
+// then, without an error.
 //
-// source need not be an address of the link. Neighbours may remember it as one, and Linux answers only when its rp_filter
-// lets source pass; a probe leaves no trace. For IPv6 source does not count: the question comes from the link's link-local address,
-// for which Solicit waits, bounded. Another link of the same namespace on the same network is somebody else, and Linux answers through
-// any link for all addresses of a namespace: ask before the address is added.
+// source need not be an address of the link. Neighbours may remember it as one, and Linux answers
+// only when its rp_filter lets source pass; a probe leaves no trace. For IPv6 source does not
+// count: the question comes from the link's link-local address, for which Solicit waits, bounded.
+// Another link of the same namespace on the same network is somebody else, and Linux answers
+// through any link for all addresses of a namespace: ask before the address is added.
 func (h *Host) Solicit(ctx context.Context, ns NS, index int, target, source netip.Addr) (net.HardwareAddr, error) {
 	hw, answered, err := h.solicit(ctx, ns, index, target.Unmap().WithZone(""), source.Unmap())
 	switch {
@@ -59,7 +65,8 @@ func (h *Host) Solicit(ctx context.Context, ns NS, index int, target, source net
 	return hw, nil
 }
 
-func (h *Host) solicit(ctx context.Context, ns NS, index int, target, source netip.Addr) (hw net.HardwareAddr, answered bool, err error) {
+func (h *Host) solicit(ctx context.Context, ns NS, index int, target, source netip.Addr) (hw net.HardwareAddr,
+	answered bool, err error) {
 	if err := checkQuestion(target, source); err != nil {
 		return nil, false, err
 	}
@@ -126,7 +133,8 @@ func within(ctx context.Context, bound time.Duration, done func() (bool, error))
 
 // question is a socket on a link with what to send and how to know an answer.
 type question struct {
-	// socket is not blocking, so that Go's poller waits for it: no thread is held, and a deadline ends the wait.
+	// socket is not blocking, so that Go's poller waits for it: no thread is held, and a deadline
+	// ends the wait.
 	socket *os.File
 	pause  time.Duration
 	send   func() error
@@ -206,7 +214,8 @@ func receive(socket *os.File) (p packet, err error) {
 	return p, err
 }
 
-// sameHardware compares hardware addresses. The first octet of an IPoIB address holds flags (RFC 4755 section 4), the rest is the address.
+// sameHardware compares hardware addresses. The first octet of an IPoIB address holds flags (RFC
+// 4755 section 4), the rest is the address.
 func sameHardware(a, b net.HardwareAddr) bool {
 	if len(a) == ipoibAddrLen && len(b) == ipoibAddrLen {
 		a, b = a[1:], b[1:]
@@ -241,7 +250,8 @@ func (h *Host) questionARP(l Link, target, source netip.Addr) (*question, error)
 	}
 	q.answer = func(p packet) (net.HardwareAddr, bool) { return arpAnswer(l, target, p.data) }
 	// Only now does the socket hear anything: it was made for no protocol.
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP), Ifindex: l.Index}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ARP),
+		Ifindex: l.Index}); err != nil {
 		q.socket.Close()
 		return nil, fmt.Errorf("binding the packet socket: %w", err)
 	}
@@ -253,8 +263,8 @@ func networkOrder(n uint16) uint16 {
 	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n))
 }
 
-// arpAnswer tells whether an ARP packet comes from somebody else who has the address. A request does too: who has just taken the
-// address announces it with one.
+// arpAnswer tells whether an ARP packet comes from somebody else who has the address. A request
+// does too: who has just taken the address announces it with one.
 func arpAnswer(l Link, target netip.Addr, b []byte) (net.HardwareAddr, bool) {
 	hw, ip, err := parseARP(b)
 	if err != nil || ip != target || !l.somebodyElse(hw) {
@@ -263,19 +273,22 @@ func arpAnswer(l Link, target netip.Addr, b []byte) (net.HardwareAddr, bool) {
 	return hw, true
 }
 
-// parseARP reads who sent an ARP request or reply for IPv4 (RFC 826; RFC 4391 section 9.1). What is behind it is padding.
+// parseARP reads who sent an ARP request or reply for IPv4 (RFC 826; RFC 4391 section 9.1). What is
+// behind it is padding.
 func parseARP(b []byte) (senderHW net.HardwareAddr, senderIP netip.Addr, err error) {
 	const header = 8
 	if len(b) < header {
 		return nil, netip.Addr{}, fmt.Errorf("ARP packet of %d octets", len(b))
 	}
-	kind, protocol, operation := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint16(b[6:])
+	kind, protocol, operation := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]),
+		binary.BigEndian.Uint16(b[6:])
 	hwLen, ipLen := int(b[4]), int(b[5])
 	switch {
 	case hwLen == 0 || hwLen != arpAddrLen(kind):
 		return nil, netip.Addr{}, fmt.Errorf("ARP packet of hardware type %d with addresses of %d octets", kind, hwLen)
 	case protocol != unix.ETH_P_IP || ipLen != net.IPv4len:
-		return nil, netip.Addr{}, fmt.Errorf("ARP packet of protocol 0x%04x with addresses of %d octets", protocol, ipLen)
+		return nil, netip.Addr{}, fmt.Errorf("ARP packet of protocol 0x%04x with addresses of %d octets", protocol,
+			ipLen)
 	case operation != arpRequestCode && operation != arpReplyCode:
 		return nil, netip.Addr{}, fmt.Errorf("ARP packet with operation %d", operation)
 	case len(b) < header+2*(hwLen+ipLen):
@@ -305,8 +318,9 @@ func (h *Host) questionND(ctx context.Context, l Link, target netip.Addr) (*ques
 	if err != nil {
 		return nil, err
 	}
-	// Bound to a link-local address, the socket hears its link only. Answers come to that address, and unsolicited ones to all
-	// nodes, a group that every link with IPv6 is in: there is nothing to join.
+	// Bound to a link-local address, the socket hears its link only. Answers come to that address,
+	// and unsolicited ones to all nodes, a group that every link with IPv6 is in: there is nothing
+	// to join.
 	fd, err := h.icmpv6Socket(l, own, unix.SOCK_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -327,8 +341,8 @@ func (h *Host) questionND(ctx context.Context, l Link, target netip.Addr) (*ques
 	return q, nil
 }
 
-// hearAdvertisements lets only neighbour advertisements in, with their hop limits, and keeps what the socket sends from
-// coming back.
+// hearAdvertisements lets only neighbour advertisements in, with their hop limits, and keeps what
+// the socket sends from coming back.
 func hearAdvertisements(fd int) error {
 	var filter unix.ICMPv6Filter // a bit that is set blocks
 	for i := range filter.Data {
@@ -367,11 +381,9 @@ func (h *Host) linkLocal(ctx context.Context, l Link) (own netip.Addr, err error
 // usableLinkLocal is invalid when there is none, or none that duplicate address detection has passed.
 func (h *Host) usableLinkLocal(l Link) (netip.Addr, error) {
 	var found []netlink.Addr
-	err := h.onLink(l.NS, l.Index, "listing the IPv6 addresses", func(nl netlink.Link) error {
-		return retryDump(func() (err error) {
-			found, err = netlink.AddrList(nl, netlink.FAMILY_V6)
-			return err
-		})
+	err := h.onLink(l.NS, l.Index, "listing the IPv6 addresses", func(nl netlink.Link) (err error) {
+		found, err = listAddresses(nl, netlink.FAMILY_V6)
+		return err
 	})
 	for _, a := range found {
 		ip := addrOf(a.IP)
@@ -404,7 +416,8 @@ func sourceOf(from unix.Sockaddr) netip.Addr {
 	return netip.Addr{}
 }
 
-// ndAnswer tells whether a neighbour advertisement says that somebody else has the address; nil when it does not say who.
+// ndAnswer tells whether a neighbour advertisement says that somebody else has the address; nil
+// when it does not say who.
 func ndAnswer(l Link, target netip.Addr, b []byte) (net.HardwareAddr, bool) {
 	ip, hw, err := parseAdvertisement(b)
 	if err != nil || ip != target || hw != nil && !l.somebodyElse(hw) {
@@ -413,8 +426,9 @@ func ndAnswer(l Link, target netip.Addr, b []byte) (net.HardwareAddr, bool) {
 	return hw, true
 }
 
-// parseAdvertisement reads a neighbour advertisement (RFC 4861 sections 4.4 and 7.1.2) from its ICMPv6 header on; the kernel has checked the
-// checksum. hw is nil when there is no target link-layer address option.
+// parseAdvertisement reads a neighbour advertisement (RFC 4861 sections 4.4 and 7.1.2) from its
+// ICMPv6 header on; the kernel has checked the checksum. hw is nil when there is no target
+// link-layer address option.
 func parseAdvertisement(b []byte) (target netip.Addr, hw net.HardwareAddr, err error) {
 	const header = 24
 	if len(b) < header || b[0] != ndAdvertisement || b[1] != 0 {
@@ -426,7 +440,9 @@ func parseAdvertisement(b []byte) (target netip.Addr, hw net.HardwareAddr, err e
 	}
 	for options := b[header:]; len(options) > 0; {
 		if len(options) < 8 || options[1] == 0 || len(options) < 8*int(options[1]) {
-			return netip.Addr{}, nil, fmt.Errorf("neighbour advertisement whose last option is cut off or has no length, with %d octets left", len(options))
+			return netip.Addr{}, nil,
+				fmt.Errorf("neighbour advertisement whose last option is cut off or has no length, with %d octets left",
+					len(options))
 		}
 		option := options[:8*int(options[1])]
 		options = options[len(option):]
@@ -440,7 +456,8 @@ func parseAdvertisement(b []byte) (target netip.Addr, hw net.HardwareAddr, err e
 	return target, hw, nil
 }
 
-// optionAddress is the address of a link-layer address option: 6 octets, or 20 with two of padding before them (RFC 4391 section 9.3).
+// optionAddress is the address of a link-layer address option: 6 octets, or 20 with two of padding
+// before them (RFC 4391 section 9.3).
 func optionAddress(option []byte) (net.HardwareAddr, error) {
 	switch len(option) {
 	case 2 + ethernetAddrLen:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -43,7 +45,8 @@ func TestARPProbe(t *testing.T) {
 
 func TestARPAnswer(t *testing.T) {
 	other := netip.MustParseAddr("172.91.0.101")
-	ethernet, ipoib := request(ethernetLink, ethernetPeer, askedV4, other), request(ipoibLink, ipoibPeer, askedV4, other)
+	ethernet, ipoib := request(ethernetLink, ethernetPeer, askedV4, other), request(ipoibLink, ipoibPeer, askedV4,
+		other)
 	for name, c := range map[string]struct {
 		link   Link
 		packet []byte
@@ -55,19 +58,21 @@ func TestARPAnswer(t *testing.T) {
 		"IEEE 802":                  {ethernetLink, with(ethernet, 1, 6), ethernetPeer},
 		"IPoIB":                     {ipoibLink, with(ipoib, 7, 2), ipoibPeer},
 		"announcement":              {ipoibLink, request(ipoibLink, ipoibPeer, askedV4, askedV4), ipoibPeer},
-		"our own":                   {ethernetLink, request(ethernetLink, ethernetLink.HardwareAddr, askedV4, other), nil},
-		"our own, with flags":       {ipoibLink, with(request(ipoibLink, ipoibLink.HardwareAddr, askedV4, other), 8, 0x80), nil},
-		"of another address":        {ethernetLink, request(ethernetLink, ethernetPeer, other, askedV4), nil},
-		"of another link layer":     {ethernetLink, ipoib, nil},
-		"reverse ARP":               {ethernetLink, with(ethernet, 7, 3), nil},
-		"not IPv4":                  {ethernetLink, with(ethernet, 2, 0x86, 0xdd), nil},
-		"long protocol addresses":   {ethernetLink, with(ethernet, 5, 16), nil},
-		"no hardware addresses":     {ethernetLink, with(ethernet, 4, 0), nil},
-		"unknown hardware":          {ethernetLink, with(ethernet, 1, 24), nil},
-		"unknown, of no length":     {ethernetLink, with(with(ethernet, 1, 24), 4, 0), nil},
-		"cut off":                   {ethernetLink, ethernet[:len(ethernet)-1], nil},
-		"header":                    {ethernetLink, ethernet[:8], nil},
-		"empty":                     {ethernetLink, nil, nil},
+		"our own": {ethernetLink, request(ethernetLink, ethernetLink.HardwareAddr, askedV4, other),
+			nil},
+		"our own, with flags": {ipoibLink, with(request(ipoibLink, ipoibLink.HardwareAddr, askedV4, other), 8,
+			0x80), nil},
+		"of another address":      {ethernetLink, request(ethernetLink, ethernetPeer, other, askedV4), nil},
+		"of another link layer":   {ethernetLink, ipoib, nil},
+		"reverse ARP":             {ethernetLink, with(ethernet, 7, 3), nil},
+		"not IPv4":                {ethernetLink, with(ethernet, 2, 0x86, 0xdd), nil},
+		"long protocol addresses": {ethernetLink, with(ethernet, 5, 16), nil},
+		"no hardware addresses":   {ethernetLink, with(ethernet, 4, 0), nil},
+		"unknown hardware":        {ethernetLink, with(ethernet, 1, 24), nil},
+		"unknown, of no length":   {ethernetLink, with(with(ethernet, 1, 24), 4, 0), nil},
+		"cut off":                 {ethernetLink, ethernet[:len(ethernet)-1], nil},
+		"header":                  {ethernetLink, ethernet[:8], nil},
+		"empty":                   {ethernetLink, nil, nil},
 	} {
 		if hw, ok := arpAnswer(c.link, askedV4, c.packet); ok != (c.want != nil) || !bytes.Equal(hw, c.want) {
 			t.Errorf("%s: %s, %v; want %s", name, hw, ok, c.want)
@@ -110,17 +115,19 @@ func TestNDAnswer(t *testing.T) {
 		"before another option": {ethernetLink, slices.Concat(ethernet, nonce), true, ethernetPeer},
 		"does not say who":      {ethernetLink, ethernet[:24], true, nil},
 		"our own":               {ethernetLink, advertisement(ethernetLink.HardwareAddr, askedV6), false, nil},
-		"our own, with flags":   {ipoibLink, with(advertisement(ipoibLink.HardwareAddr, askedV6), 28, 0x80), false, nil},
+		"our own, with flags": {ipoibLink, with(advertisement(ipoibLink.HardwareAddr, askedV6), 28, 0x80), false,
+			nil},
 		"of another address":    {ethernetLink, advertisement(ethernetPeer, other), false, nil},
 		"of another link layer": {ethernetLink, ipoib, false, nil},
-		"a solicitation":        {ethernetLink, neighbourMessage(ndSolicitation, 0, askedV6, ndSourceOption, ethernetPeer), false, nil},
-		"a code":                {ethernetLink, with(ethernet, 1, 1), false, nil},
-		"option of no length":   {ethernetLink, with(ethernet, 25, 0), false, nil},
-		"option too long":       {ethernetLink, with(ethernet, 25, 2), false, nil},
-		"option of 16 octets":   {ethernetLink, append(with(ethernet, 25, 2), make([]byte, 8)...), false, nil},
-		"option cut off":        {ethernetLink, ethernet[:len(ethernet)-1], false, nil},
-		"cut off":               {ethernetLink, ethernet[:23], false, nil},
-		"empty":                 {ethernetLink, nil, false, nil},
+		"a solicitation": {ethernetLink, neighbourMessage(ndSolicitation, 0, askedV6, ndSourceOption,
+			ethernetPeer), false, nil},
+		"a code":              {ethernetLink, with(ethernet, 1, 1), false, nil},
+		"option of no length": {ethernetLink, with(ethernet, 25, 0), false, nil},
+		"option too long":     {ethernetLink, with(ethernet, 25, 2), false, nil},
+		"option of 16 octets": {ethernetLink, append(with(ethernet, 25, 2), make([]byte, 8)...), false, nil},
+		"option cut off":      {ethernetLink, ethernet[:len(ethernet)-1], false, nil},
+		"cut off":             {ethernetLink, ethernet[:23], false, nil},
+		"empty":               {ethernetLink, nil, false, nil},
 	} {
 		if hw, ok := ndAnswer(c.link, askedV6, c.packet); ok != c.answered || !bytes.Equal(hw, c.want) {
 			t.Errorf("%s: %s, %v; want %s, %v", name, hw, ok, c.want, c.answered)
@@ -183,7 +190,8 @@ func FuzzParseAdvertisement(f *testing.F) {
 		switch {
 		case err != nil && (hw != nil || ip.IsValid()):
 			t.Errorf("an error and %s at %s", ip, hw)
-		case err == nil && (!ip.Is6() || ip.IsMulticast() || hw != nil && len(hw) != ethernetAddrLen && len(hw) != ipoibAddrLen):
+		case err == nil && (!ip.Is6() || ip.IsMulticast() || hw != nil && len(hw) != ethernetAddrLen &&
+			len(hw) != ipoibAddrLen):
 			t.Errorf("%s at %s", ip, hw)
 		case err == nil && (!bytes.Contains(b, hw) || !bytes.Contains(b, ip.AsSlice())):
 			t.Errorf("%s at %s is not in the packet", ip, hw)

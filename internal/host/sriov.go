@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -26,7 +28,9 @@ func (h *Host) SetNumVFs(pf string, n int) error {
 	case n == have:
 		return nil
 	case n < 0 || n > total:
-		return fmt.Errorf("%s can make %d virtual functions, not %d (raise NUM_OF_VFS and set SRIOV_EN in its firmware): %w", pf, total, n, ErrUnsupported)
+		return fmt.Errorf(
+			"%s can make %d virtual functions, not %d (raise NUM_OF_VFS and set SRIOV_EN in its firmware): %w", pf,
+			total, n, ErrUnsupported)
 	case have != 0:
 		if err := writeNumVFs(dir, pf, 0); err != nil {
 			return err
@@ -62,8 +66,10 @@ func writeNumVFs(dir, pf string, n int) error {
 // explainNumVFs says what stands behind an errno of sriov_numvfs.
 func explainNumVFs(err error) string {
 	for errno, why := range map[unix.Errno]string{
-		unix.ENOMEM: "the firmware left too little memory address space or too few bus numbers for the virtual functions: enable SR-IOV (and ARI) in the BIOS, or boot with pci=realloc",
-		unix.ENOSPC: "the firmware left too little memory address space for the virtual functions: enable SR-IOV in the BIOS, or boot with pci=realloc",
+		unix.ENOMEM: "the firmware left too little memory address space or too few bus numbers for the virtual " +
+			"functions: enable SR-IOV (and ARI) in the BIOS, or boot with pci=realloc",
+		unix.ENOSPC: "the firmware left too little memory address space for the virtual functions: enable SR-IOV in " +
+			"the BIOS, or boot with pci=realloc",
 		unix.EBUSY:  "other virtual functions exist, or one is in use",
 		unix.EINVAL: "the number is beyond what card and driver allow",
 		unix.EPERM:  "a virtual function is assigned to a guest, or kernel lockdown forbids it",
@@ -109,13 +115,15 @@ func (h *Host) SetVFGUID(pf string, index int, guid ib.GUID) error {
 	})
 }
 
-var vfStates = map[VFState]uint32{VFAuto: nl.IFLA_VF_LINK_STATE_AUTO, VFEnable: nl.IFLA_VF_LINK_STATE_ENABLE, VFDisable: nl.IFLA_VF_LINK_STATE_DISABLE}
+var vfStates = map[VFState]uint32{VFAuto: nl.IFLA_VF_LINK_STATE_AUTO, VFEnable: nl.IFLA_VF_LINK_STATE_ENABLE,
+	VFDisable: nl.IFLA_VF_LINK_STATE_DISABLE}
 
 // SetVFState sets the link state of a VF through the PF's netdev.
 func (h *Host) SetVFState(pf string, index int, state VFState) error {
 	value, ok := vfStates[state]
 	if !ok {
-		return fmt.Errorf("link state %q of virtual function %d of %s: want auto, enable or disable: %w", state, index, pf, ErrUnsupported)
+		return fmt.Errorf("link state %q of virtual function %d of %s: want auto, enable or disable: %w", state, index,
+			pf, ErrUnsupported)
 	}
 	return h.setVF(pf, index, "the link state "+string(state), func(l netlink.Link) error {
 		return netlink.LinkSetVfState(l, index, value)
@@ -128,7 +136,8 @@ func (h *Host) setVF(pf string, index int, what string, set func(netlink.Link) e
 		return err
 	}
 	if err := h.in(NodeNS, func() error { return set(l) }); err != nil {
-		return fmt.Errorf("giving virtual function %d of %s %s through %s: %w", index, pf, what, l.Name, kernelError(err))
+		return fmt.Errorf("giving virtual function %d of %s %s through %s: %w", index, pf, what, l.Name,
+			kernelError(err))
 	}
 	return nil
 }
@@ -143,8 +152,8 @@ func (h *Host) VFState(pf string, index int) (VFState, error) {
 	return infos[index].state, err
 }
 
-// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h): drivers ask the card for each VF's. Kernels that know it only
-// for links ignore it here.
+// rtextFilterSkipStats is RTEXT_FILTER_SKIP_STATS (linux/rtnetlink.h): drivers ask the card for
+// each VF's. Kernels that know it only for links ignore it here.
 const rtextFilterSkipStats = 1 << 3
 
 // vfInfos asks a PF's netdev what it reports of its VFs, by index. Without a netdev there is nothing to ask.
@@ -172,7 +181,8 @@ func (h *Host) vfInfos(pf *Link) (map[int]vfInfo, error) {
 	return infos, nil
 }
 
-// parseVFInfoList reads IFLA_VFINFO_LIST: per VF an IFLA_VF_INFO of attributes that each begin with the VF's index.
+// parseVFInfoList reads IFLA_VFINFO_LIST: per VF an IFLA_VF_INFO of attributes that each begin with
+// the VF's index.
 func parseVFInfoList(data []byte) (map[int]vfInfo, error) {
 	infos := map[int]vfInfo{}
 	err := eachAttribute(data, func(_ uint16, entry []byte) error {
@@ -214,8 +224,8 @@ const (
 )
 
 // BindVF binds the VF to the kernel's default driver (drivers_probe) and waits, bounded, until its
-// RDMA device and netdev are there when the PF has such. A VF that is bound already is left as it is: its devices may
-// be in a pod's namespace.
+// RDMA device and netdev are there when the PF has such. A VF that is bound already is left as it
+// is: its devices may be in a pod's namespace.
 func (h *Host) BindVF(pci string) error {
 	pf, _, err := h.findVF(pci)
 	if err != nil {
@@ -274,7 +284,9 @@ func (h *Host) waitForDevices(pci, pf string) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s was bound, but within %s no device of class %s appeared below it, as %s has one: see the kernel log", pci, bindWait, missing, pf)
+			return fmt.Errorf(
+				"%s was bound, but within %s no device of class %s appeared below it, as %s has one: see the "+
+					"kernel log", pci, bindWait, missing, pf)
 		}
 	}
 }

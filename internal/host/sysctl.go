@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host
 
 import (
@@ -8,7 +10,8 @@ import (
 // sysctlPath turns a key such as net/ipv4/conf/eth0/rp_filter into a path.
 func (h *Host) sysctlPath(key string) (string, error) {
 	if !filepath.IsLocal(key) {
-		return "", fmt.Errorf("sysctl %q: want a path below /proc/sys such as net/ipv4/ip_forward: %w", key, ErrNotFound)
+		return "", fmt.Errorf("sysctl %q: want a path below /proc/sys such as net/ipv4/ip_forward: %w", key,
+			ErrNotFound)
 	}
 	return filepath.Join(h.root, "proc/sys", key), nil
 }

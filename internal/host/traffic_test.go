@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package host_test
 
 import (
@@ -20,7 +22,8 @@ import (
 )
 
 // pair is a veth between two namespaces with addresses.
-func pair(t *testing.T, h hosttest.API, a host.NS, nameA, addrA string, b host.NS, addrB string) (host.Link, host.Link) {
+func pair(t *testing.T, h hosttest.API, a host.NS, nameA, addrA string, b host.NS, addrB string) (host.Link,
+	host.Link) {
 	t.Helper()
 	la, lb, err := h.AddVeth(a, nameA, b, "eth0", 1500)
 	if err != nil {
@@ -34,8 +37,8 @@ func pair(t *testing.T, h hosttest.API, a host.NS, nameA, addrA string, b host.N
 	return la, lb
 }
 
-// A pod with two links answers through the one that the connection came in by, though its default route points
-// elsewhere: that is what marks, a rule and a table are for.
+// A pod with two links answers through the one that the connection came in by, though its default
+// route points elsewhere: that is what marks, a rule and a table are for.
 func TestMarkedRepliesReturnTheSameWay(t *testing.T) {
 	h, env := machine(t)
 	pod, first, second := newNS(t), env.NewNS(t), newNS(t)
@@ -50,7 +53,8 @@ func TestMarkedRepliesReturnTheSameWay(t *testing.T) {
 		// The client's own address is beyond both links' networks.
 		h.AddAddress(second.path(), client.Index, netip.MustParsePrefix("198.51.100.1/32")),
 		h.AddRoute(pod.path(), host.Route{Dst: all, Gateway: netip.MustParseAddr("172.91.0.1"), Index: l0.Index}),
-		h.AddRoute(pod.path(), host.Route{Dst: all, Gateway: netip.MustParseAddr("172.92.0.1"), Index: l1.Index, Table: 101}),
+		h.AddRoute(pod.path(), host.Route{Dst: all, Gateway: netip.MustParseAddr("172.92.0.1"), Index: l1.Index,
+			Table: 101}),
 		h.AddRule(pod.path(), host.Rule{Priority: 100, Mark: 0x65, Table: 101}),
 		h.SetSysctl(pod.path(), "net/ipv4/conf/all/rp_filter", "0"),
 		h.SetSysctl(pod.path(), "net/ipv4/conf/net1/rp_filter", "0"),
@@ -108,11 +112,13 @@ func TestAnnouncedAddressIsHeard(t *testing.T) {
 	a, b := env.NewNS(t), newNS(t)
 	la, lb := pair(t, h, a, "net0", "172.91.0.2/24", b.path(), "172.91.0.1/24")
 	must(t, h.AddAddress(a, la.Index, netip.MustParsePrefix("2001:db8::2/64")))
-	announceUntilHeard(t, h, la, b, lb.Index, map[uint16]string{unix.ETH_P_ARP: "172.91.0.2", unix.ETH_P_IPV6: "2001:db8::2"})
+	announceUntilHeard(t, h, la, b, lb.Index, map[uint16]string{unix.ETH_P_ARP: "172.91.0.2",
+		unix.ETH_P_IPV6: "2001:db8::2"})
 }
 
-// announceUntilHeard announces addresses until a packet that names address and hardware address arrives on the other
-// link; a neighbour's port may join the group of all IPv6 nodes some time after its link has carrier.
+// announceUntilHeard announces addresses until a packet that names address and hardware address
+// arrives on the other link; a neighbour's port may join the group of all IPv6 nodes some time
+// after its link has carrier.
 func announceUntilHeard(t *testing.T, h hosttest.API, from host.Link, hears *netns, link int, ips map[uint16]string) {
 	t.Helper()
 	for protocol, text := range ips {
@@ -142,7 +148,8 @@ func packetSocket(t *testing.T, n *netns, protocol uint16) int {
 	return fd
 }
 
-// The same over InfiniBand, between two children of the card's port: both kinds of announcement carry 20 octets.
+// The same over InfiniBand, between two children of the card's port: both kinds of announcement
+// carry 20 octets.
 func TestAnnouncedAddressIsHeardOverInfiniBand(t *testing.T) {
 	pci := os.Getenv(ibPF)
 	if pci == "" {
@@ -159,10 +166,12 @@ func TestAnnouncedAddressIsHeardOverInfiniBand(t *testing.T) {
 	lb := child(t, h, pf, hears, 2)
 	must(t, h.AddAddress(la.NS, la.Index, netip.MustParsePrefix("172.91.0.2/16")))
 	must(t, h.AddAddress(la.NS, la.Index, netip.MustParsePrefix("2001:db8::2/64")))
-	announceUntilHeard(t, h, la, hears, lb.Index, map[uint16]string{unix.ETH_P_ARP: "172.91.0.2", unix.ETH_P_IPV6: "2001:db8::2"})
+	announceUntilHeard(t, h, la, hears, lb.Index, map[uint16]string{unix.ETH_P_ARP: "172.91.0.2",
+		unix.ETH_P_IPV6: "2001:db8::2"})
 }
 
-// Who has an address may say so with a request of its own: an announcement answers a question that the kernel does not.
+// Who has an address may say so with a request of its own: an announcement answers a question that
+// the kernel does not.
 func TestAnnouncementIsAnAnswer(t *testing.T) {
 	h, env := machine(t)
 	a, b := env.NewNS(t), env.NewNS(t)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package host is the only door to the kernel: PCI and SR-IOV, network links
 // and routes, IPoIB, RDMA devices and network namespaces. Nothing else in the
 // product imports netlink or names /sys and /proc.
@@ -14,7 +16,8 @@ import (
 	"spidernet.io/spiderpool/internal/ib"
 )
 
-// NS names a network namespace: "" is the node's own, anything else is a path such as /var/run/netns/cni-0b1c.
+// NS names a network namespace: "" is the node's own, anything else is a path such as
+// /var/run/netns/cni-0b1c.
 type NS string
 
 // NodeNS is the node's own network namespace.
@@ -90,18 +93,21 @@ type VF struct {
 	State              VFState
 	Link               *Link       // nil when its netdev is not in the node's namespace
 	RDMA               *RDMADevice // nil when its RDMA device is not in the node's namespace
-	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever the RDMA device is.
+	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever
+	// the RDMA device is.
 	Uverbs, Umad string
 }
 
-// VFDevices is what the kernel has made of a virtual function, by what the node's own namespace shows, without a question to its card.
+// VFDevices is what the kernel has made of a virtual function, by what the node's own namespace
+// shows, without a question to its card.
 type VFDevices struct {
 	PF     string // PCI address
 	Index  int    // 0-based, as in virtfnN
 	Driver string // "" when unbound
 	Link   *Link  // nil when its netdev is not in the node's namespace
 	RDMA   string // name of its RDMA device; "" when that is not in the node's namespace
-	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever the RDMA device is.
+	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever
+	// the RDMA device is.
 	Uverbs, Umad string
 }
 

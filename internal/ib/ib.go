@@ -1,6 +1,8 @@
-// Package ib owns the few values that InfiniBand adds to networking: GUIDs,
-// partition keys and the 20-octet link address. It is pure: no kernel, no
-// client, no files.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ib owns the few values that InfiniBand cards add to networking:
+// GUIDs, partition keys, the 20-octet link address, and the PCI address of a
+// card's function. It is pure: no kernel, no client, no files.
 package ib
 
 import (
@@ -129,7 +131,9 @@ func ParsePKey(s string) (PKey, error) {
 	digits, ok := strings.CutPrefix(strings.ToLower(s), "0x")
 	v, err := strconv.ParseUint(digits, 16, 16)
 	if !ok || err != nil || PKey(v).Key() == 0 {
-		return 0, fmt.Errorf("partition key %q: want 0x0001 to 0x7fff, with 0x8000 added for full membership, such as 0x8001", s)
+		return 0,
+			fmt.Errorf("partition key %q: want 0x0001 to 0x7fff, with 0x8000 added for full membership, such as 0x8001",
+				s)
 	}
 	return PKey(v), nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ib
 
 import (
@@ -17,7 +19,8 @@ func TestParseGUID(t *testing.T) {
 			t.Errorf("ParseGUID(%q) = %v, %v; want %v", s, got, err, want)
 		}
 	}
-	for _, s := range []string{"", "e8:eb:d3:03:00:93", "e8:eb:d3:03:00:93:ae:1g", "e8:eb:d3:03:00:93:ae:10:11", "172.91.0.1", "e:8eb:d3:03:00:93:ae:10"} {
+	for _, s := range []string{"", "e8:eb:d3:03:00:93", "e8:eb:d3:03:00:93:ae:1g", "e8:eb:d3:03:00:93:ae:10:11",
+		"172.91.0.1", "e:8eb:d3:03:00:93:ae:10"} {
 		if got, err := ParseGUID(s); err == nil {
 			t.Errorf("ParseGUID(%q) = %v, want an error", s, got)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob
 
 import (
@@ -48,9 +50,11 @@ type CleanOptions struct {
 // stopTimeout bounds the wait for the controller's pods; a node that is gone must not hold up the rest.
 const stopTimeout = time.Minute
 
-// Clean takes away what would block people once the controller is gone. First it stops the controller and the sriov-operator,
-// which would put things back; then it removes the webhooks, which nobody would answer, and our finalizers, which nobody would remove. Objects stay: pools and networks are their users', and a later
-// installation finds them again. It goes on after a failure, and may be repeated.
+// Clean takes away what would block people once the controller is gone. First it stops the
+// controller and the sriov-operator, which would put things back; then it removes the webhooks,
+// which nobody would answer, and our finalizers, which nobody would remove. Objects stay: pools and
+// networks are their users', and a later installation finds them again. It goes on after a failure,
+// and may be repeated.
 func Clean(ctx context.Context, o CleanOptions) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("gave up after %s", o.Timeout))
 	defer cancel()
@@ -67,7 +71,8 @@ func Clean(ctx context.Context, o CleanOptions) error {
 	} {
 		errs = append(errs, o.removeFinalizers(ctx, list, v2beta1.Finalizer))
 	}
-	errs = append(errs, o.removeFinalizers(ctx, &sriovv1.SriovIBNetworkList{}, sriovv1.FinalizerNetwork, client.InNamespace(o.Namespace)))
+	errs = append(errs, o.removeFinalizers(ctx, &sriovv1.SriovIBNetworkList{}, sriovv1.FinalizerNetwork,
+		client.InNamespace(o.Namespace)))
 	return errors.Join(errs...)
 }
 
@@ -87,14 +92,16 @@ func (o CleanOptions) stop(ctx context.Context, name string) error {
 	}
 	if ptr.Deref(d.Spec.Replicas, 1) > 0 {
 		nothing := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
-		if err := o.Client.SubResource("scale").Patch(ctx, d, nothing, client.WithSubResourceBody(&autoscalingv1.Scale{})); err != nil {
+		if err := o.Client.SubResource("scale").Patch(ctx, d, nothing,
+			client.WithSubResourceBody(&autoscalingv1.Scale{})); err != nil {
 			return fmt.Errorf("stopping Deployment %s: %w", name, err)
 		}
 		fmt.Fprintf(o.Out, "stopped Deployment %s\n", name)
 	}
 	pods := &corev1.PodList{}
 	err = wait.PollUntilContextTimeout(ctx, time.Second, stopTimeout, true, func(ctx context.Context) (bool, error) {
-		err := o.Client.List(ctx, pods, client.InNamespace(o.Namespace), client.MatchingLabelsSelector{Selector: selector})
+		err := o.Client.List(ctx, pods, client.InNamespace(o.Namespace),
+			client.MatchingLabelsSelector{Selector: selector})
 		return err == nil && len(pods.Items) == 0, err
 	})
 	if err != nil {
@@ -115,7 +122,8 @@ func (o CleanOptions) delete(ctx context.Context, object client.Object) error {
 	return nil
 }
 
-func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectList, finalizer string, options ...client.ListOption) error {
+func (o CleanOptions) removeFinalizers(ctx context.Context, list client.ObjectList, finalizer string,
+	options ...client.ListOption) error {
 	err := o.Client.List(ctx, list, options...)
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		return nil // the CRD is gone, and its objects with it

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob_test
 
 import (
@@ -10,14 +12,15 @@ import (
 	"spidernet.io/spiderpool/internal/initjob"
 )
 
-// FuzzParseDefaults: what is no single JSON object of the known keys is refused, in words that say what was found; all else is read the same
-// when it is written anew.
+// FuzzParseDefaults: what is no single JSON object of the known keys is refused, in words that say
+// what was found; all else is read the same when it is written anew.
 func FuzzParseDefaults(f *testing.F) {
 	for _, seed := range []string{
 		`{"agents":"spiderpool-agent","coordinator":{"name":"default","spec":{"hijackCIDR":["169.254.0.0/16"],"mode":"auto","podCIDRType":"auto","policyRoutes":[],"tunePodRoutes":true,"vethMTU":1500}},` +
 			`"deployments":["spiderpool-controller","spiderpool-sriov-operator"],"pools":[{"gateway":"10.6.0.1","ips":["10.6.0.10-10.6.0.20"],"name":"default-v4-ippool","subnet":"10.6.0.0/16"}],` +
 			`"sriovOperatorConfig":{"spec":{"configDaemonNodeSelector":{"kubernetes.io/os":"linux"},"configurationMode":"daemon","disableDrain":true,"enableInjector":false,"enableOperatorWebhook":true,"logLevel":2}}}`,
-		`{"coordinator":null,"pools":[null]}`, `{}`, `null`, ``, `{"agents":7}`, `{"agent":"x"}`, `{} {}`, `{"agents":"a"}}`, `[]`, `{"coordinator":{"spec":{"a":1e400}}}`,
+		`{"coordinator":null,"pools":[null]}`, `{}`, `null`, ``, `{"agents":7}`, `{"agent":"x"}`, `{} {}`,
+		`{"agents":"a"}}`, `[]`, `{"coordinator":{"spec":{"a":1e400}}}`,
 	} {
 		f.Add(seed)
 	}

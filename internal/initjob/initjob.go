@@ -1,8 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package initjob is what runs once after an installation or upgrade, and once before an uninstallation.
 //
-// After: it waits for the controller's webhook, creates the objects that the values ask for, and waits until all is
-// rolled out. Every wait is bounded, every line says what is waited for and why. It can be repeated; what people have
-// changed stays theirs. Before: it takes away what would block others once the controller is gone.
+// After: it waits for the controller's webhook, creates the objects that the values ask for, and
+// waits until all is rolled out. Every wait is bounded, every line says what is waited for and why.
+// It can be repeated; what people have changed stays theirs. Before: it takes away what would block
+// others once the controller is gone.
 package initjob
 
 import (
@@ -18,7 +21,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// fieldOwner is the name under which the default objects are applied. Fields that somebody else has changed stay.
+// fieldOwner is the name under which the default objects are applied. Fields that somebody else has
+// changed stay.
 const fieldOwner = "spiderpool-init"
 
 // Defaults are the objects to create and the workloads to wait for; the chart writes them as JSON.
@@ -67,7 +71,8 @@ func ParseDefaults(text string) (Defaults, error) {
 		}
 	}
 	if err != nil {
-		return Defaults{}, fmt.Errorf("reading the default objects %q, want the JSON that the chart writes: %w", text, err)
+		return Defaults{}, fmt.Errorf("reading the default objects %q, want the JSON that the chart writes: %w", text,
+			err)
 	}
 	return *defaults, nil
 }
@@ -85,8 +90,8 @@ type Options struct {
 	Out io.Writer
 }
 
-// step is one thing to bring about. do returns a note for people when it is done. Its errors are tried again, unless
-// they are final.
+// step is one thing to bring about. do returns a note for people when it is done. Its errors are
+// tried again, unless they are final.
 type step struct {
 	name string
 	do   func(context.Context) (note string, err error)
@@ -120,10 +125,16 @@ func (o Options) steps() []step {
 		steps = append(steps, step{"SriovOperatorConfig default", o.applySriovOperatorConfig})
 	}
 	for _, pool := range o.Defaults.Pools {
-		steps = append(steps, step{"SpiderIPPool " + pool.Name, func(ctx context.Context) (string, error) { return o.createPool(ctx, pool) }})
+		steps = append(steps, step{"SpiderIPPool " + pool.Name, func(ctx context.Context) (string,
+			error) {
+			return o.createPool(ctx, pool)
+		}})
 	}
 	for _, name := range o.Defaults.Deployments {
-		steps = append(steps, step{"Deployment " + name, func(ctx context.Context) (string, error) { return o.deploymentRolledOut(ctx, name) }})
+		steps = append(steps, step{"Deployment " + name, func(ctx context.Context) (string,
+			error) {
+			return o.deploymentRolledOut(ctx, name)
+		}})
 	}
 	if o.Defaults.Agents != "" {
 		steps = append(steps, step{"DaemonSet " + o.Defaults.Agents, o.agentsRolledOut})
@@ -131,8 +142,8 @@ func (o Options) steps() []step {
 	return steps
 }
 
-// take tries a step until it is done, its error is final, or the time is up. Then a rollout that goes on without us is
-// as good as done.
+// take tries a step until it is done, its error is final, or the time is up. Then a rollout that
+// goes on without us is as good as done.
 func (o Options) take(ctx context.Context, start time.Time, s step) error {
 	said := ""
 	say := func(format string, args ...any) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob_test
 
 import (
@@ -65,7 +67,8 @@ func run(t *testing.T, c client.Client, d initjob.Defaults, timeout time.Duratio
 	t.Helper()
 	var out bytes.Buffer
 	err := initjob.Run(t.Context(), initjob.Options{
-		Client: c, Namespace: testchart.Namespace, Defaults: d, Timeout: timeout, Interval: 50 * time.Millisecond, Out: &out,
+		Client: c, Namespace: testchart.Namespace, Defaults: d, Timeout: timeout, Interval: 50 * time.Millisecond,
+		Out: &out,
 	})
 	return out.String(), err
 }
@@ -87,12 +90,14 @@ func remove(t *testing.T, c client.Client, o client.Object) {
 	}
 }
 
-// haveWorkloads creates the chart's workloads and reports them as rolled out, as the controllers of a cluster would.
+// haveWorkloads creates the chart's workloads and reports them as rolled out, as the controllers of
+// a cluster would.
 func haveWorkloads(t *testing.T, admin client.Client) {
 	t.Helper()
 	for _, o := range testchart.Objects(t, "sriov.yaml", "Deployment", "DaemonSet") {
 		have(t, admin, o)
-		status := map[string]any{"observedGeneration": int64(1), "replicas": int64(1), "updatedReplicas": int64(1), "availableReplicas": int64(1), "readyReplicas": int64(1)}
+		status := map[string]any{"observedGeneration": int64(1), "replicas": int64(1), "updatedReplicas": int64(1),
+			"availableReplicas": int64(1), "readyReplicas": int64(1)}
 		if o.GetKind() == "DaemonSet" {
 			status = map[string]any{
 				"observedGeneration": int64(1), "desiredNumberScheduled": int64(2), "currentNumberScheduled": int64(2),
@@ -130,7 +135,8 @@ func TestRunCreatesTheDefaultsAndIsRepeatable(t *testing.T) {
 		}
 	}
 	coordinator := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	operator := &sriovv1.SriovOperatorConfig{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: testchart.Namespace}}
+	operator := &sriovv1.SriovOperatorConfig{ObjectMeta: metav1.ObjectMeta{Name: "default",
+		Namespace: testchart.Namespace}}
 	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "default-v4-ippool"}}
 	for _, o := range []client.Object{coordinator, operator, pool} {
 		if err := admin.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
@@ -141,10 +147,12 @@ func TestRunCreatesTheDefaultsAndIsRepeatable(t *testing.T) {
 	if got := ptr.Deref(coordinator.Spec.Mode, ""); got != v2beta1.CoordinatorAuto {
 		t.Errorf("mode %q", got)
 	}
-	if !ptr.Deref(operator.Spec.DisableDrain, false) || operator.Spec.ConfigDaemonNodeSelector["kubernetes.io/os"] != "linux" {
+	if !ptr.Deref(operator.Spec.DisableDrain,
+		false) || operator.Spec.ConfigDaemonNodeSelector["kubernetes.io/os"] != "linux" {
 		t.Errorf("operator settings %+v", operator.Spec)
 	}
-	if pool.Spec.Subnet != "10.6.0.0/16" || !ptr.Deref(pool.Spec.Default, false) || ptr.Deref(pool.Spec.Gateway, "") != "10.6.0.1" {
+	if pool.Spec.Subnet != "10.6.0.0/16" || !ptr.Deref(pool.Spec.Default, false) || ptr.Deref(pool.Spec.Gateway,
+		"") != "10.6.0.1" {
 		t.Errorf("pool %+v", pool.Spec)
 	}
 
@@ -187,20 +195,25 @@ func TestRunEndsWithTheReason(t *testing.T) {
 	admin, own := clients(t)
 	t.Run("webhook cannot be reached", func(t *testing.T) {
 		fail, none := admissionv1.Fail, admissionv1.SideEffectClassNone
-		have(t, admin, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "unreachable"}, Webhooks: []admissionv1.ValidatingWebhook{{
-			Name: "unreachable.example.com", FailurePolicy: &fail, SideEffects: &none, AdmissionReviewVersions: []string{"v1"},
-			ClientConfig: admissionv1.WebhookClientConfig{URL: ptr.To("https://127.0.0.1:1/")},
-			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{
-				APIGroups: []string{v2beta1.GroupVersion.Group}, APIVersions: []string{"*"}, Resources: []string{"spidercoordinators"},
-			}}},
-		}}})
+		have(t, admin, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "unreachable"},
+			Webhooks: []admissionv1.ValidatingWebhook{{
+				Name: "unreachable.example.com", FailurePolicy: &fail, SideEffects: &none,
+				AdmissionReviewVersions: []string{"v1"},
+				ClientConfig:            admissionv1.WebhookClientConfig{URL: ptr.To("https://127.0.0.1:1/")},
+				Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+					Rule: admissionv1.Rule{
+						APIGroups: []string{v2beta1.GroupVersion.Group}, APIVersions: []string{"*"},
+						Resources: []string{"spidercoordinators"},
+					}}},
+			}}})
 		var err error
 		for range 50 { // API servers take up a webhook some time after it is stored
 			if _, err = run(t, own, initjob.Defaults{}, time.Second); err != nil {
 				break
 			}
 		}
-		for _, want := range []string{"the controller's webhook answers", "gave up after 1s", "failed calling webhook"} {
+		for _, want := range []string{"the controller's webhook answers", "gave up after 1s",
+			"failed calling webhook"} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("error %v, want one with %q", err, want)
 			}
@@ -208,12 +221,14 @@ func TestRunEndsWithTheReason(t *testing.T) {
 	})
 	t.Run("nothing is rolled out", func(t *testing.T) {
 		_, err := run(t, own, initjob.Defaults{Deployments: []string{"spiderpool-controller"}}, time.Second)
-		if err == nil || !strings.Contains(err.Error(), "Deployment spiderpool-controller: gave up after 1s") || !strings.Contains(err.Error(), "not found") {
+		if err == nil || !strings.Contains(err.Error(), "Deployment spiderpool-controller: gave up after 1s") ||
+			!strings.Contains(err.Error(), "not found") {
 			t.Errorf("error %v, want one that names the Deployment", err)
 		}
 	})
 	t.Run("wrong object", func(t *testing.T) {
-		d := initjob.Defaults{Coordinator: &initjob.Coordinator{Name: "default", Spec: map[string]any{"mode": "bridge"}}}
+		d := initjob.Defaults{Coordinator: &initjob.Coordinator{Name: "default",
+			Spec: map[string]any{"mode": "bridge"}}}
 		start := time.Now()
 		_, err := run(t, own, d, time.Minute)
 		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "bridge") {
@@ -227,7 +242,8 @@ func TestRunEndsWithTheReason(t *testing.T) {
 
 func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	admin, own := clients(t)
-	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"))
+	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "ValidatingWebhookConfiguration",
+		"MutatingWebhookConfiguration"))
 	haveWorkloads(t, admin)
 	testchart.Install(t, admin, testchart.Objects(t, "sriov.yaml", "Pod"))
 	foreign := "example.com/theirs"
@@ -240,20 +256,25 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 		Spec:       v2beta1.IPLeaseSpec{Pool: "kept", IP: "10.9.0.1", Node: "n"},
 	}
 	network := &sriovv1.SriovIBNetwork{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "kept", Finalizers: []string{sriovv1.FinalizerNetwork, foreign}},
-		Spec:       sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "default"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: testchart.Namespace, Name: "kept",
+			Finalizers: []string{sriovv1.FinalizerNetwork, foreign}},
+		Spec: sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "default"},
 	}
 	clean := func() string {
 		t.Helper()
 		var out bytes.Buffer
-		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace, Controller: "spiderpool-controller", Operator: "spiderpool-sriov-operator", InitPod: "spiderpool-init", Timeout: 30 * time.Second, Out: &out})
+		err := initjob.Clean(t.Context(), initjob.CleanOptions{Client: own, Namespace: testchart.Namespace,
+			Controller: "spiderpool-controller", Operator: "spiderpool-sriov-operator", InitPod: "spiderpool-init",
+			Timeout: 30 * time.Second, Out: &out})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
 	out := clean()
-	for _, want := range []string{"stopped Deployment spiderpool-controller", "stopped Deployment spiderpool-sriov-operator", "Pod spiderpool-init", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
+	for _, want := range []string{"stopped Deployment spiderpool-controller",
+		"stopped Deployment spiderpool-sriov-operator", "Pod spiderpool-init", "ValidatingWebhookConfiguration",
+		"MutatingWebhookConfiguration"} {
 		if !strings.Contains(out, want) {
 			t.Fatalf("output %q does not say %q", out, want)
 		}
@@ -281,14 +302,16 @@ func TestCleanLetsGoAndKeepsObjects(t *testing.T) {
 	if got := pool.Finalizers; len(got) != 1 || got[0] != foreign {
 		t.Errorf("finalizers %v, want only %s", got, foreign)
 	}
-	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(network), network); err != nil || len(network.Finalizers) != 1 || network.Finalizers[0] != foreign {
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(network), network); err != nil ||
+		len(network.Finalizers) != 1 || network.Finalizers[0] != foreign {
 		t.Errorf("network: %v, finalizers %v, want only %s", err, network.Finalizers, foreign)
 	}
 	network.Finalizers = nil
 	if err := admin.Update(t.Context(), network); err != nil {
 		t.Error(err)
 	}
-	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil || len(lease.Finalizers) > 0 {
+	if err := admin.Get(t.Context(), client.ObjectKeyFromObject(lease), lease); err != nil ||
+		len(lease.Finalizers) > 0 {
 		t.Errorf("lease: %v, finalizers %v", err, lease.Finalizers)
 	}
 	pool.Finalizers = nil

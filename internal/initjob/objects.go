@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob
 
 import (
@@ -16,9 +18,11 @@ import (
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
-// webhookAnswers asks the API server what it would say to a new object of ours. Whatever the webhook answers, it answers.
+// webhookAnswers asks the API server what it would say to a new object of ours. Whatever the
+// webhook answers, it answers.
 func (o Options) webhookAnswers(ctx context.Context) (string, error) {
-	probe := &v2beta1.SpiderCoordinator{ObjectMeta: objectMeta("spiderpool-init-probe"), Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
+	probe := &v2beta1.SpiderCoordinator{ObjectMeta: objectMeta("spiderpool-init-probe"),
+		Spec: v2beta1.CoordinatorSpec{Mode: ptr.To(v2beta1.CoordinatorAuto)}}
 	err := o.Client.Create(ctx, probe, client.DryRunAll)
 	if err == nil || apierrors.IsAlreadyExists(err) || apierrors.IsInvalid(err) || deniedByWebhook(err) {
 		return "yes", nil
@@ -30,7 +34,8 @@ func deniedByWebhook(err error) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "admission webhook")
 }
 
-// asFinal marks the answers that will be the same next time: the object is wrong, or the service account lacks a right.
+// asFinal marks the answers that will be the same next time: the object is wrong, or the service
+// account lacks a right.
 func asFinal(err error) error {
 	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsForbidden(err) {
 		return finalError{err}
@@ -48,8 +53,10 @@ func (o Options) applySriovOperatorConfig(ctx context.Context) (string, error) {
 	return o.apply(ctx, sriovv1.GroupVersion.WithKind("SriovOperatorConfig"), meta, o.Defaults.SriovOperatorConfig.Spec)
 }
 
-// apply creates or updates an object by server-side apply. When somebody has changed a field of it, it stays as it is.
-func (o Options) apply(ctx context.Context, kind schema.GroupVersionKind, meta metav1.ObjectMeta, spec map[string]any) (string, error) {
+// apply creates or updates an object by server-side apply. When somebody has changed a field of it,
+// it stays as it is.
+func (o Options) apply(ctx context.Context, kind schema.GroupVersionKind, meta metav1.ObjectMeta,
+	spec map[string]any) (string, error) {
 	object := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
 	object.SetGroupVersionKind(kind)
 	object.SetName(meta.Name)
@@ -79,7 +86,8 @@ func conflicts(err error) string {
 }
 
 func (o Options) createPool(ctx context.Context, p Pool) (string, error) {
-	// A pool that is there would be judged by admission before the API server sees that it is there, and people change pools.
+	// A pool that is there would be judged by admission before the API server sees that it is
+	// there, and people change pools.
 	err := o.Client.Get(ctx, client.ObjectKey{Name: p.Name}, &v2beta1.SpiderIPPool{})
 	if err == nil {
 		return "kept as it is", nil

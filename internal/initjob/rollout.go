@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob
 
 import (
@@ -43,7 +45,8 @@ func (o Options) pods(ctx context.Context, selector *metav1.LabelSelector) ([]co
 		return nil, finalError{fmt.Errorf("reading the selector of its pods: %w", err)}
 	}
 	pods := &corev1.PodList{}
-	if err := o.Client.List(ctx, pods, client.InNamespace(o.Namespace), client.MatchingLabelsSelector{Selector: s}); err != nil {
+	if err := o.Client.List(ctx, pods, client.InNamespace(o.Namespace),
+		client.MatchingLabelsSelector{Selector: s}); err != nil {
 		return nil, asFinal(err)
 	}
 	return pods.Items, nil
@@ -53,8 +56,10 @@ func (o Options) pods(ctx context.Context, selector *metav1.LabelSelector) ([]co
 func deploymentState(d *appsv1.Deployment) (string, error) {
 	wanted := ptr.Deref(d.Spec.Replicas, 1)
 	s := d.Status
-	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < wanted || s.AvailableReplicas < wanted || s.Replicas > wanted {
-		return "", fmt.Errorf("of %d pods %d are new and %d are available", wanted, s.UpdatedReplicas, s.AvailableReplicas)
+	if s.ObservedGeneration < d.Generation || s.UpdatedReplicas < wanted || s.AvailableReplicas < wanted ||
+		s.Replicas > wanted {
+		return "", fmt.Errorf("of %d pods %d are new and %d are available", wanted, s.UpdatedReplicas,
+			s.AvailableReplicas)
 	}
 	return fmt.Sprintf("%d of %d pods available", s.AvailableReplicas, wanted), nil
 }
@@ -75,8 +80,8 @@ func (o Options) agentsRolledOut(ctx context.Context) (string, error) {
 	return agentsState(d, pods, unready(nodes.Items))
 }
 
-// agentsState says that every agent that can run is the new one and ready, or what is missing. An agent on a node that
-// is not ready is nobody's to wait for.
+// agentsState says that every agent that can run is the new one and ready, or what is missing. An
+// agent on a node that is not ready is nobody's to wait for.
 func agentsState(d *appsv1.DaemonSet, pods []corev1.Pod, unreadyNodes map[string]bool) (string, error) {
 	s := d.Status
 	if s.ObservedGeneration < d.Generation {
@@ -91,7 +96,8 @@ func agentsState(d *appsv1.DaemonSet, pods []corev1.Pod, unreadyNodes map[string
 		}
 		return note, nil
 	}
-	err := fmt.Errorf("of %d agents %d are new and %d are ready%s", s.DesiredNumberScheduled, s.UpdatedNumberScheduled, s.NumberReady, detail(waiting))
+	err := fmt.Errorf("of %d agents %d are new and %d are ready%s", s.DesiredNumberScheduled, s.UpdatedNumberScheduled,
+		s.NumberReady, detail(waiting))
 	// Only where it takes many rounds: on a small cluster a missing agent is a fault.
 	if wave := maxUnavailable(d); wanted > 4*wave && s.UpdatedNumberScheduled < wanted && s.NumberReady >= wanted-wave {
 		return "", rollingError{err}
@@ -124,7 +130,8 @@ func unready(nodes []corev1.Node) map[string]bool {
 	return set
 }
 
-// unreadyPods returns a line for each pod that should be ready and is not, and the nodes that are at fault themselves.
+// unreadyPods returns a line for each pod that should be ready and is not, and the nodes that are
+// at fault themselves.
 func unreadyPods(pods []corev1.Pod, unreadyNodes map[string]bool) (waiting, excused []string) {
 	for _, p := range pods {
 		switch {
@@ -132,7 +139,8 @@ func unreadyPods(pods []corev1.Pod, unreadyNodes map[string]bool) (waiting, excu
 		case unreadyNodes[p.Spec.NodeName]:
 			excused = append(excused, p.Spec.NodeName)
 		default:
-			waiting = append(waiting, fmt.Sprintf("%s on %s: %s", p.Name, cmp.Or(p.Spec.NodeName, "no node yet"), podReason(p)))
+			waiting = append(waiting, fmt.Sprintf("%s on %s: %s", p.Name, cmp.Or(p.Spec.NodeName, "no node yet"),
+				podReason(p)))
 		}
 	}
 	slices.Sort(waiting)
@@ -172,7 +180,8 @@ func maxUnavailable(d *appsv1.DaemonSet) int32 {
 	if d.Spec.UpdateStrategy.RollingUpdate == nil || d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable == nil {
 		return 1
 	}
-	n, err := intstr.GetScaledValueFromIntOrPercent(d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable, int(d.Status.DesiredNumberScheduled), true)
+	n, err := intstr.GetScaledValueFromIntOrPercent(d.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable,
+		int(d.Status.DesiredNumberScheduled), true)
 	if err != nil {
 		return 1
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package initjob
 
 import (
@@ -29,8 +31,9 @@ func agent(name, node string, ready bool, waiting string) corev1.Pod {
 	}
 	if waiting != "" {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{
-			State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: waiting}},
-			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Message: "no /sys\n"}},
+			State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: waiting}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+				Message: "no /sys\n"}},
 		}}
 	}
 	return p
@@ -38,7 +41,8 @@ func agent(name, node string, ready bool, waiting string) corev1.Pod {
 
 func TestAgentsState(t *testing.T) {
 	status := func(desired, updated, ready int32) appsv1.DaemonSetStatus {
-		return appsv1.DaemonSetStatus{ObservedGeneration: 1, DesiredNumberScheduled: desired, UpdatedNumberScheduled: updated, NumberReady: ready}
+		return appsv1.DaemonSetStatus{ObservedGeneration: 1, DesiredNumberScheduled: desired,
+			UpdatedNumberScheduled: updated, NumberReady: ready}
 	}
 	tests := map[string]struct {
 		generation   int64
@@ -49,14 +53,21 @@ func TestAgentsState(t *testing.T) {
 		wantErr      string
 		wantRolling  bool
 	}{
-		"all ready":         {1, status(2, 2, 2), []corev1.Pod{agent("a", "n1", true, ""), agent("b", "n2", true, "")}, nil, "2 of 2 agents ready", "", false},
-		"no node matches":   {1, status(0, 0, 0), nil, nil, "0 of 0 agents ready", "", false},
-		"not looked at":     {2, status(2, 2, 2), nil, nil, "", "has not looked at it", false},
-		"one crashes":       {1, status(2, 2, 1), []corev1.Pod{agent("a", "n1", true, ""), agent("b", "n2", false, "CrashLoopBackOff")}, nil, "", "b on n2: CrashLoopBackOff; it ended with: no /sys", false},
-		"not yet created":   {1, status(2, 1, 1), []corev1.Pod{agent("a", "n1", true, "")}, nil, "", "of 2 agents 1 are new and 1 are ready", false},
-		"node is not ready": {1, status(2, 2, 1), []corev1.Pod{agent("a", "n1", true, ""), agent("b", "n2", false, "")}, map[string]bool{"n2": true}, "not waited for on nodes that are not ready: n2", "", false},
-		"long rollout":      {1, status(1000, 40, 998), []corev1.Pod{agent("a", "n1", false, ""), agent("b", "n2", false, "")}, nil, "", "of 1000 agents 40 are new", true},
-		"broken rollout":    {1, status(1000, 40, 900), []corev1.Pod{agent("a", "n1", false, "")}, nil, "", "900 are ready", false},
+		"all ready": {1, status(2, 2, 2), []corev1.Pod{agent("a", "n1", true, ""), agent("b", "n2", true, "")},
+			nil, "2 of 2 agents ready", "", false},
+		"no node matches": {1, status(0, 0, 0), nil, nil, "0 of 0 agents ready", "", false},
+		"not looked at":   {2, status(2, 2, 2), nil, nil, "", "has not looked at it", false},
+		"one crashes": {1, status(2, 2, 1), []corev1.Pod{agent("a", "n1", true, ""),
+			agent("b", "n2", false, "CrashLoopBackOff")}, nil, "", "b on n2: CrashLoopBackOff; it ended with: no /sys",
+			false},
+		"not yet created": {1, status(2, 1, 1), []corev1.Pod{agent("a", "n1", true, "")}, nil, "",
+			"of 2 agents 1 are new and 1 are ready", false},
+		"node is not ready": {1, status(2, 2, 1), []corev1.Pod{agent("a", "n1", true, ""), agent("b", "n2", false, "")},
+			map[string]bool{"n2": true}, "not waited for on nodes that are not ready: n2", "", false},
+		"long rollout": {1, status(1000, 40, 998), []corev1.Pod{agent("a", "n1", false, ""),
+			agent("b", "n2", false, "")}, nil, "", "of 1000 agents 40 are new", true},
+		"broken rollout": {1, status(1000, 40, 900), []corev1.Pod{agent("a", "n1", false, "")}, nil, "",
+			"900 are ready", false},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +94,8 @@ func TestDetailIsBounded(t *testing.T) {
 
 func TestDeploymentState(t *testing.T) {
 	status := func(observed int64, replicas, updated, available int32) appsv1.DeploymentStatus {
-		return appsv1.DeploymentStatus{ObservedGeneration: observed, Replicas: replicas, UpdatedReplicas: updated, AvailableReplicas: available}
+		return appsv1.DeploymentStatus{ObservedGeneration: observed, Replicas: replicas, UpdatedReplicas: updated,
+			AvailableReplicas: available}
 	}
 	for name, tt := range map[string]struct {
 		status appsv1.DeploymentStatus
@@ -96,7 +108,8 @@ func TestDeploymentState(t *testing.T) {
 		"not started":   {status(2, 0, 0, 0), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Generation: 2}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](1)}, Status: tt.status}
+			d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Generation: 2},
+				Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](1)}, Status: tt.status}
 			if _, err := deploymentState(d); (err == nil) != tt.done {
 				t.Errorf("error %v, want done %t", err, tt.done)
 			}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -30,6 +32,15 @@ func (n poolNames) empty() bool { return len(n.IPv4)+len(n.IPv6) == 0 }
 // refusedAnnotations ask for pools made on demand, which this product does not have. Ignoring
 // them would give the pod an address of some other network.
 var refusedAnnotations = []string{"ipam.spidernet.io/subnet", "ipam.spidernet.io/subnets"}
+
+// IgnoredAnnotations ask for what this product does not do, without harm to the pod's addresses;
+// the value says what happens instead.
+var IgnoredAnnotations = map[string]string{
+	"ipam.spidernet.io/dns": "the pod's resolver is the one of its spec.dnsPolicy and spec.dnsConfig",
+	"ipam.spidernet.io/ippool-ip-number": "no pool is made on demand: the pod has an address of an existing pool; " +
+		"name pools with " + AnnotationPool,
+	"ipam.spidernet.io/ippool-reclaim": "no pool is made on demand, so none is deleted with its application",
+}
 
 const (
 	poolShape      = `{"ipv4":["pool"],"ipv6":["pool"]}`
@@ -93,14 +104,16 @@ func entryFor(entries []interfacePools, r Request) (int, error) {
 			}
 			listed = append(listed, e.Interface)
 		}
-		return 0, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface, strings.Join(listed, ", "))
+		return 0, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface,
+			strings.Join(listed, ", "))
 	}
 	place, err := r.place()
 	if err != nil {
 		return 0, err
 	}
 	if place >= len(entries) {
-		return 0, fmt.Errorf("has %d entries, and interface %s is number %d; add an entry for it", len(entries), r.Interface, place+1)
+		return 0, fmt.Errorf("has %d entries, and interface %s is number %d; add an entry for it", len(entries),
+			r.Interface, place+1)
 	}
 	return place, nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -76,7 +78,10 @@ func Choose(r Request, f Facts) (Choice, error) {
 func findSource(r Request, f Facts) (source, error) {
 	for _, name := range refusedAnnotations {
 		if _, ok := r.Pod.Annotations[name]; ok {
-			return source{}, fmt.Errorf("annotation %s asks for pools made on demand, which this product does not make; name pools with %s", name, AnnotationPool)
+			return source{},
+				fmt.Errorf(
+					"annotation %s asks for pools made on demand, which this product does not make; name pools with %s",
+					name, AnnotationPool)
 		}
 	}
 	if text, ok := r.Pod.Annotations[AnnotationPools]; ok {
@@ -115,7 +120,8 @@ func poolsSource(text string, r Request) (source, error) {
 	var s source
 	var elsewhere []source
 	for i, e := range entries {
-		entry := source{name: name + ", " + e.title(i), names: poolNames{IPv4: e.IPv4, IPv6: e.IPv6}, cleanGateway: e.CleanGateway}
+		entry := source{name: name + ", " + e.title(i), names: poolNames{IPv4: e.IPv4, IPv6: e.IPv6},
+			cleanGateway: e.CleanGateway}
 		if i == own {
 			s = entry
 		} else {
@@ -179,10 +185,14 @@ func (s source) families(r Request, f Facts) ([]Family, error) {
 // nothingNamed is why there is no family at all.
 func (s source) nothingNamed(f Facts) error {
 	if s.everyPool {
-		return fmt.Errorf("%s: no pool has spec.default: true, and nothing else names a pool; annotate the pod with %s, make a pool the default, "+
-			"or set disableIPAM: true in the network's SpiderMultusConfig for an interface without an address", s.name, AnnotationPool)
+		return fmt.Errorf(
+			"%s: no pool has spec.default: true, and nothing else names a pool; annotate the pod with %s, make a "+
+				"pool the default, "+
+				"or set disableIPAM: true in the network's SpiderMultusConfig for an interface without an address",
+			s.name, AnnotationPool)
 	}
-	return fmt.Errorf("%s: only pools of a family that is not enabled are named (IPv4 enabled: %t, IPv6 enabled: %t)", s.name, f.Families.IPv4, f.Families.IPv6)
+	return fmt.Errorf("%s: only pools of a family that is not enabled are named (IPv4 enabled: %t, IPv6 enabled: %t)",
+		s.name, f.Families.IPv4, f.Families.IPv6)
 }
 
 // sift asks the rules about the pools that the source names, family by family.
@@ -223,7 +233,10 @@ func (s source) candidates(version int64, f Facts) ([]candidate, error) {
 // withoutUselessDefaults drops a family that no default pool can serve, as
 // long as another one can: nobody asked for it by name, nor for an address of it.
 func withoutUselessDefaults(families []Family, r Request) []Family {
-	useful := slices.DeleteFunc(slices.Clone(families), func(f Family) bool { return len(f.Pools) == 0 && !r.wanted(f.Version).IsValid() })
+	useful := slices.DeleteFunc(slices.Clone(families), func(f Family) bool {
+		return len(f.Pools) == 0 &&
+			!r.wanted(f.Version).IsValid()
+	})
 	if len(useful) > 0 {
 		return useful
 	}
@@ -238,7 +251,8 @@ func expand(written []string, version int64, f Facts) ([]candidate, error) {
 	for _, name := range written {
 		switch {
 		case name == "":
-			return nil, fmt.Errorf("an IPv%d pool has an empty name; write the name of a pool, or remove the entry", version)
+			return nil, fmt.Errorf("an IPv%d pool has an empty name; write the name of a pool, or remove the entry",
+				version)
 		case strings.ContainsAny(name, "*?["):
 			matches, err := match(name, version, f)
 			if err != nil {
@@ -268,7 +282,8 @@ func match(glob string, version int64, f Facts) ([]candidate, error) {
 		return ok
 	})
 	if len(matches) == 0 {
-		return []candidate{{name: glob, missing: fmt.Sprintf("stands for no IPv%d pool; see kubectl get spiderippools", version)}}, nil
+		return []candidate{{name: glob, missing: fmt.Sprintf("stands for no IPv%d pool; see kubectl get spiderippools",
+			version)}}, nil
 	}
 	return matches, nil
 }
@@ -283,7 +298,10 @@ func (f Facts) poolsWhere(version int64, wanted func(*Pool) bool) []candidate {
 			found = append(found, candidate{name: name, pool: p})
 		}
 	}
-	slices.SortStableFunc(found, func(a, b candidate) int { return cmp.Compare(affinityClass(a.pool), affinityClass(b.pool)) })
+	slices.SortStableFunc(found, func(a, b candidate) int {
+		return cmp.Compare(affinityClass(a.pool),
+			affinityClass(b.pool))
+	})
 	return found
 }
 

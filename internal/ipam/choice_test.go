@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -14,9 +16,11 @@ import (
 // pool makes a pool of 192.0.2.0/24 (or 2001:db8::/64 when its name begins with "v6"), changed by the caller.
 func pool(name string, change ...func(*v2beta1.SpiderIPPool)) *v2beta1.SpiderIPPool {
 	p := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	p.Spec = v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24", IPs: []string{"192.0.2.10-192.0.2.20"}, Gateway: new("192.0.2.1")}
+	p.Spec = v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24", IPs: []string{"192.0.2.10-192.0.2.20"},
+		Gateway: new("192.0.2.1")}
 	if strings.HasPrefix(name, "v6") {
-		p.Spec = v2beta1.IPPoolSpec{Subnet: "2001:db8::/64", IPs: []string{"2001:db8::10-2001:db8::20"}, Gateway: new("2001:db8::1")}
+		p.Spec = v2beta1.IPPoolSpec{Subnet: "2001:db8::/64", IPs: []string{"2001:db8::10-2001:db8::20"},
+			Gateway: new("2001:db8::1")}
 	}
 	for _, c := range change {
 		c(p)
@@ -34,7 +38,8 @@ func selector(k, v string) *metav1.LabelSelector {
 func facts(pools ...*v2beta1.SpiderIPPool) Facts {
 	f := Facts{
 		Pools: map[string]*Pool{}, Families: v2beta1.Families{IPv4: true, IPv6: true},
-		NamespaceLabels: map[string]string{"team": "a"}, NodeLabels: map[string]string{"rack": "1"}, NetworkNamespace: "kube-system",
+		NamespaceLabels: map[string]string{"team": "a"}, NodeLabels: map[string]string{"rack": "1"},
+		NetworkNamespace: "kube-system",
 	}
 	for _, p := range pools {
 		f.Pools[p.Name] = ParsePool(p, nil)
@@ -80,24 +85,29 @@ func TestChooseSources(t *testing.T) {
 		want    string
 	}{
 		{"cluster defaults, by name", request(), nil, "4:v4-default-1,v4-default-2 6:v6-default"},
-		{"CNI configuration before cluster defaults", request(), func(r *Request, _ *Facts) { r.DefaultIPv4 = []string{"v4-a"} }, "4:v4-a"},
+		{"CNI configuration before cluster defaults", request(),
+			func(r *Request, _ *Facts) { r.DefaultIPv4 = []string{"v4-a"} }, "4:v4-a"},
 		{"namespace before CNI configuration", request(), func(r *Request, f *Facts) {
 			r.DefaultIPv4 = []string{"v4-a"}
 			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv6: `["v6-a"]`}
 		}, "6:v6-a"},
-		{"ippool before namespace", request(AnnotationPool, `{"ipv4":["v4-b"],"ipv6":["v6-b"]}`), func(_ *Request, f *Facts) {
-			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv6: `["v6-a"]`}
-		}, "4:v4-b 6:v6-b"},
+		{"ippool before namespace", request(AnnotationPool, `{"ipv4":["v4-b"],"ipv6":["v6-b"]}`),
+			func(_ *Request, f *Facts) {
+				f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv6: `["v6-a"]`}
+			}, "4:v4-b 6:v6-b"},
 		{"ippools before ippool", request(AnnotationPool, `{"ipv4":["v4-a"]}`, AnnotationPools, named), nil, "4:v4-b"},
-		{"ippools by name", request(AnnotationPools, named), func(r *Request, _ *Facts) { r.Interface = "net1" }, "4:v4-c"},
-		{"ippools by place", request(AnnotationPools, unnamed), func(r *Request, _ *Facts) { r.Interface = "net1" }, "6:v6-b"},
+		{"ippools by name", request(AnnotationPools, named), func(r *Request, _ *Facts) { r.Interface = "net1" },
+			"4:v4-c"},
+		{"ippools by place", request(AnnotationPools, unnamed), func(r *Request, _ *Facts) { r.Interface = "net1" },
+			"6:v6-b"},
 		{"ippools by place among given names", request(AnnotationPools, unnamed), func(r *Request, _ *Facts) {
 			r.Interface, r.Interfaces = "ib0", []string{"eth0", "net1", "ib0"}
 		}, "4:v4-c"},
 		{"order as written", request(AnnotationPool, `{"ipv4":["v4-c","v4-a","v4-b"]}`), nil, "4:v4-c,v4-a,v4-b"},
 		{"glob", request(AnnotationPool, `{"ipv4":["v4-[ab]"]}`), nil, "4:v4-a,v4-b"},
 		{"glob after a name", request(AnnotationPool, `{"ipv4":["v4-c","v4-?"]}`), nil, "4:v4-c,v4-a,v4-b"},
-		{"disabled family is left out", request(AnnotationPool, `{"ipv4":["v4-a"],"ipv6":["v6-a"]}`), func(_ *Request, f *Facts) { f.Families.IPv6 = false }, "4:v4-a"},
+		{"disabled family is left out", request(AnnotationPool, `{"ipv4":["v4-a"],"ipv6":["v6-a"]}`),
+			func(_ *Request, f *Facts) { f.Families.IPv6 = false }, "4:v4-a"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -124,7 +134,8 @@ func everyAffinity(change ...func(*v2beta1.SpiderIPPool)) []*v2beta1.SpiderIPPoo
 	return []*v2beta1.SpiderIPPool{
 		pool("v4-a-none", change...),
 		pool("v4-b-network", with(func(p *v2beta1.SpiderIPPool) { p.Spec.MultusName = []string{"ib"} })...),
-		pool("v4-c-nslabels", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceAffinity = selector("team", "a") })...),
+		pool("v4-c-nslabels",
+			with(func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceAffinity = selector("team", "a") })...),
 		pool("v4-d-ns", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NamespaceName = []string{"default"} })...),
 		pool("v4-e-nodelabels", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NodeAffinity = selector("rack", "1") })...),
 		pool("v4-f-node", with(func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} })...),
@@ -135,7 +146,8 @@ func everyAffinity(change ...func(*v2beta1.SpiderIPPool)) []*v2beta1.SpiderIPPoo
 
 // What a user wrote is the order of trial; affinity only orders what nobody put in order.
 func TestOrderOfTrial(t *testing.T) {
-	const narrowestFirst = "v4-g-pod-1,v4-g-pod-2,v4-f-node,v4-e-nodelabels,v4-d-ns,v4-c-nslabels,v4-b-network,v4-a-none"
+	const narrowestFirst = "v4-g-pod-1," +
+		"v4-g-pod-2,v4-f-node,v4-e-nodelabels,v4-d-ns,v4-c-nslabels,v4-b-network,v4-a-none"
 	quoted := func(names string) string { return `["` + strings.ReplaceAll(names, ",", `","`) + `"]` }
 	const broadestFirst = "v4-a-none,v4-b-network,v4-c-nslabels,v4-d-ns,v4-e-nodelabels,v4-f-node,v4-g-pod-2,v4-g-pod-1"
 	tests := []struct {
@@ -145,16 +157,21 @@ func TestOrderOfTrial(t *testing.T) {
 		change  func(*Request, *Facts)
 		want    string
 	}{
-		{"named by the pod", request(AnnotationPool, `{"ipv4":`+quoted(broadestFirst)+`}`), everyAffinity(), nil, broadestFirst},
-		{"named by the pod for each interface", request(AnnotationPools, `[{"ipv4":`+quoted(broadestFirst)+`}]`), everyAffinity(), nil, broadestFirst},
+		{"named by the pod", request(AnnotationPool, `{"ipv4":`+quoted(broadestFirst)+`}`), everyAffinity(), nil,
+			broadestFirst},
+		{"named by the pod for each interface", request(AnnotationPools, `[{"ipv4":`+quoted(broadestFirst)+`}]`),
+			everyAffinity(), nil, broadestFirst},
 		{"named by the namespace", request(), everyAffinity(), func(_ *Request, f *Facts) {
 			f.NamespaceAnnotations = map[string]string{AnnotationNamespaceIPv4: quoted(broadestFirst)}
 		}, broadestFirst},
-		{"named by the network", request(), everyAffinity(), func(r *Request, _ *Facts) { r.DefaultIPv4 = strings.Split(broadestFirst, ",") }, broadestFirst},
+		{"named by the network", request(), everyAffinity(),
+			func(r *Request, _ *Facts) { r.DefaultIPv4 = strings.Split(broadestFirst, ",") }, broadestFirst},
 		{"one wildcard", request(AnnotationPool, `{"ipv4":["v4-*"]}`), everyAffinity(), nil, narrowestFirst},
-		{"wildcards in their places", request(AnnotationPool, `{"ipv4":["v4-a*","v4-[de]-*","v4-b-network","*"]}`), everyAffinity(), nil,
+		{"wildcards in their places", request(AnnotationPool, `{"ipv4":["v4-a*","v4-[de]-*","v4-b-network","*"]}`),
+			everyAffinity(), nil,
 			"v4-a-none,v4-e-nodelabels,v4-d-ns,v4-b-network,v4-g-pod-1,v4-g-pod-2,v4-f-node,v4-c-nslabels"},
-		{"a name behind the wildcard that stands for it", request(AnnotationPool, `{"ipv4":["v4-[ab]-*","v4-a-none"]}`), everyAffinity(), nil, "v4-b-network,v4-a-none"},
+		{"a name behind the wildcard that stands for it", request(AnnotationPool, `{"ipv4":["v4-[ab]-*","v4-a-none"]}`),
+			everyAffinity(), nil, "v4-b-network,v4-a-none"},
 		{"the cluster's default pools", request(), everyAffinity(byDefault), nil, narrowestFirst},
 	}
 	for _, test := range tests {

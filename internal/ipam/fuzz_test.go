@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -40,7 +42,8 @@ func again[T any](t *testing.T, read func(string) (T, error), value T) {
 }
 
 func FuzzPoolAnnotation(f *testing.F) {
-	for _, seed := range []string{`{"ipv4":["v4-a"]}`, `{"ipv4":["v4-*"],"ipv6":["v6-[ab]"]}`, `{"IPV4":["a"]}`, `{"ipv4":[""]}`, `{}`, `null`, ``, `[]`, `{"ipv4":"a"}`, `{"ipv4":["a"]} x`, `{"ip":1}`} {
+	for _, seed := range []string{`{"ipv4":["v4-a"]}`, `{"ipv4":["v4-*"],"ipv6":["v6-[ab]"]}`, `{"IPV4":["a"]}`,
+		`{"ipv4":[""]}`, `{}`, `null`, ``, `[]`, `{"ipv4":"a"}`, `{"ipv4":["a"]} x`, `{"ip":1}`} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -58,8 +61,10 @@ func FuzzPoolAnnotation(f *testing.F) {
 
 func FuzzPoolsAnnotation(f *testing.F) {
 	for _, seed := range []string{
-		`[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv6":["v6-a"],"cleangateway":true}]`, `[{"ipv4":["v4-a"]},{"ipv4":["v4-b"]}]`,
-		`[{"interface":"eth0","ipv4":["a"]},{"ipv4":["a"]}]`, `[{"interface":"eth0","ipv4":["a"]},{"interface":"eth0","ipv4":["a"]}]`, `[{}]`, `[]`, `null`, `{`, `[null]`,
+		`[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv6":["v6-a"],"cleangateway":true}]`,
+		`[{"ipv4":["v4-a"]},{"ipv4":["v4-b"]}]`,
+		`[{"interface":"eth0","ipv4":["a"]},{"ipv4":["a"]}]`,
+		`[{"interface":"eth0","ipv4":["a"]},{"interface":"eth0","ipv4":["a"]}]`, `[{}]`, `[]`, `null`, `{`, `[null]`,
 	} {
 		f.Add(seed, "net1")
 	}
@@ -76,7 +81,8 @@ func FuzzPoolsAnnotation(f *testing.F) {
 			}
 			interfaces[e.Interface] = true
 		}
-		if entries[0].Interface != "" && len(interfaces) != len(entries) || entries[0].Interface == "" && len(interfaces) != 1 {
+		if entries[0].Interface != "" && len(interfaces) != len(entries) || entries[0].Interface == "" &&
+			len(interfaces) != 1 {
 			t.Fatalf("entries are for the interfaces %v", interfaces)
 		}
 		place, err := entryFor(entries, Request{Interface: ifname})
@@ -108,8 +114,10 @@ func FuzzNamespaceAnnotation(f *testing.F) {
 
 func FuzzRoutesAnnotation(f *testing.F) {
 	for _, seed := range []string{
-		`[{"dst":"10.0.0.0/8","gw":"192.0.2.1"},{"dst":"fd00::/64","gw":"2001:db8::1"}]`, `[{"dst":"0.0.0.0/0","gw":"192.0.2.1"}]`, `[{"dst":"10.0.0.1/8","gw":"192.0.2.1"}]`,
-		`[{"dst":"fd00::/64","gw":"192.0.2.1"}]`, `[{"dst":"::ffff:10.0.0.0/104","gw":"::ffff:192.0.2.1"}]`, `[{"gw":"fe80::1%eth0"}]`, `[]`, `null`, `{}`,
+		`[{"dst":"10.0.0.0/8","gw":"192.0.2.1"},{"dst":"fd00::/64","gw":"2001:db8::1"}]`,
+		`[{"dst":"0.0.0.0/0","gw":"192.0.2.1"}]`, `[{"dst":"10.0.0.1/8","gw":"192.0.2.1"}]`,
+		`[{"dst":"fd00::/64","gw":"192.0.2.1"}]`, `[{"dst":"::ffff:10.0.0.0/104","gw":"::ffff:192.0.2.1"}]`,
+		`[{"gw":"fe80::1%eth0"}]`, `[]`, `null`, `{}`,
 	} {
 		f.Add(seed)
 	}
@@ -121,7 +129,8 @@ func FuzzRoutesAnnotation(f *testing.F) {
 		}
 		var written []v2beta1.Route
 		for _, r := range routes {
-			if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || !r.Gateway.IsValid() || r.Dst.Addr().Is4() != r.Gateway.Is4() {
+			if !r.Dst.IsValid() || r.Dst != r.Dst.Masked() || !r.Gateway.IsValid() ||
+				r.Dst.Addr().Is4() != r.Gateway.Is4() {
 				t.Fatalf("route %+v", r)
 			}
 			written = append(written, v2beta1.Route{Dst: r.Dst.String(), Gw: r.Gateway.String()})
@@ -136,10 +145,11 @@ func FuzzRoutesAnnotation(f *testing.F) {
 	})
 }
 
-// FuzzParsePool: a pool is either invalid, and says which field, or it gives out addresses of its subnet only, none of
-// which is excluded, reserved or the gateway.
+// FuzzParsePool: a pool is either invalid, and says which field, or it gives out addresses of its
+// subnet only, none of which is excluded, reserved or the gateway.
 func FuzzParsePool(f *testing.F) {
-	f.Add("172.91.0.0/16", "172.91.0.100-172.91.0.120", "172.91.0.105", "172.91.0.1", "10.0.0.0/8", "172.91.0.110", "app", "In")
+	f.Add("172.91.0.0/16", "172.91.0.100-172.91.0.120", "172.91.0.105", "172.91.0.1", "10.0.0.0/8", "172.91.0.110",
+		"app", "In")
 	f.Add("fd00::/64", "fd00::1-fd00::ffff", "fd00::1", "fd00::1", "fd01::/64", "fd00::", "", "Exists")
 	f.Add("0.0.0.0/0", "0.0.0.0-255.255.255.255", "", "0.0.0.0", "128.0.0.0/1", "255.255.255.255", "a b", "Like")
 	f.Add("172.91.0.1/16", "x", "172.91.0.9-172.91.0.1", "fd00::1", "0.0.0.0/0", "", "", "")
@@ -152,7 +162,8 @@ func FuzzParsePool(f *testing.F) {
 			spec.Gateway = &gateway
 		}
 		if operator != "" {
-			spec.PodAffinity = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: label, Operator: metav1.LabelSelectorOperator(operator)}}}
+			spec.PodAffinity = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: label,
+				Operator: metav1.LabelSelectorOperator(operator)}}}
 		}
 		reserved, _ := v2beta1.ParseReservedIPSpec(&v2beta1.ReservedIPSpec{IPs: []string{reserve}})
 		p := ParsePool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: spec}, reserved)
@@ -169,7 +180,8 @@ func FuzzParsePool(f *testing.F) {
 				size += s
 			}
 		}
-		if first, last := p.At(0), p.At(p.Size()-1); size > 0 && (first != p.Free[0].From() || p.Size() < 1<<32 && last != p.Free[len(p.Free)-1].To()) {
+		if first, last := p.At(0), p.At(p.Size()-1); size > 0 && (first != p.Free[0].From() || p.Size() < 1<<32 &&
+			last != p.Free[len(p.Free)-1].To()) {
 			t.Fatalf("of %v the first is %v and the last %v", p.Free, first, last)
 		}
 	})
@@ -188,28 +200,34 @@ func checkFree(t *testing.T, p *Pool, exclude string, reserved *netipx.IPSet) {
 		if excludeErr == nil && r.Overlaps(excluded) {
 			t.Fatalf("%v has excluded addresses (%s)", r, exclude)
 		}
-		if reserved.OverlapsPrefix(netip.PrefixFrom(r.From(), r.From().BitLen())) || reserved.OverlapsPrefix(netip.PrefixFrom(r.To(), r.To().BitLen())) {
+		if reserved.OverlapsPrefix(netip.PrefixFrom(r.From(), r.From().BitLen())) ||
+			reserved.OverlapsPrefix(netip.PrefixFrom(r.To(), r.To().BitLen())) {
 			t.Fatalf("%v has reserved addresses", r)
 		}
 	}
 }
 
-// FuzzChoose: whatever sources say, there is an error or a choice; each family has pools or reasons; pools that are named one
-// by one keep their order; and no pool is both tried and dropped.
+// FuzzChoose: whatever sources say, there is an error or a choice; each family has pools or
+// reasons; pools that are named one by one keep their order; and no pool is both tried and dropped.
 func FuzzChoose(f *testing.F) {
-	f.Add(`{"ipv4":["v4-a"]}`, `[{"ipv4":["v4-a"]}]`, `[{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`, `["v4-*"]`, "v4-?", uint8(15))
+	f.Add(`{"ipv4":["v4-a"]}`, `[{"ipv4":["v4-a"]}]`, `[{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`, `["v4-*"]`, "v4-?",
+		uint8(15))
 	f.Add(`{"ipv4":[""]}`, `[{"interface":"eth0","ipv6":["["]}]`, `null`, `[]`, "v4-x", uint8(9))
 	f.Add("", "", "", "", "v4-b,v4-off,v4-a", uint8(0))
-	f.Add(`{"ipv4":["v4-b","v4-*","v4-a"],"ipv6":["v6-x"]}`, `[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-x"]}]`, `[]`, `["v4-b"]`, "", uint8(1))
+	f.Add(`{"ipv4":["v4-b","v4-*","v4-a"],"ipv6":["v6-x"]}`,
+		`[{"interface":"eth0","ipv4":["v4-a"]},{"interface":"net1","ipv4":["v4-x"]}]`, `[]`, `["v4-b"]`, "", uint8(1))
 	f.Fuzz(func(t *testing.T, one, several, routes, namespace, config string, set uint8) {
-		r, fs := request(), facts(pool("v4-b"), pool("v4-a", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} }), pool("v4-off", disabled), pool("v6-a", byDefault))
+		r, fs := request(),
+			facts(pool("v4-b"), pool("v4-a", func(p *v2beta1.SpiderIPPool) { p.Spec.NodeName = []string{"n1"} }),
+				pool("v4-off", disabled), pool("v6-a", byDefault))
 		fs.NamespaceAnnotations = map[string]string{}
 		for i, a := range []struct {
 			key, text string
 			to        map[string]string
 		}{
 			{AnnotationPool, one, r.Pod.Annotations}, {AnnotationPools, several, r.Pod.Annotations},
-			{AnnotationRoutes, routes, r.Pod.Annotations}, {AnnotationNamespaceIPv4, namespace, fs.NamespaceAnnotations},
+			{AnnotationRoutes, routes, r.Pod.Annotations}, {AnnotationNamespaceIPv4, namespace,
+				fs.NamespaceAnnotations},
 		} {
 			if set&(1<<i) != 0 {
 				a.to[a.key] = a.text

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ipam owns the decisions about addresses: which pools an interface
 // may use and in which order, why a pool may not serve, which address of a pool
 // is the next free one, and how many of them a node holds ready. It is pure: it
@@ -27,11 +29,13 @@ const (
 type Pod struct {
 	Namespace, Name, UID, Node string
 	Labels, Annotations        map[string]string
-	// Owner keeps the pod's addresses when the pod goes: a StatefulSet, or a virtual machine of KubeVirt. Nil for every other pod.
+	// Owner keeps the pod's addresses when the pod goes: a StatefulSet, or a virtual machine of
+	// KubeVirt. Nil for every other pod.
 	Owner *v2beta1.LeaseOwner
 	// Controller is who made the pod, for people to see. A bare pod is its own: kind Pod and its name.
 	Controller Controller
-	// Known: the API server shows every address that the pod has, and must go on doing so. See the function of that name.
+	// Known: the API server shows every address that the pod has, and must go on doing so. See the
+	// function of that name.
 	Known bool
 }
 
@@ -50,8 +54,9 @@ type Request struct {
 	Sandbox string
 	// Network is "namespace/name" of the NetworkAttachmentDefinition; empty when there is none.
 	Network string
-	// Wanted are the addresses that the interface is to have and no others, at most one of each family. With a prefix length that is
-	// not the address's whole length, the pool's subnet has to have the same.
+	// Wanted are the addresses that the interface is to have and no others, at most one of each
+	// family. With a prefix length that is not the address's whole length, the pool's subnet has to
+	// have the same.
 	Wanted []netip.Prefix
 	// DefaultIPv4 and DefaultIPv6 are the pool names in the CNI configuration.
 	DefaultIPv4, DefaultIPv6 []string

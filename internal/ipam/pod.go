@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -29,8 +31,9 @@ func PodFrom(p *corev1.Pod) Pod {
 	return pod
 }
 
-// keepsAddresses tells the owners whose pods come again under an identity of their own: those of a StatefulSet by their
-// names, and that of a virtual machine, whose instance has the machine's name. KubeVirt's version says nothing here.
+// keepsAddresses tells the owners whose pods come again under an identity of their own: those of a
+// StatefulSet by their names, and that of a virtual machine, whose instance has the machine's name.
+// KubeVirt's version says nothing here.
 func keepsAddresses(owner *metav1.OwnerReference) bool {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {

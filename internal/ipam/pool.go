@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -22,7 +24,8 @@ type Pool struct {
 	Subnet  netip.Prefix
 	Gateway netip.Addr // invalid: none
 	Routes  []Route
-	// Free are the addresses that may be given out, sorted: ips without excludeIPs, reserved addresses and the gateway.
+	// Free are the addresses that may be given out, sorted: ips without excludeIPs, reserved
+	// addresses and the gateway.
 	Free []netipx.IPRange
 	// Wanted is the only address in Free when the interface is to have that one and no other; else invalid.
 	Wanted netip.Addr

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -12,7 +14,8 @@ type Refusal struct {
 	Families []Family
 }
 
-// Error names each family, its source and each pool with its reason. It does not name the pod, because it is shown at the pod.
+// Error names each family, its source and each pool with its reason. It does not name the pod,
+// because it is shown at the pod.
 func (r *Refusal) Error() string {
 	var families []string
 	for _, f := range r.Families {
@@ -20,7 +23,8 @@ func (r *Refusal) Error() string {
 		for _, d := range f.Dropped {
 			reasons = append(reasons, fmt.Sprintf("pool %s %s", d.Pool, d.Reason))
 		}
-		families = append(families, fmt.Sprintf("no IPv%d address from %s: %s", f.Version, f.Source, strings.Join(reasons, "; ")))
+		families = append(families, fmt.Sprintf("no IPv%d address from %s: %s", f.Version, f.Source,
+			strings.Join(reasons, "; ")))
 	}
 	return strings.Join(families, ". ")
 }

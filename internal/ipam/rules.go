@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -79,7 +81,8 @@ func nameOrLabels(what, name string, names []string, selector labels.Selector, h
 	case len(names) > 0 && !slices.Contains(names, name):
 		return fmt.Sprintf("does not serve %s %s (spec.%sName: %s)", what, name, what, strings.Join(names, ", "))
 	case len(names) == 0 && selector != nil && !selector.Matches(labels.Set(have)):
-		return fmt.Sprintf("does not serve %s %s, whose labels do not match (spec.%sAffinity: %s)", what, name, what, selector)
+		return fmt.Sprintf("does not serve %s %s, whose labels do not match (spec.%sAffinity: %s)", what, name, what,
+			selector)
 	}
 	return ""
 }
@@ -115,9 +118,13 @@ func ruleMasterSubnet(p *Pool, q question) string {
 	case !r.MatchMasterSubnet || q.elsewhere || slices.ContainsFunc(r.MasterAddresses, p.Subnet.Contains):
 		return ""
 	case r.MasterUnknown != "":
-		return fmt.Sprintf("has subnet %s, and the network asks for match_master_subnet, but the physical interface is not known: %s", p.Subnet, r.MasterUnknown)
+		return fmt.Sprintf(
+			"has subnet %s, and the network asks for match_master_subnet, but the physical interface is not known: %s",
+			p.Subnet, r.MasterUnknown)
 	}
-	return fmt.Sprintf("has subnet %s, which holds none of the physical interface's addresses (%s), and the network asks for match_master_subnet",
+	return fmt.Sprintf(
+		"has subnet %s, which holds none of the physical interface's addresses (%s), and the network asks for "+
+			"match_master_subnet",
 		p.Subnet, joinAddresses(q.request.MasterAddresses))
 }
 
@@ -132,7 +139,8 @@ func joinAddresses(ips []netip.Addr) string {
 	return strings.Join(texts, ", ")
 }
 
-// affinityClass orders pools that nobody put in order: the more narrowly a pool is meant for this pod, the earlier it is tried.
+// affinityClass orders pools that nobody put in order: the more narrowly a pool is meant for this
+// pod, the earlier it is tried.
 func affinityClass(p *Pool) int {
 	for class, present := range []bool{
 		p.pods != nil, len(p.nodeNames) > 0, p.nodes != nil,

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -15,7 +17,8 @@ import (
 
 // The set behaves as a plain map of addresses, at the edges of both families too.
 func TestTakenIsASet(t *testing.T) {
-	bases := []string{"10.0.0.250", "255.255.255.240", "0.0.0.0", "fd00::fff0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0", "::"}
+	bases := []string{"10.0.0.250", "255.255.255.240", "0.0.0.0", "fd00::fff0",
+		"ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0", "::"}
 	rapid.Check(t, func(t *rapid.T) {
 		base := netip.MustParseAddr(rapid.SampledFrom(bases).Draw(t, "base"))
 		all := netipx.IPRangeFrom(base, advance(base, 15))
@@ -94,7 +97,8 @@ func TestPoolWithoutReservedAndGateway(t *testing.T) {
 }
 
 func TestPoolPlaces(t *testing.T) {
-	p := ParsePool(pool("v6", func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"2001:db8::-2001:db8::ffff:ffff:ffff:ffff"} }), nil)
+	p := ParsePool(pool("v6",
+		func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"2001:db8::-2001:db8::ffff:ffff:ffff:ffff"} }), nil)
 	if p.Size() != math.MaxUint64 { // 2^64 without the gateway is one less than 2^64
 		t.Errorf("Size() = %d", p.Size())
 	}

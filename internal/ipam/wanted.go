@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -8,8 +10,8 @@ import (
 	"go4.org/netipx"
 )
 
-// ParseWanted reads the addresses that an interface is to have, with or without a prefix length. More than one of a
-// family is refused, since an interface gets one.
+// ParseWanted reads the addresses that an interface is to have, with or without a prefix length.
+// More than one of a family is refused, since an interface gets one.
 func ParseWanted(texts []string) ([]netip.Prefix, error) {
 	var wanted []netip.Prefix
 	for _, text := range texts {
@@ -17,7 +19,10 @@ func ParseWanted(texts []string) ([]netip.Prefix, error) {
 		if err != nil {
 			ip, err := netip.ParseAddr(text)
 			if err != nil || ip.Zone() != "" {
-				return nil, fmt.Errorf("wanted address %q: want an address, with or without a prefix length, such as 172.91.0.100/16", text)
+				return nil,
+					fmt.Errorf(
+						"wanted address %q: want an address, with or without a prefix length, such as 172.91.0.100/16",
+						text)
 			}
 			p = netip.PrefixFrom(ip, ip.BitLen())
 		}
@@ -26,7 +31,9 @@ func ParseWanted(texts []string) ([]netip.Prefix, error) {
 			return nil, fmt.Errorf("wanted address %q: its prefix length is not one of an IPv4 address", text)
 		}
 		if slices.ContainsFunc(wanted, func(w netip.Prefix) bool { return w.Addr().Is4() == p.Addr().Is4() }) {
-			return nil, fmt.Errorf("wanted addresses %q: more than one of IPv%d, and an interface gets one of each family", texts, VersionOf(p.Addr()))
+			return nil,
+				fmt.Errorf("wanted addresses %q: more than one of IPv%d, and an interface gets one of each family",
+					texts, VersionOf(p.Addr()))
 		}
 		wanted = append(wanted, p)
 	}
@@ -50,7 +57,8 @@ func (r Request) wanted(version int64) netip.Prefix {
 	return r.Wanted[i]
 }
 
-// Takes tells whether the interface may have the address: any, unless it is to have another one of the family.
+// Takes tells whether the interface may have the address: any, unless it is to have another one of
+// the family.
 func (r Request) Takes(ip netip.Addr) bool {
 	w := r.wanted(VersionOf(ip))
 	return !w.IsValid() || w.Addr() == ip
@@ -68,14 +76,19 @@ func ruleWanted(p *Pool, q question) string {
 	switch w := q.wanted(); {
 	case !w.IsValid():
 	case !w.IsSingleIP() && w.Bits() != p.Subnet.Bits():
-		return fmt.Sprintf("has subnet %s, and the pod asks for %s: leave the prefix length out, or write that of the subnet", p.Subnet, w)
+		return fmt.Sprintf(
+			"has subnet %s, and the pod asks for %s: leave the prefix length out, or write that of the subnet",
+			p.Subnet, w)
 	case !p.Has(w.Addr()):
-		return fmt.Sprintf("does not give out %s, which the pod asks for (spec.ips without excludeIPs, reserved addresses and the gateway)", w.Addr())
+		return fmt.Sprintf(
+			"does not give out %s, which the pod asks for (spec.ips without excludeIPs, reserved addresses and the "+
+				"gateway)", w.Addr())
 	}
 	return ""
 }
 
-// wantedElsewhere refuses an address of a family that the interface gets none of: it is told rather than left out.
+// wantedElsewhere refuses an address of a family that the interface gets none of: it is told rather
+// than left out.
 func (s source) wantedElsewhere(r Request, families []Family, f Facts) error {
 	for _, w := range r.Wanted {
 		version := VersionOf(w.Addr())

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipam
 
 import (
@@ -26,10 +28,13 @@ func TestParseWanted(t *testing.T) {
 		want  []netip.Prefix
 		err   string
 	}{
-		"none":             {},
-		"plain":            {texts: []string{"172.91.0.100"}, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/32")}},
-		"both":             {texts: []string{"172.91.0.100/16", "fd00::1"}, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/16"), netip.MustParsePrefix("fd00::1/128")}},
-		"mapped":           {texts: []string{"::ffff:172.91.0.100"}, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/32")}},
+		"none": {},
+		"plain": {texts: []string{"172.91.0.100"},
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/32")}},
+		"both": {texts: []string{"172.91.0.100/16", "fd00::1"},
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/16"), netip.MustParsePrefix("fd00::1/128")}},
+		"mapped": {texts: []string{"::ffff:172.91.0.100"},
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.100/32")}},
 		"mapped, too wide": {texts: []string{"::ffff:172.91.0.100/16"}, err: "prefix length"},
 		"two of a family":  {texts: []string{"172.91.0.100", "172.91.0.101"}, err: "more than one of IPv4"},
 		"no address":       {texts: []string{"ib0"}, err: `"ib0"`},
@@ -48,7 +53,8 @@ func TestParseWanted(t *testing.T) {
 }
 
 func FuzzParseWanted(f *testing.F) {
-	for _, seed := range []string{"172.91.0.100", "172.91.0.100/16", "fd00::1/64", "::ffff:1.2.3.4/120", "fe80::1%eth0", "", "/"} {
+	for _, seed := range []string{"172.91.0.100", "172.91.0.100/16", "fd00::1/64", "::ffff:1.2.3.4/120", "fe80::1%eth0",
+		"", "/"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -59,7 +65,8 @@ func FuzzParseWanted(f *testing.F) {
 	})
 }
 
-// A pool that has the address gives that one and no other; one that has it not is passed over, with the reason.
+// A pool that has the address gives that one and no other; one that has it not is passed over, with
+// the reason.
 func TestWantedAddress(t *testing.T) {
 	elsewhere := func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"192.0.2.100"} }
 	choice, err := Choose(wanting("192.0.2.12/32"), facts(pool("a", elsewhere), pool("b")))
@@ -68,10 +75,13 @@ func TestWantedAddress(t *testing.T) {
 	}
 	family := choice.Families[0]
 	ip := netip.MustParseAddr("192.0.2.12")
-	if len(family.Pools) != 1 || family.Pools[0].Name != "b" || family.Pools[0].Wanted != ip || !slices.Equal(family.Pools[0].Free, []netipx.IPRange{netipx.IPRangeFrom(ip, ip)}) {
+	if len(family.Pools) != 1 || family.Pools[0].Name != "b" || family.Pools[0].Wanted != ip ||
+		!slices.Equal(family.Pools[0].Free, []netipx.IPRange{netipx.IPRangeFrom(ip, ip)}) {
 		t.Errorf("pools %+v", family.Pools)
 	}
-	want := []Drop{{Pool: "a", Reason: "does not give out 192.0.2.12, which the pod asks for (spec.ips without excludeIPs, reserved addresses and the gateway)"}}
+	want := []Drop{{Pool: "a",
+		Reason: "does not give out 192.0.2.12, which the pod asks for (spec.ips without excludeIPs, reserved " +
+			"addresses and the gateway)"}}
 	if diff := cmp.Diff(want, family.Dropped); diff != "" {
 		t.Error(diff)
 	}
@@ -93,7 +103,8 @@ func TestWantedAddressIsRefused(t *testing.T) {
 			}
 		})
 	}
-	const none = "the pod asks for 2001:db8::12, and annotation ipam.spidernet.io/ippool names no IPv6 pool (IPv4 enabled: true, IPv6 enabled: true)"
+	const none = "the pod asks for 2001:db8::12, and annotation ipam.spidernet.io/ippool names no IPv6 pool (IPv4 " +
+		"enabled: true, IPv6 enabled: true)"
 	if _, err := Choose(wanting("2001:db8::12/128"), facts(all...)); err == nil || err.Error() != none {
 		t.Errorf("error %v, want %s", err, none)
 	}

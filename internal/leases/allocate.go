@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -83,7 +85,8 @@ func (a *Allocator) Allocate(ctx context.Context, r ipam.Request) (ipam.Allocati
 
 // takeMissing takes an address of every family that has none. No address is
 // taken unless every family has a pool, and none is kept when one fails.
-func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []ipam.Family, have []ipam.Address) ([]ipam.Address, error) {
+func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []ipam.Family,
+	have []ipam.Address) ([]ipam.Address, error) {
 	missing := slices.DeleteFunc(slices.Clone(families), func(f ipam.Family) bool {
 		return slices.ContainsFunc(have, func(h ipam.Address) bool { return ipam.VersionOf(h.IP.Addr()) == f.Version })
 	})
@@ -106,8 +109,8 @@ func (a *Allocator) takeMissing(ctx context.Context, r ipam.Request, families []
 	return addresses, nil
 }
 
-// takeFamily tries the pools one after another. When all are full it waits a moment for the stock of other nodes, which
-// give it back as they see the same.
+// takeFamily tries the pools one after another. When all are full it waits a moment for the stock
+// of other nodes, which give it back as they see the same.
 func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Family) (*held, *ipam.Pool, error) {
 	deadline := time.Now().Add(returnWait)
 	for {
@@ -125,7 +128,8 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 	}
 }
 
-// hope tells whether addresses of the pools may come free soon, and returns what tells of the next one that does.
+// hope tells whether addresses of the pools may come free soon, and returns what tells of the next
+// one that does.
 func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
 	soon, freed := false, (<-chan struct{})(nil)
 	for _, pool := range pools {
@@ -176,10 +180,13 @@ func (a *Allocator) exhaustedReason(p *ipam.Pool) string {
 	}
 	nodes, idle := a.index.idleNodes(p.Name)
 	if idle == 0 {
-		return fmt.Sprintf("has no free address: all %d are in use; add addresses to spec.ips, or delete pods", p.Size())
+		return fmt.Sprintf("has no free address: all %d are in use; add addresses to spec.ips, or delete pods",
+			p.Size())
 	}
-	return fmt.Sprintf("has no free address: of its %d, %d are held ready by %s, which gives them back unless it is silent, and the others are in use; "+
-		"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "))
+	return fmt.Sprintf(
+		"has no free address: of its %d, %d are held ready by %s, which gives them back unless it is silent, and "+
+			"the others are in use; "+
+			"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "))
 }
 
 // wantedReason says who has the one address that a pod asks for.
@@ -188,15 +195,20 @@ func (a *Allocator) wantedReason(p *ipam.Pool) string {
 	pod := e.pod()
 	switch {
 	case pod != nil:
-		return fmt.Sprintf("has given %s, which the pod asks for, to pod %s/%s; ask for another, or delete that pod", p.Wanted, pod.Namespace, pod.Name)
+		return fmt.Sprintf("has given %s, which the pod asks for, to pod %s/%s; ask for another, or delete that pod",
+			p.Wanted, pod.Namespace, pod.Name)
 	case e.lease != nil:
-		return fmt.Sprintf("has %s, which the pod asks for, held ready by node %s for pods that ask for none; keep addresses that are asked for in a pool of their own", p.Wanted, e.lease.Spec.Node)
+		return fmt.Sprintf(
+			"has %s, which the pod asks for, held ready by node %s for pods that ask for none; keep addresses that "+
+				"are asked for in a pool of their own", p.Wanted, e.lease.Spec.Node)
 	}
-	return fmt.Sprintf("cannot give %s, which the pod asks for, just now: it was found in use, or is being taken or given back; the kubelet tries again", p.Wanted)
+	return fmt.Sprintf(
+		"cannot give %s, which the pod asks for, just now: it was found in use, or is being taken or given back; "+
+			"the kubelet tries again", p.Wanted)
 }
 
-// takeFrom takes an address of the pool, from this node's stock or else by creating a lease, and returns nil when there is
-// none. The create decides; whoever loses takes the next address.
+// takeFrom takes an address of the pool, from this node's stock or else by creating a lease, and
+// returns nil when there is none. The create decides; whoever loses takes the next address.
 func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Pool) (*held, error) {
 	if got, err := a.takeStock(ctx, r, pool); got != nil || err != nil {
 		return got, err
@@ -225,7 +237,8 @@ func (a *Allocator) takeFrom(ctx context.Context, r ipam.Request, pool *ipam.Poo
 	}
 }
 
-// createFor creates a lease for the pod at an address that the index has reserved; nil when somebody else has it.
+// createFor creates a lease for the pod at an address that the index has reserved; nil when
+// somebody else has it.
 func (a *Allocator) createFor(ctx context.Context, r ipam.Request, pool *ipam.Pool, ip netip.Addr) (*held, error) {
 	lease := a.newLease(pool.Name, ip, holder(r))
 	err := a.create(ctx, lease, 0)
@@ -252,9 +265,9 @@ func (a *Allocator) letShow(ctx context.Context, name string) error {
 	return nil
 }
 
-// part is where in a pool this node looks first: at the lowest address of a pool that no other node uses, else in its own
-// part. Nodes that all started at the bottom would meet at every address. They do not know of each other at first, so of
-// several pods at once only one begins there.
+// part is where in a pool this node looks first: at the lowest address of a pool that no other node
+// uses, else in its own part. Nodes that all started at the bottom would meet at every address.
+// They do not know of each other at first, so of several pods at once only one begins there.
 func (a *Allocator) part(pool *ipam.Pool, try int) part {
 	switch {
 	case try == 0 && a.index.stock(pool).Nodes == 1 && !a.index.creates(pool.Name):
@@ -265,7 +278,8 @@ func (a *Allocator) part(pool *ipam.Pool, try int) part {
 	return a.index.part(pool, a.place)
 }
 
-// create writes a new lease and tells the index and the doubts how it ended. The epoch is for stock; see index.putStock.
+// create writes a new lease and tells the index and the doubts how it ended. The epoch is for
+// stock; see index.putStock.
 func (a *Allocator) create(ctx context.Context, lease *v2beta1.SpiderIPLease, epoch uint64) error {
 	name, pod := lease.Name, lease.Spec.Pod
 	err := a.Client.Create(ctx, lease)
@@ -288,7 +302,8 @@ func (a *Allocator) create(ctx context.Context, lease *v2beta1.SpiderIPLease, ep
 // refusedForSure tells whether the API server answered that it did not do what was asked.
 func refusedForSure(err error) bool {
 	reason := apierrors.ReasonForError(err)
-	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsBadRequest(err) ||
+	return apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) ||
+		apierrors.IsBadRequest(err) ||
 		apierrors.IsNotFound(err) || apierrors.IsTooManyRequests(err) || reason == metav1.StatusReasonMethodNotAllowed
 }
 
@@ -345,7 +360,8 @@ func (a *Allocator) stickyOwner(o *v2beta1.LeaseOwner) *v2beta1.LeaseOwner {
 // reclaim finds the leases that the interface has already: those of the pod's
 // UID always, and those that its owner kept for it if the pools of today still
 // name theirs. The latter are returned as stale if not.
-func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Choice) (have []ipam.Address, stale []held, err error) {
+func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Choice) (have []ipam.Address, stale []held,
+	err error) {
 	pools := a.catalogue.snapshot()
 	families := map[int64]bool{}
 	for _, h := range a.candidatesToReclaim(r) {
@@ -381,15 +397,16 @@ func (a *Allocator) reclaim(ctx context.Context, r ipam.Request, choice ipam.Cho
 	return have, stale, nil
 }
 
-// reuse gives an address that was handed out to the pod to its new sandbox: in the ledger alone while the promise holds,
-// else the API server has to show it first.
+// reuse gives an address that was handed out to the pod to its new sandbox: in the ledger alone
+// while the promise holds, else the API server has to show it first.
 func (a *Allocator) reuse(ctx context.Context, h held, r ipam.Request) (held, error) {
 	if a.Promise.Epoch() == 0 || h.lease == nil || !a.mayWrite(h.lease, h.pod) || a.sealed.has(r.Pod.UID) {
 		if err := a.writeLocked(ctx, h.name, r.Pod.UID); err != nil {
 			return h, err
 		}
 		e, _ := a.index.get(h.name)
-		if h.lease, h.handedOut = e.lease, false; e.lease != nil && (e.lease.Spec.Pod == nil || e.lease.Spec.Pod.UID != r.Pod.UID) {
+		if h.lease, h.handedOut = e.lease, false; e.lease != nil &&
+			(e.lease.Spec.Pod == nil || e.lease.Spec.Pod.UID != r.Pod.UID) {
 			h.lease = nil // another's
 		}
 		return h, nil
@@ -411,7 +428,10 @@ func (a *Allocator) candidatesToReclaim(r ipam.Request) []held {
 }
 
 func keeps(choice ipam.Choice, version int64, pool string) bool {
-	return slices.ContainsFunc(choice.Families, func(f ipam.Family) bool { return f.Version == version && f.Keeps(pool) })
+	return slices.ContainsFunc(choice.Families, func(f ipam.Family) bool {
+		return f.Version == version &&
+			f.Keeps(pool)
+	})
 }
 
 // adopt makes a lease that this pod may have the request's own, and makes sure
@@ -504,7 +524,8 @@ func (a *Allocator) undo(ctx context.Context, taken []*held) error {
 	defer cancel()
 	var errs []error
 	for _, h := range taken {
-		errs = append(errs, a.giveBack(ctx, *h, func(fresh *v2beta1.SpiderIPLease) bool { return fresh.UID == h.lease.UID }))
+		errs = append(errs,
+			a.giveBack(ctx, *h, func(fresh *v2beta1.SpiderIPLease) bool { return fresh.UID == h.lease.UID }))
 	}
 	return errors.Join(errs...)
 }

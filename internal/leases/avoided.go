@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -9,7 +11,8 @@ import (
 // avoidFor is how long an address is left alone that somebody was found to use.
 const avoidFor = 10 * time.Minute
 
-// avoided are addresses that the network says are somebody's. They are this node's own observation: another node makes its own.
+// avoided are addresses that the network says are somebody's. They are this node's own observation:
+// another node makes its own.
 type avoided struct {
 	mu    sync.Mutex
 	until map[netip.Addr]time.Time
@@ -38,5 +41,6 @@ func (v *avoided) list() []netip.Addr {
 	return out
 }
 
-// Avoid has an address that somebody was found to use not be given out on this node for ten minutes. What is given out already stays.
+// Avoid has an address that somebody was found to use not be given out on this node for ten
+// minutes. What is given out already stays.
 func (a *Allocator) Avoid(ip netip.Addr) { a.avoided.add(ip, time.Now()) }

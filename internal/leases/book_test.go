@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -57,17 +59,19 @@ func (b *memBook) DeleteHandOut(lease, podUID string) error {
 
 // The book in memory does what the ledger does.
 func TestBooks(t *testing.T) {
-	real, _, err := ledger.Open(filepath.Join(t.TempDir(), "l"))
+	onDisk, _, err := ledger.Open(filepath.Join(t.TempDir(), "l"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer real.Close()
-	for name, book := range map[string]leases.Book{"ledger": real, "memory": newMemBook("memory")} {
+	defer onDisk.Close()
+	for name, book := range map[string]leases.Book{"ledger": onDisk, "memory": newMemBook("memory")} {
 		t.Run(name, func(t *testing.T) {
 			out := func(lease, uid string) ledger.HandOut {
-				return ledger.HandOut{Lease: lease, Pool: "p", IP: "10.0.0.1", Pod: ledger.Pod{UID: uid}, Interface: "eth0", Sandbox: "s"}
+				return ledger.HandOut{Lease: lease, Pool: "p", IP: "10.0.0.1", Pod: ledger.Pod{UID: uid},
+					Interface: "eth0", Sandbox: "s"}
 			}
-			err := errors.Join(book.PutHandOut(out("b", "1")), book.PutHandOut(out("a", "2")), book.PutHandOut(out("b", "3")),
+			err := errors.Join(book.PutHandOut(out("b", "1")), book.PutHandOut(out("a", "2")),
+				book.PutHandOut(out("b", "3")),
 				book.DeleteHandOut("b", "1"), book.DeleteHandOut("none", "1"))
 			if err != nil || book.ID() == "" {
 				t.Fatal(book.ID(), err)
@@ -75,7 +79,8 @@ func TestBooks(t *testing.T) {
 			check := func(want ...ledger.HandOut) {
 				t.Helper()
 				got, err := book.HandOuts()
-				if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(ledger.HandOut{}, "Since"), cmpopts.EquateEmpty()); err != nil || diff != "" {
+				if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(ledger.HandOut{}, "Since"),
+					cmpopts.EquateEmpty()); err != nil || diff != "" {
 					t.Errorf("%v (-want +got):\n%s", err, diff)
 				}
 			}

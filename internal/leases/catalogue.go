@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -41,7 +43,8 @@ func (c *catalogue) putPool(p *v2beta1.SpiderIPPool) {
 	defer c.mu.Unlock()
 	old, known := c.objects[p.Name]
 	c.objects[p.Name] = p
-	if known && old.UID == p.UID && old.Generation == p.Generation && old.DeletionTimestamp.IsZero() == p.DeletionTimestamp.IsZero() {
+	if known && old.UID == p.UID && old.Generation == p.Generation &&
+		old.DeletionTimestamp.IsZero() == p.DeletionTimestamp.IsZero() {
 		return // only the status changed
 	}
 	touched := c.sharing(p.Name)
@@ -91,7 +94,8 @@ func (c *catalogue) parse(name string, reserved *netipx.IPSet) *ipam.Pool {
 	p := c.objects[name]
 	pool := ipam.ParsePool(p, reserved)
 	for _, other := range slices.Sorted(slices.Values(c.sharing(name))) {
-		if err := v2beta1.SharesWithOlder(p, c.addresses[name], c.objects[other], c.addresses[other]); err != nil && pool.Invalid == nil {
+		if err := v2beta1.SharesWithOlder(p, c.addresses[name], c.objects[other], c.addresses[other]); err != nil &&
+			pool.Invalid == nil {
 			pool.Invalid = err
 		}
 	}

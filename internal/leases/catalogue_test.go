@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -9,8 +11,8 @@ import (
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 )
 
-// Of two pools that share addresses, which admission could not prevent, only the older serves: the leases of two pools do
-// not guard one address.
+// Of two pools that share addresses, which admission could not prevent, only the older serves: the
+// leases of two pools do not guard one address.
 func TestCatalogueRefusesTheYoungerOfTwoPools(t *testing.T) {
 	pool := func(name string, generation int64, ips string) *v2beta1.SpiderIPPool {
 		return &v2beta1.SpiderIPPool{
@@ -55,7 +57,8 @@ func TestCatalogueRefusesTheYoungerOfTwoPools(t *testing.T) {
 		"after a reservation": {func(c *catalogue) {
 			c.putPool(pool("a", 1, "10.0.0.1-10.0.0.9"))
 			c.putPool(pool("b", 1, "10.0.0.5-10.0.0.12"))
-			c.putReserved(&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: v2beta1.ReservedIPSpec{IPs: []string{"10.0.0.1"}}})
+			c.putReserved(&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "r"},
+				Spec: v2beta1.ReservedIPSpec{IPs: []string{"10.0.0.1"}}})
 		}, serving{true, false}},
 	}
 	for name, tt := range tests {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -50,7 +52,8 @@ type wantedEndpoint struct {
 func newEndpointWriter(o Options) *endpointWriter {
 	return &endpointWriter{
 		client: o.Client, live: o.Live, log: o.Log, wanted: map[types.NamespacedName]wantedEndpoint{},
-		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](endpointDelay, 30*time.Second)),
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](endpointDelay, 30*time.Second)),
 	}
 }
 
@@ -69,7 +72,8 @@ func (w *endpointWriter) set(r ipam.Request, clean bool, a ipam.Allocation) {
 	w.queue.AddAfter(key, endpointDelay)
 }
 
-// endpointKey names the endpoint of a pod: a virtual machine's has the machine's name, whatever its pod is called.
+// endpointKey names the endpoint of a pod: a virtual machine's has the machine's name, whatever its
+// pod is called.
 func endpointKey(p ipam.Pod) types.NamespacedName {
 	if p.Owner != nil && p.Owner.Kind == v2beta1.OwnerVirtualMachineInstance {
 		return types.NamespacedName{Namespace: p.Namespace, Name: p.Owner.Name}
@@ -149,7 +153,8 @@ func (w *endpointWriter) update(ctx context.Context, key types.NamespacedName, w
 		return fmt.Errorf("read SpiderEndpoint %s: %w", key, err)
 	}
 	want := endpoint(wanted, have)
-	if equality.Semantic.DeepEqual(want.Status, have.Status) && equality.Semantic.DeepEqual(want.OwnerReferences, have.OwnerReferences) {
+	if equality.Semantic.DeepEqual(want.Status, have.Status) && equality.Semantic.DeepEqual(want.OwnerReferences,
+		have.OwnerReferences) {
 		return nil
 	}
 	if err := w.client.Update(ctx, want); err != nil {
@@ -262,7 +267,8 @@ func (w *endpointWriter) repair(ctx context.Context, r ipam.Request, a ipam.Allo
 	have := &v2beta1.SpiderEndpoint{}
 	err := w.live.Get(ctx, endpointKey(r.Pod), have)
 	shown := err == nil && have.Status.Current.UID == r.Pod.UID &&
-		slices.ContainsFunc(have.Status.Current.IPs, func(d v2beta1.IPAllocationDetail) bool { return shows(d, r.Interface, a) })
+		slices.ContainsFunc(have.Status.Current.IPs,
+			func(d v2beta1.IPAllocationDetail) bool { return shows(d, r.Interface, a) })
 	if !shown {
 		w.set(r, false, a)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -7,12 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// graves are objects that the API server has told this process have ended, before the watch shows that, and when. What the
-// watch still has to tell of them is over; a version does not show that, because the answer to a delete has none.
+// graves are objects that the API server has told this process have ended, before the watch shows
+// that, and when. What the watch still has to tell of them is over; a version does not show that,
+// because the answer to a delete has none.
 type graves map[types.UID]time.Time
 
 const (
-	// graveAge is longer than any watch lags. A watch that starts anew may never show an object that began and ended meanwhile.
+	// graveAge is longer than any watch lags. A watch that starts anew may never show an object
+	// that began and ended meanwhile.
 	graveAge = 30 * time.Minute
 	// gravesFew is how many are added between two looks for old ones.
 	gravesFew = 1024

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -18,7 +20,8 @@ import (
 )
 
 const (
-	// writeDelay lets an ADD end, and a burst of them pass, before the API server is told. Settle does not wait for it.
+	// writeDelay lets an ADD end, and a burst of them pass, before the API server is told. Settle
+	// does not wait for it.
 	writeDelay = time.Second
 	// writers is how many hand-outs are written at once.
 	writers = 4
@@ -82,8 +85,8 @@ func (a *Allocator) writeLocked(ctx context.Context, name, podUID string) error 
 	return errors.New("the lease keeps changing")
 }
 
-// mayWrite tells whether the lease is as it was when its address was handed out, or shows the pod already, maybe with an
-// earlier sandbox.
+// mayWrite tells whether the lease is as it was when its address was handed out, or shows the pod
+// already, maybe with an earlier sandbox.
 func (a *Allocator) mayWrite(l *v2beta1.SpiderIPLease, user *v2beta1.LeasePod) bool {
 	p := l.Spec.Pod
 	return l.Spec.Node == a.Node && (p == nil || p.UID == user.UID && p.Interface == user.Interface)
@@ -98,8 +101,8 @@ func (a *Allocator) endHandOut(name, podUID string) error {
 	return nil
 }
 
-// makeAgain makes a lease that vanished while a pod had its address: somebody deleted it by hand. When the pod has ended,
-// the collector has freed the address, and so does this node.
+// makeAgain makes a lease that vanished while a pod had its address: somebody deleted it by hand.
+// When the pod has ended, the collector has freed the address, and so does this node.
 func (a *Allocator) makeAgain(ctx context.Context, name string, e entry) (done bool, err error) {
 	if alive, err := a.alive(ctx, e.user); err != nil {
 		return true, err
@@ -111,7 +114,8 @@ func (a *Allocator) makeAgain(ctx context.Context, name string, e entry) (done b
 	switch {
 	case err == nil:
 		a.index.put(lease)
-		a.Log.Warn("made a lease again that was deleted while its address was in use", "lease", name, "pod", e.user.Namespace+"/"+e.user.Name)
+		a.Log.Warn("made a lease again that was deleted while its address was in use", "lease", name, "pod",
+			e.user.Namespace+"/"+e.user.Name)
 		return false, nil // and once more, to record it
 	case apierrors.IsAlreadyExists(err):
 		_, err = a.lookUp(ctx, name)
@@ -133,17 +137,19 @@ func (a *Allocator) alive(ctx context.Context, user *v2beta1.LeasePod) (bool, er
 	return string(pod.UID) == user.UID && !ipam.Finished(&pod), nil
 }
 
-// lost tells that a pod uses an address that is another's. It takes a fault that the promise cannot rule out, such as a
-// lease deleted by hand or a virtual machine whose clocks stood still.
+// lost tells that a pod uses an address that is another's. It takes a fault that the promise cannot
+// rule out, such as a lease deleted by hand or a virtual machine whose clocks stood still.
 func (a *Allocator) lost(name string, e entry, why string) {
-	a.Log.Error("an address in use is another's", "lease", name, "ip", e.ip.String(), "pod", e.user.Namespace+"/"+e.user.Name, "reason", why)
+	a.Log.Error("an address in use is another's", "lease", name, "ip", e.ip.String(), "pod", e.user.Namespace+"/"+
+		e.user.Name, "reason", why)
 	if a.Lost != nil {
-		a.Lost(*e.user, fmt.Sprintf("address %s of pool %s is used by this pod, and %s: delete one of the two pods", e.ip, e.pool, why))
+		a.Lost(*e.user, fmt.Sprintf("address %s of pool %s is used by this pod, and %s: delete one of the two pods",
+			e.ip, e.pool, why))
 	}
 }
 
-// Settle makes the API server show all addresses of a pod, and has it told first of any that the pod is given later. It must
-// have succeeded before the pod's network-status is written.
+// Settle makes the API server show all addresses of a pod, and has it told first of any that the
+// pod is given later. It must have succeeded before the pod's network-status is written.
 func (a *Allocator) Settle(ctx context.Context, podUID string) error {
 	unlock, err := a.locks.lock(ctx, podUID)
 	if err != nil {
@@ -169,7 +175,8 @@ func (a *Allocator) recall() error {
 	for _, h := range all {
 		ip, err := netip.ParseAddr(h.IP)
 		if err != nil || v2beta1.LeaseName(h.Pool, ip) != h.Lease {
-			a.Log.Error("a recorded hand-out names no address and is passed over", "lease", h.Lease, "pool", h.Pool, "ip", h.IP, "pod", h.Pod.Namespace+"/"+h.Pod.Name)
+			a.Log.Error("a recorded hand-out names no address and is passed over", "lease", h.Lease, "pool", h.Pool,
+				"ip", h.IP, "pod", h.Pod.Namespace+"/"+h.Pod.Name)
 			continue
 		}
 		a.index.recall(h.Lease, entry{ip: ip, pool: h.Pool, user: userOf(h), since: h.Since})
@@ -179,5 +186,6 @@ func (a *Allocator) recall() error {
 }
 
 func userOf(h ledger.HandOut) *v2beta1.LeasePod {
-	return &v2beta1.LeasePod{Namespace: h.Pod.Namespace, Name: h.Pod.Name, UID: h.Pod.UID, Interface: h.Interface, Sandbox: h.Sandbox}
+	return &v2beta1.LeasePod{Namespace: h.Pod.Namespace, Name: h.Pod.Name, UID: h.Pod.UID, Interface: h.Interface,
+		Sandbox: h.Sandbox}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -50,24 +52,27 @@ type poolIndex struct {
 type entry struct {
 	ip   netip.Addr
 	pool string
-	// lease is as the API server showed it last; nil while its create is under way, and when a create met a lease that the
-	// watch has not shown yet.
+	// lease is as the API server showed it last; nil while its create is under way, and when a
+	// create met a lease that the watch has not shown yet.
 	lease *v2beta1.SpiderIPLease
-	// user has the address, although the API server does not show it yet: see ledger.HandOut. What the watch shows does not
-	// change it.
+	// user has the address, although the API server does not show it yet: see ledger.HandOut. What
+	// the watch shows does not change it.
 	user *v2beta1.LeasePod
-	// epoch in which this process itself wrote the lease without a pod; see Promise. Only in that epoch is it stock.
+	// epoch in which this process itself wrote the lease without a pod; see Promise. Only in that
+	// epoch is it stock.
 	epoch uint64
 	// busy: the lease without a pod is being written, or how that ended is not known.
 	busy     bool
 	creating bool
-	// confirmed: the watch has shown the object. Until then nothing promises that the watch will show its end.
+	// confirmed: the watch has shown the object. Until then nothing promises that the watch will
+	// show its end.
 	confirmed bool
 	since     time.Time
 	shown     chan struct{} // see index.shown
 }
 
-// ownerKey finds the leases of something that outlives its pods. The pod's name is empty for an owner that has one pod at a time.
+// ownerKey finds the leases of something that outlives its pods. The pod's name is empty for an
+// owner that has one pod at a time.
 type ownerKey struct {
 	namespace, pod string
 	owner          v2beta1.LeaseOwner
@@ -84,7 +89,8 @@ func keyOfOwner(namespace, pod string, owner v2beta1.LeaseOwner) ownerKey {
 func newIndex(node string, random func() uint64) *index {
 	return &index{
 		node: node, random: random, entries: map[string]*entry{}, taken: ipam.NewTaken(), users: map[netip.Addr]int{},
-		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{}, pools: map[string]*poolIndex{}, freed: make(chan struct{}),
+		ofPods: map[string]nameSet{}, ofOwner: map[ownerKey]nameSet{}, pools: map[string]*poolIndex{},
+		freed: make(chan struct{}),
 		ended: graves{},
 	}
 }
@@ -110,11 +116,13 @@ func (e *entry) uid() types.UID {
 	return e.lease.UID
 }
 
-// part is where a search for a free address begins, and where it ends unless nothing is free there; both may be invalid.
+// part is where a search for a free address begins, and where it ends unless nothing is free there;
+// both may be invalid.
 type part struct{ from, to netip.Addr }
 
-// part divides the pool among the nodes that have leases in it, and gives this node's part. Views differ for a while, and then
-// parts overlap: it is no more than a way to meet seldom. A node that knows of no other begins at a place of its own.
+// part divides the pool among the nodes that have leases in it, and gives this node's part. Views
+// differ for a while, and then parts overlap: it is no more than a way to meet seldom. A node that
+// knows of no other begins at a place of its own.
 func (x *index) part(pool *ipam.Pool, place uint64) part {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -140,7 +148,8 @@ func (x *index) part(pool *ipam.Pool, place uint64) part {
 	return part{from: pool.At(rank * each), to: pool.At((rank + 1) * each)}
 }
 
-// reserve picks the first free address in the part, else any of the pool, and keeps it from other callers in this process.
+// reserve picks the first free address in the part, else any of the pool, and keeps it from other
+// callers in this process.
 func (x *index) reserve(pool *ipam.Pool, in part) (netip.Addr, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -213,7 +222,8 @@ func (x *index) forget(name string, gone types.UID) {
 	}
 }
 
-// vanish drops an entry whose object has gone. One that a pod uses all the same stays: its lease has to be made again.
+// vanish drops an entry whose object has gone. One that a pod uses all the same stays: its lease
+// has to be made again.
 func (x *index) vanish(name string, e *entry) {
 	if e.user == nil {
 		x.remove(name)
@@ -228,8 +238,8 @@ func (x *index) put(l *v2beta1.SpiderIPLease) { x.store(l, 0, written) }
 // putStock remembers a lease without a pod that this process itself wrote in this epoch.
 func (x *index) putStock(l *v2beta1.SpiderIPLease, epoch uint64) { x.store(l, epoch, written) }
 
-// looked remembers a lease as the API server returned it to somebody who asked. Whoever has borrowed it meanwhile ends that himself: it may be
-// gone by the time that this is known.
+// looked remembers a lease as the API server returned it to somebody who asked. Whoever has
+// borrowed it meanwhile ends that himself: it may be gone by the time that this is known.
 func (x *index) looked(l *v2beta1.SpiderIPLease) { x.store(l, 0, read) }
 
 // saw remembers a lease that the watch showed.
@@ -257,7 +267,8 @@ func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, by source) {
 	old := x.entries[l.Name]
 	switch {
 	case old == nil:
-		x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, epoch: epoch, confirmed: by == watched, since: time.Now()})
+		x.add(l.Name, &entry{ip: ip, pool: l.Spec.Pool, lease: l, epoch: epoch, confirmed: by == watched,
+			since: time.Now()})
 	case old.lease != nil && newer(old.lease, l):
 		old.confirmed = old.confirmed || by == watched && old.lease.UID == l.UID
 	case old.lease != nil && old.lease.ResourceVersion == l.ResourceVersion:
@@ -272,7 +283,8 @@ func (x *index) store(l *v2beta1.SpiderIPLease, epoch uint64, by source) {
 	}
 }
 
-// again notes that the same version was shown once more: to the one who wrote it, to one who asked, or by the watch.
+// again notes that the same version was shown once more: to the one who wrote it, to one who asked,
+// or by the watch.
 func (e *entry) again(epoch uint64, by source) {
 	e.confirmed = e.confirmed || by == watched
 	e.busy = e.busy && by != written

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -32,7 +34,8 @@ type apiModel struct {
 }
 
 func newAPIModel() *apiModel {
-	return &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{}, index: newIndex("this", rand.Uint64)}
+	return &apiModel{leases: map[string]*v2beta1.SpiderIPLease{}, own: map[string]*v2beta1.SpiderIPLease{},
+		index: newIndex("this", rand.Uint64)}
 }
 
 func (m *apiModel) next() string {
@@ -82,7 +85,8 @@ func (m *apiModel) delete(name string) *v2beta1.SpiderIPLease {
 	return l
 }
 
-// ask has the server carry out a create of this process for an address that it reserved; the answer comes later.
+// ask has the server carry out a create of this process for an address that it reserved; the answer
+// comes later.
 func (m *apiModel) ask(ip netip.Addr, pod string) {
 	l := m.create(ip, "this", pod)
 	m.answers = append(m.answers, func() {
@@ -127,8 +131,9 @@ func (m *apiModel) names(node string) []string {
 	return names
 }
 
-// However late the watch and the answers are, what this process was given stays in the index as it was given, what it gave
-// back is nobody's any more, and once all has arrived the index says what the API server has.
+// However late the watch and the answers are, what this process was given stays in the index as it
+// was given, what it gave back is nobody's any more, and once all has arrived the index says what
+// the API server has.
 func TestIndexConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newAPIModel()
@@ -169,7 +174,8 @@ func TestIndexConverges(t *testing.T) {
 	})
 }
 
-// The end of a lease that this process gave back, told late, is not the end of one that it asks for under the same name.
+// The end of a lease that this process gave back, told late, is not the end of one that it asks for
+// under the same name.
 func TestIndexIsToldLateOfWhatItGaveBack(t *testing.T) {
 	m := newAPIModel()
 	ip, _ := m.index.reserve(modelPool, part{})
@@ -256,9 +262,10 @@ func BenchmarkReserve(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			x := newIndex("this", rand.Uint64)
 			last := netip.AddrFrom4([4]byte{10, 1, byte((size - 1) >> 8), byte(size - 1)})
-			pool := ipam.ParsePool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v2beta1.IPPoolSpec{
-				Subnet: "10.1.0.0/16", IPs: []string{"10.1.0.0-" + last.String()},
-			}}, nil)
+			pool := ipam.ParsePool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"},
+				Spec: v2beta1.IPPoolSpec{
+					Subnet: "10.1.0.0/16", IPs: []string{"10.1.0.0-" + last.String()},
+				}}, nil)
 			for range size / 2 {
 				x.reserve(pool, part{})
 			}
@@ -270,22 +277,24 @@ func BenchmarkReserve(b *testing.B) {
 	}
 }
 
-// Somebody looks a lease up while it is being deleted: nobody may be given it by that, whether what he saw is the same version or a later one.
+// Somebody looks a lease up while it is being deleted: nobody may be given it by that, whether what
+// he saw is the same version or a later one.
 func TestLookUpDoesNotEndABorrowing(t *testing.T) {
 	for _, version := range []string{"7", "8"} {
 		x := newIndex("this", rand.Uint64)
 		lease := func(version string) *v2beta1.SpiderIPLease {
-			l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName("p", netip.MustParseAddr("192.0.2.1")), UID: "u", ResourceVersion: version}}
+			l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: v2beta1.LeaseName("p",
+				netip.MustParseAddr("192.0.2.1")), UID: "u", ResourceVersion: version}}
 			l.Spec.Pool, l.Spec.IP, l.Spec.Node = "p", "192.0.2.1", "this"
 			return l
 		}
-		any := func(*entry) bool { return true }
+		whatever := func(*entry) bool { return true }
 		free := func() bool {
-			_, ok := x.claim(modelPool, any, &v2beta1.LeasePod{UID: "pod"})
+			_, ok := x.claim(modelPool, whatever, &v2beta1.LeasePod{UID: "pod"})
 			return ok
 		}
 		x.putStock(lease("7"), 1)
-		if _, ok := x.borrow("p", any); !ok {
+		if _, ok := x.borrow("p", whatever); !ok {
 			t.Fatal("stock cannot be borrowed")
 		}
 		x.looked(lease(version))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -49,8 +51,9 @@ func (a *Allocator) kickAll() {
 	}
 }
 
-// runKeeper keeps the stock until its queue is shut down. What the node had in stock is taken for wanted. Of a pool from which it has pods' addresses
-// alone nobody knows whether they were asked for one by one, for which there is no stock.
+// runKeeper keeps the stock until its queue is shut down. What the node had in stock is taken for
+// wanted. Of a pool from which it has pods' addresses alone nobody knows whether they were asked
+// for one by one, for which there is no stock.
 func (a *Allocator) runKeeper(ctx context.Context) {
 	for _, pool := range a.index.stockPools() {
 		a.demand.note(pool)
@@ -109,7 +112,8 @@ func (a *Allocator) stock(pool *ipam.Pool) ipam.Stock {
 	return s
 }
 
-// renewStock writes leases without a pod again that were written before the promise last began, by this process or one before it.
+// renewStock writes leases without a pod again that were written before the promise last began, by
+// this process or one before it.
 func (a *Allocator) renewStock(ctx context.Context, pool string, epoch uint64) error {
 	old := func(e *entry) bool { return e.epoch != epoch }
 	for {
@@ -128,7 +132,8 @@ func (a *Allocator) renewStock(ctx context.Context, pool string, epoch uint64) e
 	return a.adoptOrphan(ctx, lease, epoch)
 }
 
-// adoptOrphan takes over a lease of this node of which its ledger, lost since, may have known that a pod has the address.
+// adoptOrphan takes over a lease of this node of which its ledger, lost since, may have known that
+// a pod has the address.
 func (a *Allocator) adoptOrphan(ctx context.Context, lease *v2beta1.SpiderIPLease, epoch uint64) error {
 	var pods corev1.PodList
 	err := a.Live.List(ctx, &pods, client.MatchingFields{"spec.nodeName": a.Node})
@@ -139,7 +144,8 @@ func (a *Allocator) adoptOrphan(ctx context.Context, lease *v2beta1.SpiderIPLeas
 	others := slices.DeleteFunc(pods.Items, func(p corev1.Pod) bool { return a.asked.has(string(p.UID)) })
 	if holders := ipam.MayHoldUnseen(others); len(holders) > 0 {
 		a.index.unborrow(lease.Name)
-		a.Log.Info("leaving an address alone that an earlier record of this node may have given to a pod", "ip", lease.Spec.IP,
+		a.Log.Info("leaving an address alone that an earlier record of this node may have given to a pod", "ip",
+			lease.Spec.IP,
 			"pool", lease.Spec.Pool, "pods", strings.Join(holders, " "))
 		return nil
 	}
@@ -204,7 +210,8 @@ func (a *Allocator) give(ctx context.Context, pool string, count int, fits func(
 		if !ok {
 			break
 		}
-		err := a.Client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
+		err := a.Client.Delete(ctx, lease, client.Preconditions{UID: &lease.UID,
+			ResourceVersion: &lease.ResourceVersion})
 		switch {
 		case err == nil || apierrors.IsNotFound(err):
 			a.index.forget(lease.Name, lease.UID)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package leases owns the taking and giving back of addresses over the API
 // server. An address is taken exactly when its SpiderIPLease exists; creating
 // that object is what decides between two nodes, and what this process
@@ -8,8 +10,9 @@
 //
 // RBAC of the process that allocates:
 //
-// RBAC: spideripleases get, list, watch, create, update, delete; spiderippools, spiderreservedips get, list, watch;
-// RBAC: spiderendpoints get, create, update; namespaces, nodes, pods get, list, watch.
+// RBAC: spideripleases get, list, watch, create, update, delete; spiderippools, spiderreservedips
+// get, list, watch; RBAC: spiderendpoints get, create, update; namespaces, nodes, pods get, list,
+// watch.
 package leases
 
 import (
@@ -33,7 +36,8 @@ import (
 
 // ErrNotReady means that the leases have not been read from the API server
 // yet. What was asked can be asked again later.
-var ErrNotReady = errors.New("the address leases have not been read from the API server yet; is it reachable from this node?")
+var ErrNotReady = errors.New(
+	"the address leases have not been read from the API server yet; is it reachable from this node?")
 
 // Informers is the part of a cache.Cache that feeds an Allocator.
 type Informers interface {
@@ -55,20 +59,23 @@ type Options struct {
 	NetworkNamespace string
 	// ForgetStatefulSets and ForgetVirtualMachines have their pods give up their addresses as others do.
 	ForgetStatefulSets, ForgetVirtualMachines bool
-	// Book and Promise make the node keep a stock of at most PerPool addresses of each pool that its pods ask for; see Stock.
-	// Without them every address is asked of the API server.
+	// Book and Promise make the node keep a stock of at most PerPool addresses of each pool that
+	// its pods ask for; see Stock. Without them every address is asked of the API server.
 	Book    Book
 	Promise Promise
 	PerPool int
-	// Sandboxes returns the container IDs of the pod's sandboxes that this node knows; nil leaves what depends on it undone.
+	// Sandboxes returns the container IDs of the pod's sandboxes that this node knows; nil leaves
+	// what depends on it undone.
 	Sandboxes func(podUID string) []string
-	// Attached returns the addresses that pods of this node have by the node's own records; nil when there are none to compare
-	// with. A lease that is missing then, because somebody deleted it while this process was not there, is made again.
+	// Attached returns the addresses that pods of this node have by the node's own records; nil
+	// when there are none to compare with. A lease that is missing then, because somebody deleted
+	// it while this process was not there, is made again.
 	Attached func() ([]Attached, error)
-	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells only the log.
+	// Lost is told of a pod whose address turned out to be another's, with what to do; nil tells
+	// only the log.
 	Lost func(pod v2beta1.LeasePod, why string)
-	// Random chooses where in a pool to look after other nodes were met; nil is math/rand/v2.Uint64. A simulation gives
-	// numbers that its seed decides.
+	// Random chooses where in a pool to look after other nodes were met; nil is
+	// math/rand/v2.Uint64. A simulation gives numbers that its seed decides.
 	Random func() uint64
 	Log    *slog.Logger
 }
@@ -85,11 +92,12 @@ type Allocator struct {
 	keeper    *behind // fills and empties this node's stock, by the pool's name
 	demand    demand
 	paces     paces
-	// sealed are pods whose network-status has been, or may have been, written: what they are given from then on is written to
-	// the API server first. The pod itself tells so soon after.
+	// sealed are pods whose network-status has been, or may have been, written: what they are given
+	// from then on is written to the API server first. The pod itself tells so soon after.
 	sealed pods
-	// asked are pods for which an address was asked of this process. The runtime does so for a new sandbox, and has ended
-	// the one before it: such a pod has no address of which this process knows nothing.
+	// asked are pods for which an address was asked of this process. The runtime does so for a new
+	// sandbox, and has ended the one before it: such a pod has no address of which this process
+	// knows nothing.
 	asked pods
 	place uint64 // where in a pool this node begins to look
 	// avoided are addresses that others were found to use.
@@ -194,8 +202,8 @@ func handlerOf[T client.Object](put, remove func(T)) toolscache.ResourceEventHan
 	}
 }
 
-// Start keeps the stock and tells the API server what is written behind the calls, until the context ends. It is a
-// manager.Runnable of every replica, leader or not.
+// Start keeps the stock and tells the API server what is written behind the calls, until the
+// context ends. It is a manager.Runnable of every replica, leader or not.
 func (a *Allocator) Start(ctx context.Context) error {
 	defer a.shutDown()
 	defer context.AfterFunc(ctx, a.shutDown)()

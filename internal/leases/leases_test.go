@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -100,13 +102,15 @@ func (cl *cluster) allocator(node string, wrap ...interceptor.Funcs) *leases.All
 func (cl *cluster) blind(node string, wrap ...interceptor.Funcs) *leases.Allocator {
 	cl.t.Helper()
 	nothing := labels.SelectorFromSet(labels.Set{"no-lease": "has-this"})
-	return cl.start(node, cache.Options{ByObject: map[client.Object]cache.ByObject{&v2beta1.SpiderIPLease{}: {Label: nothing}}}, wrap...)
+	return cl.start(node,
+		cache.Options{ByObject: map[client.Object]cache.ByObject{&v2beta1.SpiderIPLease{}: {Label: nothing}}}, wrap...)
 }
 
 func (cl *cluster) start(node string, watch cache.Options, wrap ...interceptor.Funcs) *leases.Allocator {
 	cl.t.Helper()
 	name := cl.name + "-" + node
-	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		cl.t.Fatal(err)
 	}
 	watch.Scheme = cl.api.Scheme
@@ -145,7 +149,8 @@ func (cl *cluster) start(node string, watch cache.Options, wrap ...interceptor.F
 // request asks for eth0 of a new pod from the pools, IPv6 ones beginning with "6:".
 func (cl *cluster) request(pod string, pools ...string) ipam.Request {
 	r := ipam.Request{Interface: "eth0", Sandbox: "sandbox-1", Pod: ipam.Pod{
-		Namespace: cl.name, Name: pod, UID: string(uuid.NewUUID()), Controller: ipam.Controller{Kind: "DaemonSet", Name: "ds"},
+		Namespace: cl.name, Name: pod, UID: string(uuid.NewUUID()), Controller: ipam.Controller{Kind: "DaemonSet",
+			Name: "ds"},
 	}}
 	for _, p := range pools {
 		if six, ok := strings.CutPrefix(p, "6:"); ok {
@@ -286,7 +291,8 @@ func TestExactFitWithoutAWatch(t *testing.T) {
 	if got := len(cl.leases(pool)); got != nodes*perNode {
 		t.Fatalf("%d leases for %d pods", got, nodes*perNode)
 	}
-	// What another node frees is found again by a node that knows every address as taken, although nothing tells it.
+	// What another node frees is found again by a node that knows every address as taken, although
+	// nothing tells it.
 	if _, err := allocators[0].Allocate(t.Context(), cl.request("one-more", pool)); err == nil {
 		t.Fatal("one pod too many got an address")
 	}
@@ -376,11 +382,13 @@ func TestDualStackIsAllOrNothing(t *testing.T) {
 	v4, v6 := cl.pool("v4", 3), cl.pool6("v6", fmt.Sprintf("fd00:%d::10", cl.net))
 	empty := cl.pool6("empty")
 	a := cl.allocator("n1")
-	if got, want := allocate(t, a, cl.request("both", v4, "6:"+v6)), fmt.Sprintf("[10.%d.0.10/16 fd00:%d::10/64]", cl.net, cl.net); fmt.Sprint(got) != want {
+	if got, want := allocate(t, a, cl.request("both", v4, "6:"+v6)), fmt.Sprintf("[10.%d.0.10/16 fd00:%d::10/64]",
+		cl.net, cl.net); fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 	for _, pool := range []string{v6, empty} {
-		if _, err := a.Allocate(t.Context(), cl.request("second", v4, "6:"+pool)); err == nil || !strings.Contains(err.Error(), "no IPv6 address") {
+		if _, err := a.Allocate(t.Context(), cl.request("second", v4, "6:"+pool)); err == nil ||
+			!strings.Contains(err.Error(), "no IPv6 address") {
 			t.Errorf("without an IPv6 address left: %v", err)
 		}
 	}
@@ -393,7 +401,8 @@ func TestPoolsInTheOrderWritten(t *testing.T) {
 	cl := newCluster(t)
 	pool := func(name, ip string, change func(*v2beta1.IPPoolSpec)) string {
 		p := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: cl.name + "-" + name}}
-		p.Spec = v2beta1.IPPoolSpec{Subnet: fmt.Sprintf("10.%d.0.0/16", cl.net), IPs: []string{fmt.Sprintf("10.%d.%s", cl.net, ip)}}
+		p.Spec = v2beta1.IPPoolSpec{Subnet: fmt.Sprintf("10.%d.0.0/16", cl.net),
+			IPs: []string{fmt.Sprintf("10.%d.%s", cl.net, ip)}}
 		change(&p.Spec)
 		cl.create(p)
 		return p.Name
@@ -424,10 +433,12 @@ func TestPoolsInTheOrderWritten(t *testing.T) {
 func TestReservedAddressesStayFree(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 2)
-	reserved := &v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: cl.name}, Spec: v2beta1.ReservedIPSpec{IPs: []string{fmt.Sprintf("10.%d.0.10", cl.net)}}}
+	reserved := &v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: cl.name},
+		Spec: v2beta1.ReservedIPSpec{IPs: []string{fmt.Sprintf("10.%d.0.10", cl.net)}}}
 	cl.create(reserved)
 	a := cl.allocator("n1")
-	if got, want := allocate(t, a, cl.request("p", pool)), fmt.Sprintf("[10.%d.0.11/16]", cl.net); fmt.Sprint(got) != want {
+	if got, want := allocate(t, a, cl.request("p", pool)), fmt.Sprintf("[10.%d.0.11/16]",
+		cl.net); fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
 	if err := cl.c.Delete(t.Context(), reserved); err != nil {
@@ -464,7 +475,8 @@ func TestStatefulSetKeepsItsAddress(t *testing.T) {
 	if err := cl.c.Get(t.Context(), client.ObjectKey{Name: name}, &lease); err != nil {
 		t.Fatal(err)
 	}
-	if lease.Spec.Node != cl.name+"-n2" || lease.Spec.Pod.UID != again.Pod.UID || lease.Labels[v2beta1.LabelLeaseNode] != cl.name+"-n2" {
+	if lease.Spec.Node != cl.name+"-n2" || lease.Spec.Pod.UID != again.Pod.UID ||
+		lease.Labels[v2beta1.LabelLeaseNode] != cl.name+"-n2" {
 		t.Errorf("the lease still tells of the old pod: %+v", lease.Spec)
 	}
 	moved := stateful("6:" + other)
@@ -576,7 +588,8 @@ func TestEndpoint(t *testing.T) {
 	v4, v6 := cl.pool("v4", 3), cl.pool6("v6", fmt.Sprintf("fd00:%d::10", cl.net))
 	a := cl.allocator("n1")
 	r := cl.request("p", v4, "6:"+v6)
-	r.Pod.Annotations = map[string]string{ipam.AnnotationRoutes: fmt.Sprintf(`[{"dst":"192.168.0.0/16","gw":"10.%d.0.2"}]`, cl.net)}
+	r.Pod.Annotations = map[string]string{
+		ipam.AnnotationRoutes: fmt.Sprintf(`[{"dst":"192.168.0.0/16","gw":"10.%d.0.2"}]`, cl.net)}
 	allocate(t, a, r)
 	second := r
 	second.Interface, second.DefaultIPv6, second.CleanGateway = "net1", nil, true
@@ -588,8 +601,10 @@ func TestEndpoint(t *testing.T) {
 		OwnerControllerType: "DaemonSet", OwnerControllerName: "ds",
 		Current: v2beta1.PodIPAllocation{UID: r.Pod.UID, Node: cl.name + "-n1", IPs: []v2beta1.IPAllocationDetail{
 			{NIC: "eth0", IPv4: new(fmt.Sprintf("10.%d.0.10/16", cl.net)), IPv4Pool: &v4, IPv4Gateway: gateway,
-				IPv6: new(fmt.Sprintf("fd00:%d::10/64", cl.net)), IPv6Pool: &v6, Vlan: zero, CleanGateway: new(false), Routes: routes},
-			{NIC: "net1", IPv4: new(fmt.Sprintf("10.%d.0.11/16", cl.net)), IPv4Pool: &v4, IPv4Gateway: gateway, Vlan: zero, CleanGateway: new(true), Routes: routes},
+				IPv6: new(fmt.Sprintf("fd00:%d::10/64", cl.net)), IPv6Pool: &v6, Vlan: zero, CleanGateway: new(false),
+				Routes: routes},
+			{NIC: "net1", IPv4: new(fmt.Sprintf("10.%d.0.11/16", cl.net)), IPv4Pool: &v4, IPv4Gateway: gateway,
+				Vlan: zero, CleanGateway: new(true), Routes: routes},
 		}},
 	}
 	var got v2beta1.SpiderEndpoint
@@ -600,7 +615,8 @@ func TestEndpoint(t *testing.T) {
 	if diff := cmp.Diff(want, got.Status); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: types.UID(r.Pod.UID)}}, got.OwnerReferences); diff != "" {
+	if diff := cmp.Diff([]metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: types.UID(r.Pod.UID)}},
+		got.OwnerReferences); diff != "" {
 		t.Errorf("owner (-want +got):\n%s", diff)
 	}
 
@@ -645,13 +661,15 @@ func mustAddr(t *testing.T, cidr string) netip.Addr {
 	return p.Addr()
 }
 
-// A virtual machine keeps its address though each of its pods has another name, also on another node, unless that is turned off.
+// A virtual machine keeps its address though each of its pods has another name, also on another
+// node, unless that is turned off.
 func TestVirtualMachineKeepsItsAddress(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 5)
 	launcher := func(pod, version string) ipam.Request {
 		r := cl.request(pod, pool)
-		r.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/" + version, Kind: v2beta1.OwnerVirtualMachineInstance, Name: "vm"}
+		r.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/" + version,
+			Kind: v2beta1.OwnerVirtualMachineInstance, Name: "vm"}
 		return r
 	}
 	one := cl.allocator("n1")
@@ -665,6 +683,7 @@ func TestVirtualMachineKeepsItsAddress(t *testing.T) {
 	}
 	endpoint := &v2beta1.SpiderEndpoint{}
 	cl.eventually("the endpoint has the machine's name", func() bool {
-		return cl.c.Get(t.Context(), client.ObjectKey{Namespace: cl.name, Name: "vm"}, endpoint) == nil && endpoint.Status.Current.Node == cl.name+"-n2"
+		return cl.c.Get(t.Context(), client.ObjectKey{Namespace: cl.name, Name: "vm"}, endpoint) == nil &&
+			endpoint.Status.Current.Node == cl.name+"-n2"
 	})
 }

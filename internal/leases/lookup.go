@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -9,7 +11,8 @@ import (
 	"spidernet.io/spiderpool/internal/ipam"
 )
 
-// held is a lease in use: the object as the API server showed it last, and who uses it, which the API server may not show yet.
+// held is a lease in use: the object as the API server showed it last, and who uses it, which the
+// API server may not show yet.
 type held struct {
 	name  string
 	lease *v2beta1.SpiderIPLease // shared: copy before changing; nil when the object has vanished
@@ -54,7 +57,8 @@ func (x *index) holdings(names nameSet) []held {
 	var found []held
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		e := x.entries[name]
-		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool, version: ipam.VersionOf(e.ip)})
+		found = append(found, held{name: name, lease: e.lease, pod: e.pod(), handedOut: e.user != nil, pool: e.pool,
+			version: ipam.VersionOf(e.ip)})
 	}
 	return found
 }
@@ -81,9 +85,9 @@ func (x *index) creates(pool string) bool {
 	return p != nil && p.making > 0
 }
 
-// unsettled tells whether leases of the pool exist, or are being made, that no pod has: of other nodes, which give them
-// back, or of this one, which is writing them; or whether this one is giving back what pods had. It also returns what tells
-// of the next free address.
+// unsettled tells whether leases of the pool exist, or are being made, that no pod has: of other
+// nodes, which give them back, or of this one, which is writing them; or whether this one is giving
+// back what pods had. It also returns what tells of the next free address.
 func (x *index) unsettled(pool string) (bool, <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -91,7 +95,8 @@ func (x *index) unsettled(pool string) (bool, <-chan struct{}) {
 	return p != nil && (p.idle > 0 || p.making > 0 || p.ending > 0 || len(p.mine) > 0), x.freed
 }
 
-// changing tells whether an address is being taken, written or given back, and returns what tells of the next free one.
+// changing tells whether an address is being taken, written or given back, and returns what tells
+// of the next free one.
 func (x *index) changing(name string) (bool, <-chan struct{}) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -135,8 +140,8 @@ func (x *index) stockPools() []string {
 	return names
 }
 
-// claim takes the lowest address of this node's leases without a pod that the pool may still give out and that fits, and
-// notes the pod as its user.
+// claim takes the lowest address of this node's leases without a pod that the pool may still give
+// out and that fits, and notes the pod as its user.
 func (x *index) claim(pool *ipam.Pool, fits func(*entry) bool, user *v2beta1.LeasePod) (held, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -148,8 +153,8 @@ func (x *index) claim(pool *ipam.Pool, fits func(*entry) bool, user *v2beta1.Lea
 	return x.holdings(nameSet{name: {}})[0], true
 }
 
-// borrow takes one of this node's leases without a pod that fits, to write it. What is put of it afterwards ends that, and so
-// does unborrow.
+// borrow takes one of this node's leases without a pod that fits, to write it. What is put of it
+// afterwards ends that, and so does unborrow.
 func (x *index) borrow(pool string, fits func(*entry) bool) (*v2beta1.SpiderIPLease, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -220,7 +225,8 @@ func (x *index) recall(name string, e entry) {
 	x.add(name, &e)
 }
 
-// written remembers a lease as the API server returned it to the one who gave it to its pod: a hand-out, if it was one, is over.
+// written remembers a lease as the API server returned it to the one who gave it to its pod: a
+// hand-out, if it was one, is over.
 func (x *index) written(l *v2beta1.SpiderIPLease) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -229,7 +235,8 @@ func (x *index) written(l *v2beta1.SpiderIPLease) {
 	}
 }
 
-// suspect notes that a write of the lease may have reached the API server: it is no stock before it was written again.
+// suspect notes that a write of the lease may have reached the API server: it is no stock before it
+// was written again.
 func (x *index) suspect(name string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -17,8 +19,8 @@ type Attached struct {
 	IP                   netip.Addr
 }
 
-// missLeases finds addresses in use that have no lease, and has the leases made again. Without one the address is free for
-// everybody, and the pod that has it would not know.
+// missLeases finds addresses in use that have no lease, and has the leases made again. Without one
+// the address is free for everybody, and the pod that has it would not know.
 func (a *Allocator) missLeases() {
 	if a.Attached == nil {
 		return
@@ -30,7 +32,8 @@ func (a *Allocator) missLeases() {
 	}
 	for _, at := range all {
 		if err := a.missLease(at); err != nil {
-			a.Log.Warn("an address in use has no lease", "pod", at.Namespace+"/"+at.Name, "ip", at.IP.String(), "reason", err)
+			a.Log.Warn("an address in use has no lease", "pod", at.Namespace+"/"+at.Name, "ip", at.IP.String(),
+				"reason", err)
 		}
 	}
 }
@@ -40,7 +43,8 @@ func (a *Allocator) missLease(at Attached) error {
 	if !ok {
 		return fmt.Errorf("no pool has it any more")
 	}
-	user := &v2beta1.LeasePod{Namespace: at.Namespace, Name: at.Name, UID: at.UID, Interface: at.Interface, Sandbox: at.Sandbox}
+	user := &v2beta1.LeasePod{Namespace: at.Namespace, Name: at.Name, UID: at.UID, Interface: at.Interface,
+		Sandbox: at.Sandbox}
 	name := v2beta1.LeaseName(pool, at.IP)
 	e, known := a.index.get(name)
 	switch {

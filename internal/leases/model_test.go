@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -52,8 +54,10 @@ type action struct {
 
 // actions by name, as often as they are to be drawn.
 var actionKinds = []string{
-	"create", "create", "create", "create", "fill", "crowd", "crowd", "set", "delete", "delete", "force", "empty", "finish", "sandbox",
-	"cut", "cut", "mute", "mute", "stall", "crash", "crash", "crash-soon", "crash-soon", "restart", "pause", "off", "off", "wipe", "on", "remove-node",
+	"create", "create", "create", "create", "fill", "crowd", "crowd", "set", "delete", "delete", "force", "empty",
+	"finish", "sandbox",
+	"cut", "cut", "mute", "mute", "stall", "crash", "crash", "crash-soon", "crash-soon", "restart", "pause", "off",
+	"off", "wipe", "on", "remove-node",
 	"exclude", "include", "disable", "enable", "controller",
 }
 
@@ -62,7 +66,8 @@ func drawSchedule(t *rapid.T) schedule {
 	durations := seconds(1, 5, 12, 20, 30, 45, 70, 100)
 	s := schedule{
 		Seed: rapid.Uint64().Draw(t, "seed"), Nodes: rapid.IntRange(2, 3).Draw(t, "nodes"),
-		Addresses: rapid.SampledFrom([]int{4, 6, 10, 14, 20, 30}).Draw(t, "addresses"), PerPool: rapid.IntRange(0, 4).Draw(t, "per pool"),
+		Addresses: rapid.SampledFrom([]int{4, 6, 10, 14, 20, 30}).Draw(t, "addresses"), PerPool: rapid.IntRange(0,
+			4).Draw(t, "per pool"),
 	}
 	if rapid.IntRange(0, 3).Draw(t, "siege") == 0 {
 		s.Actions = siege(t, s.Nodes)
@@ -77,8 +82,9 @@ func drawSchedule(t *rapid.T) schedule {
 	return s
 }
 
-// siege cuts a node that has stock off for longer than its promise lasts, in one of the ways there are, with pods that come
-// before, meanwhile and afterwards, and has another node take all that is free. Chance alone seldom puts that together.
+// siege cuts a node that has stock off for longer than its promise lasts, in one of the ways there
+// are, with pods that come before, meanwhile and afterwards, and has another node take all that is
+// free. Chance alone seldom puts that together.
 func siege(t *rapid.T, nodes int) []action {
 	victim := rapid.IntRange(0, nodes-1).Draw(t, "victim")
 	other := (victim + 1) % nodes
@@ -109,12 +115,14 @@ func seconds(values ...float64) []time.Duration {
 	return all
 }
 
-// TestModel runs the real allocators, heartbeats and collectors through random schedules of what can happen to a cluster. No
-// address is ever used by two live pods, none comes from outside its pool, and when all is well again each pod has one,
-// nothing is lost, and as many pods as addresses get one.
+// TestModel runs the real allocators, heartbeats and collectors through random schedules of what
+// can happen to a cluster. No address is ever used by two live pods, none comes from outside its
+// pool, and when all is well again each pod has one, nothing is lost, and as many pods as addresses
+// get one.
 //
-// Each group of schedules runs in a process of its own on one processor, because on several a seed decides little: goroutines
-// that are ready at the same instant run at once. TestModelReplays measures what it decides on one.
+// Each group of schedules runs in a process of its own on one processor, because on several a seed
+// decides little: goroutines that are ready at the same instant run at once. TestModelReplays
+// measures what it decides on one.
 func TestModel(t *testing.T) {
 	if *modelGroup >= 0 {
 		playSchedules(t, *modelSchedules)
@@ -129,7 +137,9 @@ func TestModel(t *testing.T) {
 			self.Env = append(os.Environ(), "GOMAXPROCS=1")
 			out, err := self.CombinedOutput()
 			if err != nil {
-				t.Fatalf("group %d: %v; to play a failure again, set GOMAXPROCS=1 and pass what rapid says below and -group=%d\n%s", g, err, g, out)
+				t.Fatalf(
+					"group %d: %v; to play a failure again, set GOMAXPROCS=1 and pass what rapid says below and "+
+						"-group=%d\n%s", g, err, g, out)
 			}
 			t.Log(lastLog(string(out)))
 		})
@@ -181,22 +191,27 @@ func TestModelCrashAfterAssignment(t *testing.T) {
 	}
 }
 
-// TestModelReplays runs schedules twice and logs how many went the same way, event by event. The seed decides all random
-// numbers and every delay; what is left to chance is which of several goroutines that wait for one event goes first.
+// TestModelReplays runs schedules twice and logs how many went the same way, event by event. The
+// seed decides all random numbers and every delay; what is left to chance is which of several
+// goroutines that wait for one event goes first.
 func TestModelReplays(t *testing.T) {
 	const schedules = 60
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	same := 0
 	for n := range schedules {
 		s := rapid.Custom(drawSchedule).Example(n)
-		if run(t, s, mutant{}).history() == run(t, s, mutant{}).history() {
+		first, second := run(t, s, mutant{}).history(), run(t, s, mutant{}).history()
+		if first == second {
 			same++
 		}
 	}
 	t.Logf("%d of %d schedules went the same way twice", same, schedules)
 	if same < schedules*3/4 {
-		t.Errorf("only %d of %d schedules went the same way twice: expected nearly all; look for random numbers that are shared "+
-			"between actors, for maps that are walked in any order, and for actors that wake at one instant", same, schedules)
+		t.Errorf(
+			"only %d of %d schedules went the same way twice: expected nearly all; look for random numbers that "+
+				"are shared "+
+				"between actors, for maps that are walked in any order, and for actors that wake at one instant", same,
+			schedules)
 	}
 }
 
@@ -278,7 +293,7 @@ func run(t *testing.T, s schedule, m mutant) (w *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(*testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		w = newWorld(ctx, scheme, s.Seed, s.Nodes, s.Addresses, s.PerPool, m)
 		for _, a := range s.Actions {
@@ -404,7 +419,8 @@ func (w *world) create(name string, m *machine, owner *metav1.OwnerReference) {
 
 // set is a StatefulSet of three pods.
 func (w *world) set() *metav1.OwnerReference {
-	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: simNamespace, Name: "set"}, Spec: appsv1.StatefulSetSpec{Replicas: new(int32(3))}}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: simNamespace, Name: "set"},
+		Spec: appsv1.StatefulSetSpec{Replicas: new(int32(3))}}
 	if err := w.admin.Create(w.ctx, set); apierrors.IsAlreadyExists(err) {
 		w.must(w.admin.Get(w.ctx, client.ObjectKeyFromObject(set), set))
 	}
@@ -520,8 +536,9 @@ func (w *world) alive() []*machine {
 	})
 }
 
-// checkRest waits until every pod that runs has one address, which the API server shows, and nothing else is taken but what
-// living nodes hold ready and a StatefulSet keeps. A pool can have fewer addresses than there are pods: then they are all in use.
+// checkRest waits until every pod that runs has one address, which the API server shows, and
+// nothing else is taken but what living nodes hold ready and a StatefulSet keeps. A pool can have
+// fewer addresses than there are pods: then they are all in use.
 func (w *world) checkRest() { w.eventually(10*time.Minute, w.unrest) }
 
 func (w *world) unrest() string {
@@ -597,7 +614,8 @@ func (w *world) checkExactFit() {
 	for i := range pods.Items {
 		w.must(client.IgnoreNotFound(w.admin.Delete(w.ctx, &pods.Items[i])))
 	}
-	w.must(client.IgnoreNotFound(w.admin.Delete(w.ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: simNamespace, Name: "set"}})))
+	w.must(client.IgnoreNotFound(w.admin.Delete(w.ctx,
+		&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: simNamespace, Name: "set"}})))
 	for i := range w.effective() {
 		w.create(fmt.Sprint("fit", i), alive[i%len(alive)], nil)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -46,8 +48,8 @@ const (
 	simPool      = "pool"
 )
 
-// world is a simulated cluster: the real Allocators, heartbeats and collectors, on a simulated API server, with kubelets,
-// crashes, pauses and broken links. It runs in a synctest bubble.
+// world is a simulated cluster: the real Allocators, heartbeats and collectors, on a simulated API
+// server, with kubelets, crashes, pauses and broken links. It runs in a synctest bubble.
 type world struct {
 	server  *simapi.Server
 	admin   client.Client // a link that never fails
@@ -86,7 +88,8 @@ type mutant struct {
 	oldPools    bool // the agent keeps no stock and does not hear of changes of a pool
 }
 
-func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int, m mutant) *world {
+func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int,
+	m mutant) *world {
 	w := &world{
 		server: simapi.New(scheme), ctx: ctx, mutant: m, seed: seed, drawn: map[string]uint64{}, uses: map[netip.Addr]use{},
 		began: time.Now(), kept: map[string]bool{}, free: map[string]bool{}, gave: map[string]bool{},
@@ -94,12 +97,14 @@ func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, a
 	w.admin = w.server.Client("admin", simapi.LinkFuncs{})
 	w.server.Admit(w.watchLeases)
 	w.must(w.admin.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: simNamespace}}))
-	w.must(w.admin.Create(ctx, &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: simPool}, Spec: v2beta1.IPPoolSpec{
-		Subnet: "10.0.0.0/16", IPs: []string{fmt.Sprintf("10.0.0.1-10.0.0.%d", addresses)},
-	}}))
+	w.must(w.admin.Create(ctx, &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: simPool},
+		Spec: v2beta1.IPPoolSpec{
+			Subnet: "10.0.0.0/16", IPs: []string{fmt.Sprintf("10.0.0.1-10.0.0.%d", addresses)},
+		}}))
 	for i := range nodes {
 		n := &machine{w: w, name: fmt.Sprint("n", i), book: newMemBook(fmt.Sprint("book of n", i)), perPool: perPool,
-			releases: map[release]bool{}, sandboxes: map[string]sandbox{}, working: map[string]string{}, pending: map[string]bool{}}
+			releases: map[release]bool{}, sandboxes: map[string]sandbox{}, working: map[string]string{},
+			pending: map[string]bool{}}
 		w.must(w.admin.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}))
 		w.nodes = append(w.nodes, n)
 		n.powerOn()
@@ -155,8 +160,9 @@ func (w *world) watchLeases(verb simapi.Verb, old, next client.Object) error {
 	return nil
 }
 
-// dice returns random numbers that the seed, the purpose and how often it was asked for decide. Each actor and each
-// object that is asked for is a purpose of its own: goroutines that run at the same instant take nothing from each other.
+// dice returns random numbers that the seed, the purpose and how often it was asked for decide.
+// Each actor and each object that is asked for is a purpose of its own: goroutines that run at the
+// same instant take nothing from each other.
 func (w *world) dice(purpose ...string) dice {
 	key := strings.Join(purpose, " ")
 	w.mu.Lock()
@@ -189,8 +195,9 @@ func (w *world) sleep(d time.Duration) bool {
 	}
 }
 
-// startUse notes that a pod has an address, and that no other live pod may have it. A pod whose object went while its node stood still, in the
-// middle of an ADD, is none: whoever deleted it by force said that it does not run, and the kubelet ends it.
+// startUse notes that a pod has an address, and that no other live pod may have it. A pod whose
+// object went while its node stood still, in the middle of an ADD, is none: whoever deleted it by
+// force said that it does not run, and the kubelet ends it.
 func (w *world) startUse(ip netip.Addr, u use) {
 	w.mu.Lock()
 	old, taken := w.uses[ip]
@@ -201,7 +208,8 @@ func (w *world) startUse(ip netip.Addr, u use) {
 		return
 	}
 	if w.live(u) {
-		w.fault("%s was given to pod %s on %s while pod %s on %s uses it", ip, u.pod, u.node.name, old.pod, old.node.name)
+		w.fault("%s was given to pod %s on %s while pod %s on %s uses it", ip, u.pod, u.node.name, old.pod,
+			old.node.name)
 		return
 	}
 	w.mu.Lock()
@@ -246,12 +254,14 @@ func (w *world) startController(name string) {
 	}
 	c := w.server.Client(name, link)
 	informers := c.Informers()
-	for _, o := range []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderIPPool{}, &corev1.Pod{}, &appsv1.StatefulSet{}} {
+	for _, o := range []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderIPPool{}, &corev1.Pod{},
+		&appsv1.StatefulSet{}} {
 		_, err := informers.GetInformer(w.ctx, o)
 		w.must(err)
 	}
 	w.must(errors.Join(
-		informers.IndexField(w.ctx, &v2beta1.SpiderIPLease{}, "spec.node", func(o client.Object) []string { return []string{o.(*v2beta1.SpiderIPLease).Spec.Node} }),
+		informers.IndexField(w.ctx, &v2beta1.SpiderIPLease{}, "spec.node",
+			func(o client.Object) []string { return []string{o.(*v2beta1.SpiderIPLease).Spec.Node} }),
 	))
 	cached := c.WithReads(informers.Reader())
 	live := client.Reader(c)
@@ -279,7 +289,8 @@ func (w *world) collect(seen client.Reader, leases, stock reconcile.Reconciler) 
 	}
 	nodes := map[string]bool{}
 	for _, l := range all.Items {
-		_, _ = leases.Reconcile(w.ctx, reconcile.Request{NamespacedName: client.ObjectKey{Name: l.Name}}) // it is asked again
+		// it is asked again
+		_, _ = leases.Reconcile(w.ctx, reconcile.Request{NamespacedName: client.ObjectKey{Name: l.Name}})
 		nodes[l.Spec.Node] = true
 	}
 	for _, n := range w.nodes {
@@ -481,7 +492,8 @@ func (m *machine) powerOff(wipe bool) {
 	}
 	m.sandboxes = map[string]sandbox{}
 	if wipe {
-		m.book, m.releases, m.pending = newMemBook(fmt.Sprintf("book of %s after %d agents", m.name, m.agents)), map[release]bool{}, map[string]bool{}
+		m.book, m.releases, m.pending = newMemBook(fmt.Sprintf("book of %s after %d agents", m.name, m.agents)),
+			map[release]bool{}, map[string]bool{}
 	}
 }
 
@@ -500,7 +512,8 @@ func (m *machine) killAgent() {
 	}
 }
 
-// process is one life of an agent. Every effect it has passes step, where it may be stopped for a while or for good.
+// process is one life of an agent. Every effect it has passes step, where it may be stopped for a
+// while or for good.
 type process struct {
 	*leases.Allocator
 	m      *machine
@@ -564,7 +577,8 @@ func (m *machine) startAgent() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	m.mu.Lock()
 	m.agents++
-	p := &process{m: m, name: fmt.Sprintf("%s-agent-%d", m.name, m.agents), cancel: cancel, steps: -1, pools: map[string]*ipam.Pool{}}
+	p := &process{m: m, name: fmt.Sprintf("%s-agent-%d", m.name, m.agents), cancel: cancel, steps: -1,
+		pools: map[string]*ipam.Pool{}}
 	book := m.book
 	m.agent = p
 	m.mu.Unlock()
@@ -576,7 +590,8 @@ func (m *machine) startAgent() {
 	}
 	p.seen = informers.Reader()
 	cached := c.WithReads(informers.Reader())
-	heartbeat := fence.New(fence.Options{Client: cached, Live: c, Namespace: simProduct, Node: m.name, Holder: book.ID(), Valid: simValid})
+	heartbeat := fence.New(fence.Options{Client: cached, Live: c, Namespace: simProduct, Node: m.name,
+		Holder: book.ID(), Valid: simValid})
 	promise := leases.Promise(heartbeat)
 	if w.mutant.noFence {
 		promise = foreverPromise{}
@@ -641,7 +656,10 @@ func (p *process) finish(ctx context.Context) {
 		for r := range m.releases {
 			todo = append(todo, r)
 		}
-		slices.SortFunc(todo, func(a, b release) int { return cmp.Or(cmp.Compare(a.pod, b.pod), cmp.Compare(a.sandbox, b.sandbox)) })
+		slices.SortFunc(todo, func(a, b release) int {
+			return cmp.Or(cmp.Compare(a.pod, b.pod),
+				cmp.Compare(a.sandbox, b.sandbox))
+		})
 		uids := slices.Sorted(maps.Keys(m.pending))
 		m.mu.Unlock()
 		for _, r := range todo {
@@ -677,7 +695,8 @@ func (p *process) writeStatus(ctx context.Context, uid string) bool {
 		return false
 	}
 	var pod corev1.Pod
-	if err := p.Live.Get(ctx, client.ObjectKey{Namespace: simNamespace, Name: s.name}, &pod); err != nil || string(pod.UID) != uid {
+	if err := p.Live.Get(ctx, client.ObjectKey{Namespace: simNamespace, Name: s.name}, &pod); err != nil ||
+		string(pod.UID) != uid {
 		return apierrors.IsNotFound(err) || err == nil
 	}
 	pod.Annotations = map[string]string{cncfv1.AnnotationNetworkStatus: "[]"}
@@ -794,8 +813,10 @@ func (m *machine) attach(uid string, s sandbox) bool {
 	}
 	p.asks(uid)
 	// Pods that begin at one instant ask at instants of their own.
-	m.w.sleep(100*time.Millisecond + m.w.dice(m.name, "attach", uid).upTo(time.Millisecond)) // what is in the cache reaches its handlers a moment later
-	got, err := p.Allocate(ctx, ipam.Request{Pod: ipam.PodFrom(pod), Interface: simNIC, Interfaces: []string{simNIC}, Sandbox: s.id, DefaultIPv4: []string{simPool}})
+	// what is in the cache reaches its handlers a moment later
+	m.w.sleep(100*time.Millisecond + m.w.dice(m.name, "attach", uid).upTo(time.Millisecond))
+	got, err := p.Allocate(ctx, ipam.Request{Pod: ipam.PodFrom(pod), Interface: simNIC, Interfaces: []string{simNIC},
+		Sandbox: s.id, DefaultIPv4: []string{simPool}})
 	if err != nil || !p.step() {
 		return false
 	}
@@ -824,10 +845,11 @@ func (p *process) asks(uid string) {
 	p.pools[uid] = pool
 }
 
-// assigned checks an address at the moment from which it is the pod's: when the assignment is in the node's ledger, when
-// the API server shows it, or else when the ADD ends. Only an address that the pool may give out is assigned. From then
-// on the pod keeps it, in later sandboxes too, whatever becomes of the pool: also when the agent ends before it answers
-// the runtime, and its successor finds the assignment in the ledger.
+// assigned checks an address at the moment from which it is the pod's: when the assignment is in
+// the node's ledger, when the API server shows it, or else when the ADD ends. Only an address that
+// the pool may give out is assigned. From then on the pod keeps it, in later sandboxes too,
+// whatever becomes of the pool: also when the agent ends before it answers the runtime, and its
+// successor finds the assignment in the ledger.
 func (p *process) assigned(pod ledger.Pod, ip netip.Addr) {
 	w, now := p.m.w, p.poolSeen()
 	p.mu.Lock()
@@ -838,7 +860,8 @@ func (p *process) assigned(pod ledger.Pod, ip netip.Addr) {
 	w.gave[pod.UID+ip.String()] = true
 	w.mu.Unlock()
 	if before != nil && !before.Has(ip) && !now.Has(ip) && !again && !w.shown(pod, ip) {
-		w.fault("%s, which %s gave to pod %s, is not one that the pool may give out as that node knows it", ip, p.m.name, pod.Name)
+		w.fault("%s, which %s gave to pod %s, is not one that the pool may give out as that node knows it", ip,
+			p.m.name, pod.Name)
 	}
 }
 
@@ -893,7 +916,8 @@ func (w *world) had(uid string, ip netip.Addr) bool {
 	return w.gave[uid+ip.String()]
 }
 
-// shown reports whether the API server has shown the address for the pod, or for one of its name in a StatefulSet.
+// shown reports whether the API server has shown the address for the pod, or for one of its name in
+// a StatefulSet.
 func (w *world) shown(pod ledger.Pod, ip netip.Addr) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

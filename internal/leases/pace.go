@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -7,10 +9,10 @@ import (
 	"sync"
 )
 
-// paces bound how many creates of each pool this process has under way. Nodes that take from one pool at the same moment do
-// not see each other's creates before the watch shows them, and meet the more often the more there are. Each begins with a
-// few and doubles them while nobody is met; after the first collision it goes one by one, and takes up more slowly.
-// The zero value is ready.
+// paces bound how many creates of each pool this process has under way. Nodes that take from one
+// pool at the same moment do not see each other's creates before the watch shows them, and meet the
+// more often the more there are. Each begins with a few and doubles them while nobody is met; after
+// the first collision it goes one by one, and takes up more slowly. The zero value is ready.
 type paces struct {
 	mu    sync.Mutex
 	lanes map[string]*lane // by pool, while somebody is in it
@@ -18,7 +20,8 @@ type paces struct {
 
 const (
 	firstCreates = 2
-	// calmCreates is how many creates in a row must meet nobody, for each that is under way at once, before one more may be.
+	// calmCreates is how many creates in a row must meet nobody, for each that is under way at
+	// once, before one more may be.
 	calmCreates = 8
 )
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -48,8 +50,9 @@ func heldBy(p *v2beta1.LeasePod, podUID, sandbox, iface string) bool {
 		(iface == "" || p.Interface == iface) && (p.Sandbox == sandbox || p.Sandbox == "")
 }
 
-// giveBack ends a pod's use of an address: the hand-out if the API server was never told, else the lease, as long as what it
-// is still allows. The object may be another's by now: whoever deleted it made room for that.
+// giveBack ends a pod's use of an address: the hand-out if the API server was never told, else the
+// lease, as long as what it is still allows. The object may be another's by now: whoever deleted it
+// made room for that.
 func (a *Allocator) giveBack(ctx context.Context, h held, still func(*v2beta1.SpiderIPLease) bool) error {
 	if h.handedOut {
 		if err := a.takeBack(h); err != nil {
@@ -62,9 +65,10 @@ func (a *Allocator) giveBack(ctx context.Context, h held, still func(*v2beta1.Sp
 	return a.remove(ctx, h.lease, still)
 }
 
-// remove makes the lease stock if this node wants some, else deletes it: exactly the object that was judged, in exactly that
-// version. When it has changed meanwhile it is read and judged again.
-func (a *Allocator) remove(ctx context.Context, lease *v2beta1.SpiderIPLease, still func(*v2beta1.SpiderIPLease) bool) error {
+// remove makes the lease stock if this node wants some, else deletes it: exactly the object that
+// was judged, in exactly that version. When it has changed meanwhile it is read and judged again.
+func (a *Allocator) remove(ctx context.Context, lease *v2beta1.SpiderIPLease,
+	still func(*v2beta1.SpiderIPLease) bool) error {
 	defer a.kickIfKept(lease.Spec.Pool)
 	for range conflictTries {
 		a.index.lend(lease.Name)
@@ -108,7 +112,8 @@ func (a *Allocator) putBack(ctx context.Context, lease *v2beta1.SpiderIPLease) e
 	return err
 }
 
-// wantsBack tells whether the address is to stay with this node as stock: the epoch in which it will be some, else 0.
+// wantsBack tells whether the address is to stay with this node as stock: the epoch in which it
+// will be some, else 0.
 func (a *Allocator) wantsBack(lease *v2beta1.SpiderIPLease) uint64 {
 	pool := a.catalogue.snapshot()[lease.Spec.Pool]
 	ip, err := lease.Address()

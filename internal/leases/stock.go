@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -17,18 +19,23 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// Stock is what lets a pod have an address without a request to the API server: leases that the node holds without a pod.
+// Stock is what lets a pod have an address without a request to the API server: leases that the
+// node holds without a pod.
 //
-// A hand-out goes through four steps: the lease is claimed in memory; the hand-out is written to the node's ledger; the
-// promise is looked at once more; the pod has the address. The API server is told afterwards. Four rules keep that safe:
+// A hand-out goes through four steps: the lease is claimed in memory; the hand-out is written to
+// the node's ledger; the promise is looked at once more; the pod has the address. The API server is
+// told afterwards. Four rules keep that safe:
 //
-//  1. Only a lease that this process itself wrote without a pod, since the promise last began, is handed out (entry.epoch).
-//     Another process, or the controller, may have decided about anything older.
-//  2. It is handed out only while the promise holds (package fence). The controller takes no lease without a pod from a node
-//     before the promise must have lapsed.
-//  3. It is handed out only to a pod without a network-status, and that is written only when the API server shows the pod's
-//     addresses (Settle). So the controller can tell, of a node that is silent, which pods may have addresses that it cannot see.
-//  4. A lease that the API server shows with a pod is not handed out again before the API server shows it without one.
+//  1. Only a lease that this process itself wrote without a pod, since the promise last began, is
+//     handed out (entry.epoch). Another process, or the controller, may have decided about anything
+//     older.
+//  2. It is handed out only while the promise holds (package fence). The controller takes no lease
+//     without a pod from a node before the promise must have lapsed.
+//  3. It is handed out only to a pod without a network-status, and that is written only when the API
+//     server shows the pod's addresses (Settle). So the controller can tell, of a node that is
+//     silent, which pods may have addresses that it cannot see.
+//  4. A lease that the API server shows with a pod is not handed out again before the API server
+//     shows it without one.
 
 // Book is the part of the node's ledger that this package uses; see package ledger.
 type Book interface {
@@ -59,7 +66,8 @@ type noPromise struct{}
 func (noPromise) Epoch() uint64            { return 0 }
 func (noPromise) Changed() <-chan struct{} { return nil }
 
-// takeStock gives the pod an address that the node holds already. It returns nil when there is none that may serve.
+// takeStock gives the pod an address that the node holds already. It returns nil when there is none
+// that may serve.
 func (a *Allocator) takeStock(ctx context.Context, r ipam.Request, pool *ipam.Pool) (*held, error) {
 	if !pool.Wanted.IsValid() { // no stock can be laid in for one certain address
 		a.demand.note(pool.Name)
@@ -149,8 +157,8 @@ func (a *Allocator) isMine(e *entry) bool {
 	return id == a.Book.ID()
 }
 
-// unassign makes the lease stock of this node. The time in the mark makes every write a change, so that it raises the
-// object's version: whoever judged the lease before cannot delete it any more.
+// unassign makes the lease stock of this node. The time in the mark makes every write a change, so
+// that it raises the object's version: whoever judged the lease before cannot delete it any more.
 func (a *Allocator) unassign(lease *v2beta1.SpiderIPLease) {
 	a.assign(lease, nil)
 	if lease.Annotations == nil {
@@ -199,7 +207,8 @@ type pods struct {
 	noted map[string]time.Time
 }
 
-// notedFor is much longer than a change of a pod takes to come back with the watch, and than the runtime takes to ask again.
+// notedFor is much longer than a change of a pod takes to come back with the watch, and than the
+// runtime takes to ask again.
 const notedFor = 30 * time.Minute
 
 func (p *pods) note(uid string) {

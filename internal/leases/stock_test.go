@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -70,11 +72,14 @@ type stockNode struct {
 	attached []leases.Attached // what its records say at its start
 }
 
-// stocked starts a node that holds at most this many addresses of a pool. The ledger's file says which machine it is.
+// stocked starts a node that holds at most this many addresses of a pool. The ledger's file says
+// which machine it is.
 func (cl *cluster) stocked(node string, perPool int, file string, attached ...leases.Attached) *stockNode {
 	cl.t.Helper()
-	n := &stockNode{attached: attached, cl: cl, name: cl.name + "-" + node, promise: newPromise(), lost: make(chan string, 10)}
-	if err := cl.c.Create(cl.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}); client.IgnoreAlreadyExists(err) != nil {
+	n := &stockNode{attached: attached, cl: cl, name: cl.name + "-" + node, promise: newPromise(),
+		lost: make(chan string, 10)}
+	if err := cl.c.Create(cl.t.Context(),
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}); client.IgnoreAlreadyExists(err) != nil {
 		cl.t.Fatal(err)
 	}
 	var err error
@@ -98,13 +103,15 @@ func (n *stockNode) start(config *rest.Config, perPool int) {
 	if err != nil {
 		cl.t.Fatal(err)
 	}
-	cached, err := client.New(config, client.Options{Scheme: cl.api.Scheme, Cache: &client.CacheOptions{Reader: informers}})
+	cached, err := client.New(config, client.Options{Scheme: cl.api.Scheme,
+		Cache: &client.CacheOptions{Reader: informers}})
 	if err != nil {
 		cl.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(cl.t.Context())
 	n.Allocator, err = leases.New(ctx, leases.Options{
-		Client: cached, Live: live, Informers: informers, Node: n.name, Families: v2beta1.Families{IPv4: true, IPv6: true},
+		Client: cached, Live: live, Informers: informers, Node: n.name, Families: v2beta1.Families{IPv4: true,
+			IPv6: true},
 		NetworkNamespace: "kube-system", Book: n.book, Promise: n.promise, PerPool: perPool,
 		Lost:     func(_ v2beta1.LeasePod, why string) { n.lost <- why },
 		Attached: func() ([]leases.Attached, error) { return n.attached, nil },
@@ -162,7 +169,8 @@ func (cl *cluster) idle(pool, node string) (out []netip.Addr) {
 func (n *stockNode) warm(pool string, want int) {
 	n.cl.t.Helper()
 	allocate(n.cl.t, n.Allocator, n.cl.request(n.name+"-warm", pool))
-	n.cl.eventually(fmt.Sprintf("node %s holds %d addresses", n.name, want), func() bool { return n.cl.stockOf(pool, n.name) == want })
+	n.cl.eventually(fmt.Sprintf("node %s holds %d addresses", n.name, want),
+		func() bool { return n.cl.stockOf(pool, n.name) == want })
 }
 
 func (n *stockNode) handOuts() int {
@@ -189,15 +197,20 @@ func TestStock(t *testing.T) {
 	if n.handOuts() != 1 {
 		t.Errorf("%d hand-outs are recorded, want 1", n.handOuts())
 	}
-	cl.eventually("the API server shows the pod", func() bool { return strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+	cl.eventually("the API server shows the pod", func() bool {
+		return strings.Contains(fmt.Sprint(cl.leases(pool)),
+			" p")
+	})
 	cl.eventually("the record of the hand-out goes", func() bool { return n.handOuts() == 0 })
 	if err := n.Release(t.Context(), r.Pod.UID, r.Sandbox, ""); err != nil {
 		t.Fatal(err)
 	}
-	cl.eventually("the API server shows the pod no more", func() bool { return !strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+	cl.eventually("the API server shows the pod no more",
+		func() bool { return !strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
 }
 
-// Without the API server pods start from stock and stop, as long as the promise holds; with it back all is written.
+// Without the API server pods start from stock and stop, as long as the promise holds; with it back
+// all is written.
 func TestStockWithoutTheAPIServer(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 200)
@@ -240,7 +253,10 @@ func TestStockAfterARestart(t *testing.T) {
 	if again := allocate(t, n.Allocator, r); fmt.Sprint(again) != fmt.Sprint(given) {
 		t.Errorf("after a restart the pod has %v, it had %v", again, given)
 	}
-	cl.eventually("the API server shows the pod", func() bool { return strings.Contains(fmt.Sprint(cl.leases(pool)), " p") })
+	cl.eventually("the API server shows the pod", func() bool {
+		return strings.Contains(fmt.Sprint(cl.leases(pool)),
+			" p")
+	})
 	cl.eventually("the rest of the stock counts again", func() bool {
 		n.refuse.Store(false)
 		return cl.stockOf(pool, n.name) >= 2
@@ -272,7 +288,8 @@ func TestStockOfALostLedger(t *testing.T) {
 	}
 }
 
-// As many pods as addresses always get one, whatever stock the nodes hold; and again after all are made anew at once.
+// As many pods as addresses always get one, whatever stock the nodes hold; and again after all are
+// made anew at once.
 func TestExactFitWithStock(t *testing.T) {
 	const nodes, perNode = 4, 15
 	cl := newCluster(t)
@@ -295,7 +312,8 @@ func TestExactFitWithStock(t *testing.T) {
 	}
 }
 
-// A lease that somebody deletes by hand while a pod has its address is made again, also when the agent was not there to see it.
+// A lease that somebody deletes by hand while a pod has its address is made again, also when the
+// agent was not there to see it.
 func TestLeaseDeletedByHand(t *testing.T) {
 	cl := newCluster(t)
 	pool, file := cl.pool("v4", 5), cl.file("l")
@@ -327,7 +345,8 @@ func TestLeaseDeletedByHand(t *testing.T) {
 	isBack(remove())
 	n.stop()
 	old := remove()
-	n = cl.stocked("n1", 0, file, leases.Attached{Namespace: cl.name, Name: "p", UID: string(pod.UID), Interface: r.Interface, Sandbox: r.Sandbox, IP: ip})
+	n = cl.stocked("n1", 0, file, leases.Attached{Namespace: cl.name, Name: "p", UID: string(pod.UID),
+		Interface: r.Interface, Sandbox: r.Sandbox, IP: ip})
 	isBack(old)
 	if err := n.Release(t.Context(), r.Pod.UID, r.Sandbox, ""); err != nil {
 		t.Fatal(err)
@@ -453,7 +472,8 @@ type churn struct {
 	count int
 }
 
-// live has pods of one node come and go until it has done its part. Now and then the promise lapses, or requests fail.
+// live has pods of one node come and go until it has done its part. Now and then the promise
+// lapses, or requests fail.
 func (c *churn) live(n *stockNode, steps int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	var pods []ipam.Request

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases
 
 import (
@@ -13,8 +15,9 @@ import (
 // twinAge is how long a lease must have been known before it counts as a twin.
 const twinAge = 10 * time.Second
 
-// endTwins gives back addresses that are held for sandboxes that have gone, of pods that have another one for the same
-// interface. They come about when a create ends without an answer, is found not to have happened, and happens after all.
+// endTwins gives back addresses that are held for sandboxes that have gone, of pods that have
+// another one for the same interface. They come about when a create ends without an answer, is
+// found not to have happened, and happens after all.
 func (a *Allocator) endTwins(ctx context.Context) {
 	if a.Sandboxes == nil {
 		return
@@ -62,7 +65,8 @@ type slot struct {
 
 func (h held) slot() slot { return slot{h.pod.Interface, h.version} }
 
-// twins returns the UIDs of pods that have two addresses of one family on one interface, and have had them for so long.
+// twins returns the UIDs of pods that have two addresses of one family on one interface, and have
+// had them for so long.
 func (x *index) twins(age time.Duration) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()

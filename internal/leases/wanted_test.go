@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package leases_test
 
 import (
@@ -27,7 +29,8 @@ func only(t *testing.T, a *leases.Allocator, r ipam.Request) netip.Addr {
 	return netip.MustParsePrefix(got[0]).Addr()
 }
 
-// The pod gets the address that it asks for, from stock or not, and nobody else does; a second pod is told who has it.
+// The pod gets the address that it asks for, from stock or not, and nobody else does; a second pod
+// is told who has it.
 func TestWantedAddress(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 5)
@@ -42,7 +45,8 @@ func TestWantedAddress(t *testing.T) {
 	}
 	for name, from := range map[string]*leases.Allocator{"the same node": a, "another node": other} {
 		_, err := from.Allocate(t.Context(), wanting(t, cl.request("late", pool), third))
-		if want := "to pod " + r.Pod.Namespace + "/fixed"; err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), third.String()) {
+		if want := "to pod " + r.Pod.Namespace + "/fixed"; err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), third.String()) {
 			t.Errorf("from %s: %v; want %q in it", name, err, want)
 		}
 	}
@@ -54,7 +58,8 @@ func TestWantedAddress(t *testing.T) {
 	}
 }
 
-// A pod whose wish has changed by the time of its next sandbox gets what it asks for now, and the old address goes back.
+// A pod whose wish has changed by the time of its next sandbox gets what it asks for now, and the
+// old address goes back.
 func TestWantedAddressChanges(t *testing.T) {
 	cl := newCluster(t)
 	pool := cl.pool("v4", 5)
@@ -88,7 +93,8 @@ func TestWantedAddressFromStock(t *testing.T) {
 	}
 }
 
-// A pool whose addresses are asked for one by one has no stock, whichever agent looks at it: there an address must be free for whoever names it.
+// A pool whose addresses are asked for one by one has no stock, whichever agent looks at it: there
+// an address must be free for whoever names it.
 func TestNoStockOfWantedAddresses(t *testing.T) {
 	cl := newCluster(t)
 	fixed, file := cl.pool("fixed", 200), cl.file("l")

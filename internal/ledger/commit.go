@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -7,8 +9,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// commits lets calls that come while a transaction is being written to disk share the next one: the disk is asked once for
-// all of them. A call that comes alone waits for nobody. (bbolt's own Batch waits a fixed time for company.)
+// commits lets calls that come while a transaction is being written to disk share the next one: the
+// disk is asked once for all of them. A call that comes alone waits for nobody. (bbolt's own Batch
+// waits a fixed time for company.)
 type commits struct {
 	mu      sync.Mutex
 	waiting []*commit
@@ -20,8 +23,8 @@ type commit struct {
 	done chan error
 }
 
-// update runs fn in a transaction that is on disk when it returns. Calls may share a transaction; each gets its own error,
-// and fn may run again when another one failed.
+// update runs fn in a transaction that is on disk when it returns. Calls may share a transaction;
+// each gets its own error, and fn may run again when another one failed.
 func (l *Ledger) update(fn func(*bolt.Tx) error) error {
 	c := &commit{fn: fn, done: make(chan error, 1)}
 	l.commits.mu.Lock()
@@ -35,7 +38,8 @@ func (l *Ledger) update(fn func(*bolt.Tx) error) error {
 	return <-c.done
 }
 
-// writeWaiting writes what waits now, and leaves what came meanwhile to another goroutine: the caller has its answer.
+// writeWaiting writes what waits now, and leaves what came meanwhile to another goroutine: the
+// caller has its answer.
 func (l *Ledger) writeWaiting() {
 	l.commits.mu.Lock()
 	batch := l.commits.waiting

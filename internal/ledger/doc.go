@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ledger owns what a node's agent must not forget: which sandbox has
 // which attachments and how far each of them got, the addresses that were given
 // out before the API server was told, those that still have to be given back,

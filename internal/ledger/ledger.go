@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -43,8 +45,8 @@ var ErrNewer = errors.New("the ledger was written by a newer version")
 // ErrHeld: another process has the file open.
 var ErrHeld = errors.New("another process holds it: is a second agent running on this node?")
 
-// Damage says what could not be read when a ledger was opened. The ledger works on without it; sandboxes that it
-// named have to be found again from the kernel's side.
+// Damage says what could not be read when a ledger was opened. The ledger works on without it;
+// sandboxes that it named have to be found again from the kernel's side.
 type Damage struct {
 	// File is where the whole unreadable file was put; "" when only single records were unreadable.
 	File string
@@ -57,9 +59,11 @@ type Damage struct {
 // String is one line for the log.
 func (d *Damage) String() string {
 	if d.File != "" {
-		return fmt.Sprintf("the ledger could not be read and was set aside as %s (%v); started with an empty one", d.File, d.Err)
+		return fmt.Sprintf("the ledger could not be read and was set aside as %s (%v); started with an empty one",
+			d.File, d.Err)
 	}
-	return fmt.Sprintf("%d ledger records could not be read and were set aside (%v): %s", len(d.Records), d.Err, strings.Join(d.Records, ", "))
+	return fmt.Sprintf("%d ledger records could not be read and were set aside (%v): %s", len(d.Records), d.Err,
+		strings.Join(d.Records, ", "))
 }
 
 // Ledger is an open ledger file. All methods are safe for concurrent use.
@@ -71,8 +75,9 @@ type Ledger struct {
 	sandboxes sandboxes
 }
 
-// Open opens or makes the ledger at path. An unreadable file is set aside, never deleted, and reported as Damage beside a
-// ledger that works. The error is for what needs a person: no permission, no space, another process has it, ErrNewer.
+// Open opens or makes the ledger at path. An unreadable file is set aside, never deleted, and
+// reported as Damage beside a ledger that works. The error is for what needs a person: no
+// permission, no space, another process has it, ErrNewer.
 func Open(path string) (*Ledger, *Damage, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, nil, fmt.Errorf("make the ledger's directory: %w", err)
@@ -106,8 +111,9 @@ func Open(path string) (*Ledger, *Damage, error) {
 	return l, damage, nil
 }
 
-// ID is the file's identity, given when it was made. A ledger that was lost, or set aside as damaged, comes back with another
-// one, so that what was noted outside with the old one is not taken for something this ledger knows about.
+// ID is the file's identity, given when it was made. A ledger that was lost, or set aside as
+// damaged, comes back with another one, so that what was noted outside with the old one is not
+// taken for something this ledger knows about.
 func (l *Ledger) ID() string { return l.id }
 
 // identity reads the file's identity and gives it one when it is new.
@@ -128,8 +134,9 @@ func (l *Ledger) Close() error { return l.db.Close() }
 
 var errDamaged = errors.New("damaged file")
 
-// openChecked opens the file and walks every page, so that damage shows now and not in the middle of an attachment.
-// bbolt panics on some kinds of damage and a file cut short faults in its memory map; both become errDamaged.
+// openChecked opens the file and walks every page, so that damage shows now and not in the middle
+// of an attachment. bbolt panics on some kinds of damage and a file cut short faults in its memory
+// map; both become errDamaged.
 func openChecked(path string) (db *bolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -141,7 +148,8 @@ func openChecked(path string) (db *bolt.DB, err error) {
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, ErrHeld
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum),
+		errors.Is(err, bolterrors.ErrVersionMismatch):
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	case err != nil && strings.Contains(err.Error(), "file size too small"): // bbolt has no value for it
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
@@ -185,7 +193,8 @@ func setAside(path string, cause error) (*Damage, error) {
 	return &Damage{File: aside, Err: cause}, nil
 }
 
-// quarantine moves records that do not decode out of the way; records of a newer version refuse the whole file.
+// quarantine moves records that do not decode out of the way; records of a newer version refuse the
+// whole file.
 func (l *Ledger) quarantine() (*Damage, error) {
 	var damage *Damage
 	err := l.db.Update(func(tx *bolt.Tx) error {
@@ -243,7 +252,8 @@ func decodeAny(bucket, value []byte) error {
 
 func moveAside(tx *bolt.Tx, bucket, key []byte) error {
 	b := tx.Bucket(bucket)
-	if err := tx.Bucket(bucketDamaged).Put([]byte(string(bucket)+"/"+string(key)), slices.Clone(b.Get(key))); err != nil {
+	if err := tx.Bucket(bucketDamaged).Put([]byte(string(bucket)+"/"+string(key)),
+		slices.Clone(b.Get(key))); err != nil {
 		return err
 	}
 	return b.Delete(key)
@@ -260,7 +270,8 @@ func encode(v any) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode a ledger record: %w", err)
 	}
-	return fmt.Appendf(nil, `{"v":%d,"data":%s}`, version, data), nil // as json.Marshal would, which reads the data once more
+	// as json.Marshal would, which reads the data once more
+	return fmt.Appendf(nil, `{"v":%d,"data":%s}`, version, data), nil
 }
 
 func decode(value []byte, into any) error {
@@ -269,7 +280,9 @@ func decode(value []byte, into any) error {
 		return fmt.Errorf("decode a ledger record: %w", err)
 	}
 	if e.Version > version {
-		return fmt.Errorf("%w: record format %d, this agent reads up to %d; run the newer version again, or drain the node and delete the file",
+		return fmt.Errorf(
+			"%w: record format %d, this agent reads up to %d; run the newer version again, or drain the node and "+
+				"delete the file",
 			ErrNewer, e.Version, version)
 	}
 	if e.Version < 1 || e.Data == nil || string(e.Data) == "null" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -37,8 +39,9 @@ func open(t testing.TB, path string) *Ledger {
 func TestSandboxSurvivesReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sub", "ledger.db")
 	l := open(t, path)
-	want := Attachment{Network: "ib-sriov", IfName: "eth0", NAD: "kube-system/ib-sriov", Phase: Adding, DeviceID: "0000:86:00.1",
-		Config: json.RawMessage(`{"a":1}`), State: map[string]json.RawMessage{"ib-sriov": json.RawMessage(`{"x":2}`)}}
+	want := Attachment{Network: "ib-sriov", IfName: "eth0", NAD: "kube-system/ib-sriov", Phase: Adding,
+		DeviceID: "0000:86:00.1",
+		Config:   json.RawMessage(`{"a":1}`), State: map[string]json.RawMessage{"ib-sriov": json.RawMessage(`{"x":2}`)}}
 	pod := Pod{Namespace: "default", Name: "p", UID: "u"}
 	err := l.UpdateSandbox("c1", func(s *Sandbox) error {
 		s.NetNS, s.Pod = "/var/run/netns/x", pod
@@ -150,13 +153,14 @@ func TestDamagedFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	page := os.Getpagesize() // 64 KiB on some arm64 kernels
 	for name, bad := range map[string][]byte{
 		"text":         []byte("not a database at all"),
-		"empty page":   make([]byte, 4096),
+		"empty page":   make([]byte, page),
 		"half":         content[:len(content)/2],
-		"three pages":  content[:3*4096],
+		"three pages":  content[:3*page],
 		"one byte":     content[:1],
-		"zeroed tail":  append(append([]byte(nil), content[:2*4096]...), make([]byte, len(content)-2*4096)...),
+		"zeroed tail":  append(append([]byte(nil), content[:2*page]...), make([]byte, len(content)-2*page)...),
 		"random bytes": scramble(content),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,9 +187,51 @@ func TestDamagedFile(t *testing.T) {
 	}
 }
 
+// A ledger is as its first kernel's pages are, which have 4, 16 or 64 KiB on arm64; the next
+// kernel's may have another size. bbolt writes the size into the file, and reads it before anything
+// else.
+func TestPageSizes(t *testing.T) {
+	for _, size := range []int{4 << 10, 16 << 10, 64 << 10} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "l")
+			db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: size})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(makeBuckets(db), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				l, damage, err := Open(path)
+				if err != nil || damage != nil {
+					t.Fatalf("opening for the %d. time: %v, %v", i+1, damage, err)
+				}
+				if got := l.db.Info().PageSize; got != size {
+					t.Errorf("the file has pages of %d octets, want %d as it was made", got, size)
+				}
+				if got := len(l.Sandboxes()); got != 40*i {
+					t.Errorf("%d records, want %d", got, 40*i)
+				}
+				for k := range 40 { // more than the file has room for at first
+					if err := l.UpdateSandbox(fmt.Sprint(i, "-", k), func(s *Sandbox) error {
+						s.Attachments = append(s.Attachments, Attachment{Network: strings.Repeat("n", 2000),
+							IfName: "eth0"})
+						return nil
+					}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func scramble(content []byte) []byte {
 	out := append([]byte(nil), content...)
-	for i := 2 * 4096; i < len(out); i += 7 {
+	for i := 2 * os.Getpagesize(); i < len(out); i += 7 {
 		out[i] ^= 0x5a
 	}
 	return out
@@ -196,7 +242,10 @@ func TestDamagedRecord(t *testing.T) {
 	l := open(t, path)
 	raw := func(key, value string) {
 		t.Helper()
-		if err := l.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketSandboxes).Put([]byte(key), []byte(value)) }); err != nil {
+		if err := l.db.Update(func(tx *bolt.Tx) error {
+			return tx.Bucket(bucketSandboxes).Put([]byte(key),
+				[]byte(value))
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -293,7 +342,8 @@ func TestModel(t *testing.T) {
 func TestHandOuts(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "l")
 	l := open(t, path)
-	given := HandOut{Lease: "v4.10-0-0-1", LeaseUID: "u", Pool: "v4", IP: "10.0.0.1", Pod: Pod{Namespace: "d", Name: "p", UID: "1"},
+	given := HandOut{Lease: "v4.10-0-0-1", LeaseUID: "u", Pool: "v4", IP: "10.0.0.1",
+		Pod:       Pod{Namespace: "d", Name: "p", UID: "1"},
 		Interface: "eth0", Sandbox: "s", Since: time.Unix(5, 0).UTC()}
 	if err := l.PutHandOut(given); err != nil {
 		t.Fatal(err)
@@ -322,7 +372,8 @@ func TestHandOuts(t *testing.T) {
 	}
 }
 
-// Calls at the same time share transactions: each is on disk when it returns, and one that fails harms no other.
+// Calls at the same time share transactions: each is on disk when it returns, and one that fails
+// harms no other.
 func TestSharedTransactions(t *testing.T) {
 	l := open(t, filepath.Join(t.TempDir(), "l"))
 	const calls = 200
@@ -381,7 +432,8 @@ func TestReadersShareNothing(t *testing.T) {
 	var written *Sandbox
 	change := func(s *Sandbox) error {
 		written = s
-		s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0", BinDirs: []string{"/a"}, State: map[string]json.RawMessage{"p": json.RawMessage("1")},
+		s.Attachments = append(s.Attachments, Attachment{Network: "n", IfName: "eth0", BinDirs: []string{"/a"},
+			State:  map[string]json.RawMessage{"p": json.RawMessage("1")},
 			Direct: []DirectCall{{Plugin: "p"}}})
 		return nil
 	}
@@ -418,7 +470,8 @@ func BenchmarkUpdateSandbox(b *testing.B) {
 			config := json.RawMessage(`{"text":"` + strings.Repeat("x", 1000) + `"}`)
 			write := func(id string) {
 				err := l.UpdateSandbox(id, func(s *Sandbox) error {
-					s.Attachments = []Attachment{{Network: "n", IfName: "eth0", Config: config, Result: config, State: map[string]json.RawMessage{"p": config}}}
+					s.Attachments = []Attachment{{Network: "n", IfName: "eth0", Config: config, Result: config,
+						State: map[string]json.RawMessage{"p": config}}}
 					return nil
 				})
 				if err != nil {

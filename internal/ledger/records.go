@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -27,9 +29,10 @@ func (l *Ledger) SandboxesOf(podUID string) []string {
 	return ids
 }
 
-// UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one with the container ID
-// and the present time. When fn fails nothing is written. When no attachment is left the record is removed. fn may run more
-// than once, each time with the record as it is then, and must change nothing else.
+// UpdateSandbox changes one sandbox in one transaction: fn gets the present record, or an empty one
+// with the container ID and the present time. When fn fails nothing is written. When no attachment
+// is left the record is removed. fn may run more than once, each time with the record as it is
+// then, and must change nothing else.
 func (l *Ledger) UpdateSandbox(containerID string, fn func(*Sandbox) error) error {
 	if containerID == "" {
 		return fmt.Errorf("record a sandbox: no container ID")
@@ -75,7 +78,8 @@ func (l *Ledger) VFs() ([]VF, error) { return list[VF](l.db, bucketVFs) }
 // DeleteVF forgets a VF.
 func (l *Ledger) DeleteVF(pci string) error { return l.delete(bucketVFs, strings.ToLower(pci)) }
 
-// PutVerbs records the verbs and management devices that a container was given with a VF; without a verbs device it forgets.
+// PutVerbs records the verbs and management devices that a container was given with a VF; without a
+// verbs device it forgets.
 func (l *Ledger) PutVerbs(pci, name, umad string) error {
 	pci = strings.ToLower(pci)
 	if name == "" {
@@ -84,7 +88,8 @@ func (l *Ledger) PutVerbs(pci, name, umad string) error {
 	return l.set(bucketVerbs, pci, Verbs{PCI: pci, Name: name, Umad: umad})
 }
 
-// Verbs returns the verbs and management devices that a container was given last with a VF; "" when none is known.
+// Verbs returns the verbs and management devices that a container was given last with a VF; "" when
+// none is known.
 func (l *Ledger) Verbs(pci string) (name, umad string, err error) {
 	var v Verbs
 	_, err = get(l.db, bucketVerbs, strings.ToLower(pci), &v)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -9,8 +11,8 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// sandboxes are the records of bucketSandboxes as they are on disk, decoded. Every attachment asks for all of them, and on a node with
-// hundreds the decoding would be most of its work.
+// sandboxes are the records of bucketSandboxes as they are on disk, decoded. Every attachment asks
+// for all of them, and on a node with hundreds the decoding would be most of its work.
 type sandboxes struct {
 	mu   sync.RWMutex
 	byID map[string]Sandbox
@@ -61,7 +63,8 @@ func (s *sandboxes) list() []Sandbox {
 	return all
 }
 
-// clone copies what a reader may change: the attachments and their lists. The JSON in them is never changed, only replaced.
+// clone copies what a reader may change: the attachments and their lists. The JSON in them is never
+// changed, only replaced.
 func (s Sandbox) clone() Sandbox {
 	s.Attachments = slices.Clone(s.Attachments)
 	for i := range s.Attachments {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ledger
 
 import (
@@ -47,10 +49,11 @@ type Attachment struct {
 	// Network is the name in the CNI configuration; with IfName it is unique in a sandbox.
 	Network string `json:"network"`
 	IfName  string `json:"ifname"`
-	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when the configuration came from elsewhere.
+	// NAD is "namespace/name" of the NetworkAttachmentDefinition, "" when the configuration came
+	// from elsewhere.
 	NAD string `json:"nad,omitempty"`
-	// Direct are the plugins of ours that were called by themselves (by another meta plugin, or cnitool), in order; Config is
-	// empty then.
+	// Direct are the plugins of ours that were called by themselves (by another meta plugin, or
+	// cnitool), in order; Config is empty then.
 	Direct []DirectCall `json:"direct,omitempty"`
 	// Default marks the attachment whose result is the sandbox's.
 	Default bool `json:"default,omitempty"`
@@ -63,7 +66,8 @@ type Attachment struct {
 	// Args and BinDirs are the CNI_ARGS and CNI_PATH it was run with.
 	Args    string   `json:"args,omitempty"`
 	BinDirs []string `json:"binDirs,omitempty"`
-	// Resource and DeviceID name the device given to it: an extended resource and, for a network card, a PCI address.
+	// Resource and DeviceID name the device given to it: an extended resource and, for a network
+	// card, a PCI address.
 	Resource string `json:"resource,omitempty"`
 	DeviceID string `json:"deviceID,omitempty"`
 	Phase    Phase  `json:"phase"`
@@ -77,8 +81,8 @@ type Attachment struct {
 
 // DirectCall is a plugin that was called by itself.
 type DirectCall struct {
-	// Plugin is the name it was called by, which need not be the configuration's type: address management gets the
-	// configuration of the plugin that uses it.
+	// Plugin is the name it was called by, which need not be the configuration's type: address
+	// management gets the configuration of the plugin that uses it.
 	Plugin string          `json:"plugin"`
 	Conf   json.RawMessage `json:"conf"`
 	// Done is set when it succeeded; Result is what it printed then.
@@ -95,7 +99,8 @@ func (s *Sandbox) Attachment(network, ifname string) *Attachment {
 	return &s.Attachments[i]
 }
 
-// DefaultAttachment is the one whose result is the sandbox's; nil when our meta plugin did not make the sandbox.
+// DefaultAttachment is the one whose result is the sandbox's; nil when our meta plugin did not make
+// the sandbox.
 func (s *Sandbox) DefaultAttachment() *Attachment {
 	i := slices.IndexFunc(s.Attachments, func(a Attachment) bool { return a.Default })
 	if i < 0 {
@@ -106,7 +111,10 @@ func (s *Sandbox) DefaultAttachment() *Attachment {
 
 // Remove forgets an attachment.
 func (s *Sandbox) Remove(network, ifname string) {
-	s.Attachments = slices.DeleteFunc(s.Attachments, func(a Attachment) bool { return a.Network == network && a.IfName == ifname })
+	s.Attachments = slices.DeleteFunc(s.Attachments, func(a Attachment) bool {
+		return a.Network == network &&
+			a.IfName == ifname
+	})
 }
 
 // Release is an address that could not be given back when its sandbox went.
@@ -120,8 +128,9 @@ type Release struct {
 
 func (r Release) key() string { return r.PodUID + "/" + r.Sandbox + "/" + r.Interface }
 
-// HandOut is an address of the node's stock that was given to a pod before the API server was told. It is recorded before
-// the pod gets the address and forgotten when the API server shows the pod, or when the pod has given it back.
+// HandOut is an address of the node's stock that was given to a pod before the API server was told.
+// It is recorded before the pod gets the address and forgotten when the API server shows the pod,
+// or when the pod has given it back.
 type HandOut struct {
 	// Lease is the name of the SpiderIPLease, LeaseUID that of the object.
 	Lease    string `json:"lease"`
@@ -136,7 +145,8 @@ type HandOut struct {
 	Since     time.Time `json:"since"`
 }
 
-// Verbs are the devices that a container was given with a VF. A container keeps them whatever becomes of the VF.
+// Verbs are the devices that a container was given with a VF. A container keeps them whatever
+// becomes of the VF.
 type Verbs struct {
 	PCI string `json:"pci"`
 	// Name is that of the verbs device, such as "uverbs3".
@@ -151,7 +161,8 @@ type VF struct {
 	PF    string // PCI address of its physical function
 	Index int    // 0-based
 	GUID  ib.GUID
-	// PFGUID is the port GUID of the card that the identity was given on: another card in the same slot gets its own.
+	// PFGUID is the port GUID of the card that the identity was given on: another card in the same
+	// slot gets its own.
 	PFGUID ib.GUID
 	// Adopted: somebody else had made and configured the VF.
 	Adopted bool

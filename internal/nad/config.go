@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -120,7 +122,8 @@ func member(o object, key string) (object, error) {
 // runs the plugins gives each only what it declares; libcni does so. base is
 // what the container runtime itself passed, for the default network alone;
 // the selection wins over it.
-func CapabilityArgs(base map[string]any, selection *cncfv1.NetworkSelectionElement, deviceID, deviceInfoFile string) map[string]any {
+func CapabilityArgs(base map[string]any, selection *cncfv1.NetworkSelectionElement, deviceID,
+	deviceInfoFile string) map[string]any {
 	args := map[string]any{}
 	maps.Copy(args, base)
 	if deviceID != "" {
@@ -162,11 +165,13 @@ func CheckDeliverable(config []byte, selection *cncfv1.NetworkSelectionElement) 
 	if err != nil {
 		return err
 	}
-	keys := map[string]string{"ips": "ips", "mac": "mac", "infinibandGUID": "infiniband-guid", "portMappings": "portMappings", "bandwidth": "bandwidth"}
+	keys := map[string]string{"ips": "ips", "mac": "mac", "infinibandGUID": "infiniband-guid",
+		"portMappings": "portMappings", "bandwidth": "bandwidth"}
 	wanted := CapabilityArgs(nil, selection, "", "")
 	for _, capability := range slices.Sorted(maps.Keys(wanted)) {
 		if !declared[capability] {
-			return fmt.Errorf(`the pod asks network %s for %q, which none of the network's plugins takes: drop it from the annotation, or declare "capabilities": {%q: true} in the NetworkAttachmentDefinition's plugin that takes it`,
+			return fmt.Errorf(
+				`the pod asks network %s for %q, which none of the network's plugins takes: drop it from the annotation, or declare "capabilities": {%q: true} in the NetworkAttachmentDefinition's plugin that takes it`,
 				selection.Key(), keys[capability], capability)
 		}
 	}

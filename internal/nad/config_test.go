@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -22,7 +24,8 @@ func TestConfigure(t *testing.T) {
 		want, err            string
 	}{
 		{
-			name: "list", config: `{"cniVersion":"0.3.1","name":"x","plugins":[{"type":"ib-sriov","big":12345678901234567890},{"type":"coordinator"}]}`, device: "0000:86:00.1",
+			name:   "list",
+			config: `{"cniVersion":"0.3.1","name":"x","plugins":[{"type":"ib-sriov","big":12345678901234567890},{"type":"coordinator"}]}`, device: "0000:86:00.1",
 			want: `{"cniVersion":"0.3.1","name":"x","plugins":[{"big":12345678901234567890,"deviceID":"0000:86:00.1","pciBusID":"0000:86:00.1","type":"ib-sriov"},{"deviceID":"0000:86:00.1","pciBusID":"0000:86:00.1","type":"coordinator"}]}`,
 		},
 		{
@@ -30,10 +33,12 @@ func TestConfigure(t *testing.T) {
 			want: `{"cniVersion":"1.0.0","name":"kube-system/n","plugins":[{"cniVersion":"1.0.0","type":"ipoib"}]}`,
 		},
 		{
-			name: "args win", config: `{"name":"x","plugins":[{"type":"a","args":{"other":1,"cni":{"guid":"old","kept":true}}},{"type":"b","args":null}]}`, selection: withArgs(`{"guid":"new"}`),
+			name:   "args win",
+			config: `{"name":"x","plugins":[{"type":"a","args":{"other":1,"cni":{"guid":"old","kept":true}}},{"type":"b","args":null}]}`, selection: withArgs(`{"guid":"new"}`),
 			want: `{"name":"x","plugins":[{"args":{"cni":{"guid":"new","kept":true},"other":1},"type":"a"},{"args":{"cni":{"guid":"new"}},"type":"b"}]}`,
 		},
-		{name: "the configuration's own device stays", config: `{"name":"x","plugins":[{"type":"a","deviceID":"d"}]}`, want: `{"name":"x","plugins":[{"deviceID":"d","type":"a"}]}`},
+		{name: "the configuration's own device stays", config: `{"name":"x","plugins":[{"type":"a","deviceID":"d"}]}`,
+			want: `{"name":"x","plugins":[{"deviceID":"d","type":"a"}]}`},
 
 		{name: "not JSON", config: `{`, err: "CNI configuration of network kube-system/n: want a JSON object"},
 		{name: "neither", config: `{"name":"x"}`, err: `it has neither "type" nor "plugins"`},
@@ -41,8 +46,10 @@ func TestConfigure(t *testing.T) {
 		{name: "no plugins", config: `{"plugins":[]}`, err: `"plugins" is empty`},
 		{name: "plugins no list", config: `{"plugins":{}}`, err: `"plugins": want a list of JSON objects`},
 		{name: "plugin without type", config: `{"plugins":[{"type":"a"},{}]}`, err: `plugin 2 has no "type"`},
-		{name: "args no object", config: `{"plugins":[{"type":"a","args":7}]}`, selection: withArgs(`{}`), err: `plugin 1: "args": want a JSON object`},
-		{name: "cni args no object", config: `{"plugins":[{"type":"a","args":{"cni":7}}]}`, selection: withArgs(`{}`), err: `plugin 1: "args": "cni": want a JSON object`},
+		{name: "args no object", config: `{"plugins":[{"type":"a","args":7}]}`, selection: withArgs(`{}`),
+			err: `plugin 1: "args": want a JSON object`},
+		{name: "cni args no object", config: `{"plugins":[{"type":"a","args":{"cni":7}}]}`, selection: withArgs(`{}`),
+			err: `plugin 1: "args": "cni": want a JSON object`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := Configure([]byte(tt.config), "kube-system/n", tt.selection, tt.device)
@@ -90,12 +97,14 @@ func FuzzConfigure(f *testing.F) {
 func TestCapabilityArgs(t *testing.T) {
 	selection := &cncfv1.NetworkSelectionElement{
 		Name: "n", IPRequest: []string{"10.0.0.1/16"}, MacRequest: "m", InfinibandGUIDRequest: "g",
-		PortMappingsRequest: []cncfv1.PortMappingEntry{{HostPort: 1, ContainerPort: 2}}, BandwidthRequest: &cncfv1.BandwidthEntry{IngressRate: 1},
+		PortMappingsRequest: []cncfv1.PortMappingEntry{{HostPort: 1, ContainerPort: 2}},
+		BandwidthRequest:    &cncfv1.BandwidthEntry{IngressRate: 1},
 	}
 	got := CapabilityArgs(map[string]any{"dns": "kept", "portMappings": "runtime's"}, selection, "dev", "/file")
 	want := map[string]any{
-		"dns": "kept", "deviceID": "dev", "CNIDeviceInfoFile": "/file", "ips": selection.IPRequest, "mac": "m", "infinibandGUID": "g",
-		"portMappings": selection.PortMappingsRequest, "bandwidth": selection.BandwidthRequest,
+		"dns": "kept", "deviceID": "dev", "CNIDeviceInfoFile": "/file", "ips": selection.IPRequest, "mac": "m",
+		"infinibandGUID": "g",
+		"portMappings":   selection.PortMappingsRequest, "bandwidth": selection.BandwidthRequest,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -107,10 +116,12 @@ func TestCapabilityArgs(t *testing.T) {
 
 func TestCheckDeliverable(t *testing.T) {
 	selection := &cncfv1.NetworkSelectionElement{Name: "n", Namespace: "ns", InfinibandGUIDRequest: "g"}
-	if err := CheckDeliverable([]byte(`{"plugins":[{"type":"a"},{"type":"b","capabilities":{"infinibandGUID":true}}]}`), selection); err != nil {
+	if err := CheckDeliverable([]byte(`{"plugins":[{"type":"a"},{"type":"b","capabilities":{"infinibandGUID":true}}]}`),
+		selection); err != nil {
 		t.Error(err)
 	}
-	for _, config := range []string{`{"plugins":[{"type":"a"}]}`, `{"plugins":[{"type":"a","capabilities":{"infinibandGUID":false,"ips":true}}]}`} {
+	for _, config := range []string{`{"plugins":[{"type":"a"}]}`,
+		`{"plugins":[{"type":"a","capabilities":{"infinibandGUID":false,"ips":true}}]}`} {
 		err := CheckDeliverable([]byte(config), selection)
 		want := `the pod asks network ns/n for "infiniband-guid", which none of the network's plugins takes: drop it from the annotation, or declare "capabilities": {"infinibandGUID": true}`
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -128,18 +139,31 @@ func TestAssignDevices(t *testing.T) {
 		want      []string
 		err       string
 	}{
-		{name: "default and secondary differ", wishes: []DeviceWish{{"k/a", r, ""}, {"k/x", "", ""}, {"k/a", r, ""}}, allocated: map[string][]string{r: {"1", "2", "3"}}, want: []string{"1", "", "2"}},
-		{name: "resources apart", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", "o", ""}}, allocated: map[string][]string{r: {"1"}, "o": {"9"}}, want: []string{"1", "9"}},
-		{name: "asked for", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", r, "1"}}, allocated: map[string][]string{r: {"1", "2"}}, want: []string{"2", "1"}},
-		{name: "asked for without a resource", wishes: []DeviceWish{{"k/a", "", "2"}}, allocated: map[string][]string{r: {"1", "2"}}, want: []string{"2"}},
+		{name: "default and secondary differ", wishes: []DeviceWish{{"k/a", r, ""}, {"k/x", "", ""}, {"k/a", r, ""}},
+			allocated: map[string][]string{r: {"1", "2", "3"}}, want: []string{"1", "", "2"}},
+		{name: "resources apart", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", "o", ""}},
+			allocated: map[string][]string{r: {"1"}, "o": {"9"}}, want: []string{"1", "9"}},
+		{name: "asked for", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", r, "1"}},
+			allocated: map[string][]string{r: {"1", "2"}}, want: []string{"2", "1"}},
+		{name: "asked for without a resource", wishes: []DeviceWish{{"k/a", "", "2"}},
+			allocated: map[string][]string{r: {"1", "2"}}, want: []string{"2"}},
 		{
 			name: "none requested", wishes: []DeviceWish{{"kube-system/ib-sriov", r, ""}},
 			err: `network kube-system/ib-sriov needs a device of spidernet.io/mellanoxibsriov: the pod's networks need 1 and it was allocated 0; add "resources: {limits: {spidernet.io/mellanoxibsriov: 1}}" to a container of the pod`,
 		},
-		{name: "too few", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", r, ""}}, allocated: map[string][]string{r: {"1"}}, err: "network k/b needs a device of spidernet.io/mellanoxibsriov: the pod's networks need 2 and it was allocated 1"},
-		{name: "another pod's", wishes: []DeviceWish{{"k/a", r, "7"}}, allocated: map[string][]string{r: {"1", "2"}}, err: "asks for device 7, which is not among the devices of spidernet.io/mellanoxibsriov allocated to the pod (1, 2)"},
-		{name: "another pod's, no resource", wishes: []DeviceWish{{"k/a", "", "7"}}, allocated: map[string][]string{r: {"1"}}, err: "asks for device 7, which is not among the devices allocated to the pod"},
-		{name: "asked for twice", wishes: []DeviceWish{{"k/a", r, "1"}, {"k/b", r, "1"}}, allocated: map[string][]string{r: {"1"}}, err: "network k/b asks for device 1, which network k/a asks for as well"},
+		{name: "too few", wishes: []DeviceWish{{"k/a", r, ""}, {"k/b", r, ""}},
+			allocated: map[string][]string{r: {"1"}},
+			err: "network k/b needs a device of spidernet.io/mellanoxibsriov: the pod's networks need 2 and " +
+				"it was allocated 1"},
+		{name: "another pod's", wishes: []DeviceWish{{"k/a", r, "7"}}, allocated: map[string][]string{r: {"1", "2"}},
+			err: "asks for device 7, which is not among the devices of spidernet.io/mellanoxibsriov allocated to " +
+				"the pod (1, 2)"},
+		{name: "another pod's, no resource", wishes: []DeviceWish{{"k/a", "", "7"}},
+			allocated: map[string][]string{r: {"1"}},
+			err:       "asks for device 7, which is not among the devices allocated to the pod"},
+		{name: "asked for twice", wishes: []DeviceWish{{"k/a", r, "1"}, {"k/b", r, "1"}},
+			allocated: map[string][]string{r: {"1"}},
+			err:       "network k/b asks for device 1, which network k/a asks for as well"},
 	} {
 		got, err := AssignDevices(tt.wishes, tt.allocated)
 		if tt.err != "" {

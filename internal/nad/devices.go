@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -50,11 +52,15 @@ func AssignDevices(wishes []DeviceWish, allocated map[string][]string) ([]string
 
 func checkNamedDevice(w DeviceWish, allocated map[string][]string, holder map[string]string) error {
 	if other := holder[w.DeviceID]; other != "" {
-		return fmt.Errorf("network %s asks for device %s, which network %s asks for as well: name another device, or none", w.Network, w.DeviceID, other)
+		return fmt.Errorf(
+			"network %s asks for device %s, which network %s asks for as well: name another device, or none", w.Network,
+			w.DeviceID, other)
 	}
 	if w.Resource != "" {
 		if !slices.Contains(allocated[w.Resource], w.DeviceID) {
-			return fmt.Errorf("network %s asks for device %s, which is not among the devices of %s allocated to the pod (%s): leave deviceID out, one of the pod's devices is taken then",
+			return fmt.Errorf(
+				"network %s asks for device %s, which is not among the devices of %s allocated to the pod (%s): "+
+					"leave deviceID out, one of the pod's devices is taken then",
 				w.Network, w.DeviceID, w.Resource, listOrNone(allocated[w.Resource]))
 		}
 		return nil
@@ -64,7 +70,9 @@ func checkNamedDevice(w DeviceWish, allocated map[string][]string, holder map[st
 			return nil
 		}
 	}
-	return fmt.Errorf("network %s asks for device %s, which is not among the devices allocated to the pod: request its resource under resources.limits of a container", w.Network, w.DeviceID)
+	return fmt.Errorf(
+		"network %s asks for device %s, which is not among the devices allocated to the pod: request its resource "+
+			"under resources.limits of a container", w.Network, w.DeviceID)
 }
 
 func listOrNone(ids []string) string {
@@ -81,6 +89,7 @@ func noDeviceLeft(w DeviceWish, wishes []DeviceWish, have int) error {
 			need++
 		}
 	}
-	return fmt.Errorf(`network %s needs a device of %s: the pod's networks need %d and it was allocated %d; add "resources: {limits: {%s: %d}}" to a container of the pod`,
+	return fmt.Errorf(
+		`network %s needs a device of %s: the pod's networks need %d and it was allocated %d; add "resources: {limits: {%s: %d}}" to a container of the pod`,
 		w.Network, w.Resource, need, have, w.Resource, need)
 }

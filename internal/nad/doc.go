@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nad owns what a NetworkAttachmentDefinition means: how one is made
 // of a SpiderMultusConfig or a SriovIBNetwork, which networks a pod's annotations ask for, what a
 // pod's wishes change in a network's CNI configuration, which device serves

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -15,22 +17,29 @@ import (
 	sriovv1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
-// FuzzRender: a SpiderMultusConfig that the webhook lets through has a NetworkAttachmentDefinition, always the same, of one line, with
-// every chained plugin in it, to which a pod can be attached; and rendering changes nothing of it.
+// FuzzRender: a SpiderMultusConfig that the webhook lets through has a NetworkAttachmentDefinition,
+// always the same, of one line, with every chained plugin in it, to which a pod can be attached;
+// and rendering changes nothing of it.
 func FuzzRender(f *testing.F) {
 	for _, seed := range []string{
-		"cniType: ib-sriov\nibsriov: {resourceName: spidernet.io/mellanoxibsriov, ippools: {ipv4: [v4-91]}}", "cniType: ib-sriov\nipoib: {master: ibs5f0, ippools: {ipv4: [v4-91]}}",
+		"cniType: ib-sriov\nibsriov: {resourceName: spidernet.io/mellanoxibsriov, ippools: {ipv4: [v4-91]}}",
+		"cniType: ib-sriov\nipoib: {master: ibs5f0, ippools: {ipv4: [v4-91]}}",
 		`{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, pkey: "0x8001"}, chainCNIJsonData: ['{"type": "tuning",  "sysctl": {"a": "<1>"}}', "{\"type\":\"x\"\n}"], coordinator: {mode: overlay, hijackCIDR: [10.0.0.0/8]}}`,
-		"{cniType: macvlan, macvlan: {master: [a, b], bond: {name: bond0, mode: 1}, vlanID: 100, mtu: 1400, rdmaResourceName: a.io/b, ippools: {ipv4: [p]}}, disableIPAM: true}",
+		"{cniType: macvlan, macvlan: {master: [a, b], bond: {name: bond0, mode: 1}, vlanID: 100, mtu: 1400, " +
+			"rdmaResourceName: a.io/b, ippools: {ipv4: [p]}}, disableIPAM: true}",
 		"{cniType: ipvlan, ipvlan: {master: [eth1], vlanID: 0}}", "{cniType: vlan, vlan: {master: [eth1], vlanID: 7}}",
-		"{cniType: sriov, sriov: {resourceName: a.io/b, vlanID: 5, mtu: 9000, rdmaIsolation: true}}", "{cniType: ovs, ovs: {bridge: br0, vlan: 5, deviceID: '0000:01:00.1', trunk: [{minID: 1, maxID: 2}]}}",
-		`{cniType: custom, customCNI: '{ "type":  "ptp" }'}`, `{cniType: custom, customCNI: '{"plugins":[{"type":"a"},null]}'}`, `{customCNI: '{"plugins":[7]}'}`, "{cniType: custom}",
+		"{cniType: sriov, sriov: {resourceName: a.io/b, vlanID: 5, mtu: 9000, rdmaIsolation: true}}",
+		"{cniType: ovs, ovs: {bridge: br0, vlan: 5, deviceID: '0000:01:00.1', trunk: [{minID: 1, maxID: 2}]}}",
+		`{cniType: custom, customCNI: '{ "type":  "ptp" }'}`,
+		`{cniType: custom, customCNI: '{"plugins":[{"type":"a"},null]}'}`, `{customCNI: '{"plugins":[7]}'}`,
+		"{cniType: custom}",
 	} {
 		f.Add(seed, "", "")
 	}
 	f.Add("{cniType: ipoib, ipoib: {master: ib0}}", "1.0.0", "inner")
 	f.Fuzz(func(t *testing.T, spec, version, confName string) {
-		c := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: "kube-system", Annotations: map[string]string{lastApplied: "{}"}}}
+		c := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: "kube-system",
+			Annotations: map[string]string{lastApplied: "{}"}}}
 		if version != "" {
 			c.Annotations[v2beta1.AnnotationMultusConfigCNIVersion] = version
 		}
@@ -74,7 +83,8 @@ func checkRendered(t *testing.T, c *v2beta1.SpiderMultusConfig, got *cncfv1.Netw
 	if strings.Contains(got.Spec.Config, "\n") {
 		t.Fatalf("several lines: %s", got.Spec.Config)
 	}
-	if want := len(c.Spec.ChainCNIJsonData) + 1; len(types) < want || !slices.Contains(types, *c.Spec.CniType) || slices.Contains(types, TypeCoordinator) != true && *c.Spec.EnableCoordinator {
+	if want := len(c.Spec.ChainCNIJsonData) + 1; len(types) < want || !slices.Contains(types, *c.Spec.CniType) ||
+		slices.Contains(types, TypeCoordinator) != true && *c.Spec.EnableCoordinator {
 		t.Fatalf("plugins %q of %+v", types, c.Spec)
 	}
 }
@@ -100,17 +110,20 @@ func runnable(t *testing.T, config string) (types []string) {
 	return types
 }
 
-// FuzzRenderIBNetwork: a SriovIBNetwork is refused, and the refusal names the field, or it has a NetworkAttachmentDefinition of one line, to
-// which a pod can be attached, with the meta plugins behind ours.
+// FuzzRenderIBNetwork: a SriovIBNetwork is refused, and the refusal names the field, or it has a
+// NetworkAttachmentDefinition of one line, to which a pod can be attached, with the meta plugins
+// behind ours.
 func FuzzRenderIBNetwork(f *testing.F) {
-	f.Add("mellanoxibsriov", "", "enable", `{ "infinibandGUID": true }`, "{\n\"type\": \"spiderpool\", \"default_ipv4_ippool\": [\"v4-91\"]\n}", "")
+	f.Add("mellanoxibsriov", "", "enable", `{ "infinibandGUID": true }`,
+		"{\n\"type\": \"spiderpool\", \"default_ipv4_ippool\": [\"v4-91\"]\n}", "")
 	f.Add("mellanoxibsriov", "apps", "auto", "", "{}", `{"type": "coordinator"}, {"type": "tuning", "mtu": 1500}`)
 	f.Add("a.io/b", "A B", "", `{"ips": "yes"}`, `{"type": "dhcp"}`, `{"type": "a"`)
 	f.Add("x", "", "", "null", "null", `{"type":"a"}],[{"type":"b"}`)
 	f.Add("x", "", "", "{} {}", `{"type":"<&>"}`, "null")
 	f.Add("x", "", "", `{"a":null}`, `[]`, `{"type":"a"},null`)
 	f.Fuzz(func(t *testing.T, resource, namespace, state, capabilities, ipam, meta string) {
-		n := ibNetwork(sriovv1.SriovIBNetworkSpec{NetworkNamespace: namespace, LinkState: state, Capabilities: capabilities, IPAM: ipam, MetaPluginsConfig: meta})
+		n := ibNetwork(sriovv1.SriovIBNetworkSpec{NetworkNamespace: namespace, LinkState: state,
+			Capabilities: capabilities, IPAM: ipam, MetaPluginsConfig: meta})
 		n.Spec.ResourceName = resource
 		got, err := RenderIBNetwork(n, "spidernet.io")
 		if err != nil {
@@ -120,13 +133,15 @@ func FuzzRenderIBNetwork(f *testing.F) {
 			return
 		}
 		types := runnable(t, got.Spec.Config)
-		if strings.Contains(got.Spec.Config, "\n") || types[0] != v2beta1.IBSriovCNI || len(types) > 1 != (strings.TrimSpace(meta) != "" && len(types) > 1) {
+		if strings.Contains(got.Spec.Config, "\n") || types[0] != v2beta1.IBSriovCNI ||
+			len(types) > 1 != (strings.TrimSpace(meta) != "" && len(types) > 1) {
 			t.Fatalf("plugins %q in %s", types, got.Spec.Config)
 		}
 		if _, err := declaredCapabilities([]byte(got.Spec.Config)); err != nil {
 			t.Fatal(err)
 		}
-		if got.Name != n.Name || got.Namespace != n.TargetNamespace() || got.Annotations[cncfv1.AnnotationResourceName] != "spidernet.io/"+resource {
+		if got.Name != n.Name || got.Namespace != n.TargetNamespace() ||
+			got.Annotations[cncfv1.AnnotationResourceName] != "spidernet.io/"+resource {
 			t.Fatalf("%+v", got.ObjectMeta)
 		}
 		again, err := RenderIBNetwork(n, "spidernet.io")

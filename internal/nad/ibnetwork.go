@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -14,7 +16,8 @@ import (
 // ibNetworkVersion of CNI is what a SriovIBNetwork's configuration speaks.
 const ibNetworkVersion = "1.0.0"
 
-// ibNetworkConf is the ib-sriov plugin as a SriovIBNetwork configures it. Alone it carries version and name itself.
+// ibNetworkConf is the ib-sriov plugin as a SriovIBNetwork configures it. Alone it carries version
+// and name itself.
 type ibNetworkConf struct {
 	CNIVersion   string          `json:"cniVersion,omitempty"`
 	Name         string          `json:"name,omitempty"`
@@ -24,15 +27,18 @@ type ibNetworkConf struct {
 	IPAM         json.RawMessage `json:"ipam,omitempty"`
 }
 
-// RenderIBNetwork makes the NetworkAttachmentDefinition of a network: a single plugin's configuration, or a list when meta plugins
-// follow. prefix is that of the nodes' resources. A network that is not valid has none.
+// RenderIBNetwork makes the NetworkAttachmentDefinition of a network: a single plugin's
+// configuration, or a list when meta plugins follow. prefix is that of the nodes' resources. A
+// network that is not valid has none.
 func RenderIBNetwork(n *sriovv1.SriovIBNetwork, prefix string) (*cncfv1.NetworkAttachmentDefinition, error) {
 	texts, errs := n.Validate()
 	if len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
-	plugin := ibNetworkConf{Type: v2beta1.IBSriovCNI, LinkState: n.Spec.LinkState, Capabilities: texts.Capabilities, IPAM: texts.IPAM}
-	var conf any = confList{CNIVersion: ibNetworkVersion, Name: n.Name, Plugins: append([]any{plugin}, anys(texts.MetaPlugins)...)}
+	plugin := ibNetworkConf{Type: v2beta1.IBSriovCNI, LinkState: n.Spec.LinkState, Capabilities: texts.Capabilities,
+		IPAM: texts.IPAM}
+	var conf any = confList{CNIVersion: ibNetworkVersion, Name: n.Name, Plugins: append([]any{plugin},
+		anys(texts.MetaPlugins)...)}
 	if len(texts.MetaPlugins) == 0 {
 		plugin.CNIVersion, plugin.Name = ibNetworkVersion, n.Name
 		conf = plugin
@@ -45,7 +51,8 @@ func RenderIBNetwork(n *sriovv1.SriovIBNetwork, prefix string) (*cncfv1.NetworkA
 		TypeMeta: metav1.TypeMeta{APIVersion: cncfv1.GroupVersion.String(), Kind: "NetworkAttachmentDefinition"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: n.TargetNamespace(), Name: n.Name,
-			Annotations: map[string]string{cncfv1.AnnotationResourceName: prefix + "/" + n.Spec.ResourceName, sriovv1.AnnotationOwner: n.OwnerKey()},
+			Annotations: map[string]string{cncfv1.AnnotationResourceName: prefix + "/" + n.Spec.ResourceName,
+				sriovv1.AnnotationOwner: n.OwnerKey()},
 		},
 		Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: string(text)},
 	}, nil

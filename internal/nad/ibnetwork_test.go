@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -22,9 +24,11 @@ func TestRenderIBNetwork(t *testing.T) {
 		want string
 	}{
 		{"least", sriovv1.SriovIBNetworkSpec{}, `{"cniVersion":"1.0.0","name":"ib","type":"ib-sriov"}`},
-		{"all but meta plugins", sriovv1.SriovIBNetworkSpec{LinkState: "enable", Capabilities: `{ "infinibandGUID": true }`, IPAM: "{\n\"type\": \"spiderpool\"\n}"},
+		{"all but meta plugins", sriovv1.SriovIBNetworkSpec{LinkState: "enable",
+			Capabilities: `{ "infinibandGUID": true }`, IPAM: "{\n\"type\": \"spiderpool\"\n}"},
 			`{"cniVersion":"1.0.0","name":"ib","type":"ib-sriov","link_state":"enable","capabilities":{"infinibandGUID":true},"ipam":{"type":"spiderpool"}}`},
-		{"meta plugins", sriovv1.SriovIBNetworkSpec{LinkState: "auto", MetaPluginsConfig: `{"type": "coordinator"}, {"type": "tuning", "mtu": 1500}`},
+		{"meta plugins", sriovv1.SriovIBNetworkSpec{LinkState: "auto",
+			MetaPluginsConfig: `{"type": "coordinator"}, {"type": "tuning", "mtu": 1500}`},
 			`{"cniVersion":"1.0.0","name":"ib","plugins":[{"type":"ib-sriov","link_state":"auto"},{"type":"coordinator"},{"type":"tuning","mtu":1500}]}`},
 	}
 	for _, tt := range tests {
@@ -36,7 +40,8 @@ func TestRenderIBNetwork(t *testing.T) {
 			t.Errorf("%s: %s", tt.name, diff)
 		}
 		want := map[string]string{
-			"k8s.v1.cni.cncf.io/resourceName": "spidernet.io/mellanoxibsriov", "sriovnetwork.openshift.io/owner-ref": "SriovIBNetwork.sriovnetwork.openshift.io/kube-system/ib",
+			"k8s.v1.cni.cncf.io/resourceName":     "spidernet.io/mellanoxibsriov",
+			"sriovnetwork.openshift.io/owner-ref": "SriovIBNetwork.sriovnetwork.openshift.io/kube-system/ib",
 		}
 		if diff := cmp.Diff(want, got.Annotations); diff != "" || got.Namespace != "kube-system" || got.Name != "ib" {
 			t.Errorf("%s: %s/%s %s", tt.name, got.Namespace, got.Name, diff)
@@ -49,7 +54,8 @@ func TestRenderIBNetwork(t *testing.T) {
 	if err != nil || elsewhere.Namespace != "apps" {
 		t.Errorf("%v, %v", elsewhere, err)
 	}
-	if _, err := RenderIBNetwork(ibNetwork(sriovv1.SriovIBNetworkSpec{IPAM: "{"}), "spidernet.io"); err == nil || !strings.Contains(err.Error(), "spec.ipam") {
+	if _, err := RenderIBNetwork(ibNetwork(sriovv1.SriovIBNetworkSpec{IPAM: "{"}), "spidernet.io"); err == nil ||
+		!strings.Contains(err.Error(), "spec.ipam") {
 		t.Errorf("error %v", err)
 	}
 }

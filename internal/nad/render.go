@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -21,10 +23,12 @@ const (
 	typeTuning      = "tuning"
 )
 
-// ovsResourcePrefix and a bridge's name make the resource under which Open vSwitch's marker reports the bridge.
+// ovsResourcePrefix and a bridge's name make the resource under which Open vSwitch's marker reports
+// the bridge.
 const ovsResourcePrefix = "ovs-cni.network.kubevirt.io/"
 
-// lastApplied describes the SpiderMultusConfig; on the NetworkAttachmentDefinition it would mislead kubectl apply.
+// lastApplied describes the SpiderMultusConfig; on the NetworkAttachmentDefinition it would mislead
+// kubectl apply.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // confList is a CNI network configuration list.
@@ -41,10 +45,10 @@ type ipamConf struct {
 	MatchMasterSubnet bool     `json:"match_master_subnet,omitempty"`
 }
 
-// ibSriovConf leaves rdmaIsolation out where the SpiderMultusConfig does: then the node's RDMA mode decides at attach time.
+// ibSriovConf leaves rdmaIsolation out where the SpiderMultusConfig does: then the node's RDMA mode
+// decides at attach time.
 type ibSriovConf struct {
 	Type                string          `json:"type"`
-	PKey                *string         `json:"pkey,omitempty"`
 	LinkState           string          `json:"link_state"`
 	RDMAIsolation       *bool           `json:"rdmaIsolation,omitempty"`
 	IBKubernetesEnabled bool            `json:"ibKubernetesEnabled"`
@@ -141,6 +145,9 @@ func Render(c *v2beta1.SpiderMultusConfig) (*cncfv1.NetworkAttachmentDefinition,
 		}
 		return out, nil
 	}
+	if errs := c.Spec.Unimplemented(); len(errs) > 0 {
+		return nil, fmt.Errorf("rendering SpiderMultusConfig %s/%s: %w", c.Namespace, c.Name, errs.ToAggregate())
+	}
 	plugins, err := chain(&c.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("rendering SpiderMultusConfig %s/%s: %w", c.Namespace, c.Name, err)
@@ -204,7 +211,8 @@ func chain(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 	return plugins, nil
 }
 
-// mainPlugins are the plugins that the stanza stands for: the main one, with ifacer before or rdma after it where needed.
+// mainPlugins are the plugins that the stanza stands for: the main one, with ifacer before or rdma
+// after it where needed.
 func mainPlugins(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 	cniType := s.EffectiveCNIType()
 	switch {
@@ -212,25 +220,30 @@ func mainPlugins(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 		return []any{ibSriov(s)}, nil
 	case cniType == v2beta1.IPoIBCNI && s.IpoibConfig != nil:
 		c := s.IpoibConfig
-		return []any{ipoibConf{Type: v2beta1.IPoIBCNI, Master: c.Master, Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
+		return []any{ipoibConf{Type: v2beta1.IPoIBCNI, Master: c.Master, Capabilities: takes(s),
+			IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
 	case cniType == v2beta1.MacvlanCNI && s.MacvlanConfig != nil:
 		c := s.MacvlanConfig
-		conf := masterConf{Type: cniType, Mode: "bridge", MTU: deref(c.MTU), Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, Mode: "bridge", MTU: deref(c.MTU), Capabilities: takes(s, "mac"),
+			IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		return onMaster(conf, c.Master, c.Bond, deref(c.VlanID)), nil
 	case cniType == v2beta1.IPVlanCNI && s.IPVlanConfig != nil:
 		c := s.IPVlanConfig
-		conf := masterConf{Type: cniType, MTU: deref(c.MTU), Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, MTU: deref(c.MTU), Capabilities: takes(s),
+			IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		return onMaster(conf, c.Master, c.Bond, deref(c.VlanID)), nil
 	case cniType == v2beta1.VlanCNI && s.VlanConfig != nil:
 		c := s.VlanConfig
-		conf := masterConf{Type: cniType, VlanMode: deref(c.VlanMode), VlanID: c.VlanID, MTU: deref(c.MTU), Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}
+		conf := masterConf{Type: cniType, VlanMode: deref(c.VlanMode), VlanID: c.VlanID, MTU: deref(c.MTU),
+			Capabilities: takes(s), IPAM: ipam(s, c.SpiderpoolConfigPools)}
 		// The vlan plugin makes the VLAN itself: ifacer makes at most the bond below it.
 		return onMaster(conf, c.Master, c.Bond, 0), nil
 	case cniType == v2beta1.SriovCNI && s.SriovConfig != nil:
 		return sriov(s), nil
 	case cniType == v2beta1.OvsCNI && s.OvsConfig != nil:
 		c := s.OvsConfig
-		return []any{ovsConf{Type: cniType, Bridge: c.BrName, Vlan: c.VlanTag, Trunk: c.Trunk, DeviceID: c.DeviceID, Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
+		return []any{ovsConf{Type: cniType, Bridge: c.BrName, Vlan: c.VlanTag, Trunk: c.Trunk, DeviceID: c.DeviceID,
+			Capabilities: takes(s, "mac"), IPAM: ipam(s, c.SpiderpoolConfigPools)}}, nil
 	}
 	return nil, fmt.Errorf("cniType %q has no stanza of its own", cniType)
 }
@@ -238,7 +251,7 @@ func mainPlugins(s *v2beta1.MultusCNIConfigSpec) ([]any, error) {
 func ibSriov(s *v2beta1.MultusCNIConfigSpec) ibSriovConf {
 	c := s.IbSriovConfig
 	conf := ibSriovConf{
-		Type: v2beta1.IBSriovCNI, PKey: c.Pkey, LinkState: deref(c.LinkState),
+		Type: v2beta1.IBSriovCNI, LinkState: deref(c.LinkState),
 		RDMAIsolation: c.RdmaIsolation, IBKubernetesEnabled: deref(c.IbKubernetesEnabled),
 		Capabilities: takes(s, "infinibandGUID"),
 		IPAM:         ipam(s, c.SpiderpoolConfigPools),
@@ -277,7 +290,8 @@ func onMaster(conf masterConf, masters []string, bond *v2beta1.BondConfig, vlan 
 	return []any{ifacerConf{Type: typeIfacer, Interfaces: masters, VlanID: vlan, Bond: bond}, conf}
 }
 
-// takes declares which wishes of a pod reach the main plugin: those that it knows itself, and an address if our IPAM is to give one.
+// takes declares which wishes of a pod reach the main plugin: those that it knows itself, and an
+// address if our IPAM is to give one.
 func takes(s *v2beta1.MultusCNIConfigSpec, own ...string) map[string]bool {
 	if !deref(s.DisableIPAM) {
 		own = append(own, "ips")

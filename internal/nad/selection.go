@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -13,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ib"
 )
 
@@ -45,14 +48,40 @@ func Selections(annotations map[string]string, podNamespace, defaultNetworkNames
 	case 1:
 		s.Default = &elements[0]
 	default:
-		return Selected{}, fmt.Errorf("annotation %s names %d networks: want exactly one; further networks belong into annotation %s",
-			cncfv1.AnnotationDefaultNetwork, len(elements), cncfv1.AnnotationNetworks)
+		return Selected{},
+			fmt.Errorf("annotation %s names %d networks: want exactly one; further networks belong into annotation %s",
+				cncfv1.AnnotationDefaultNetwork, len(elements), cncfv1.AnnotationNetworks)
 	}
 	s.Networks, err = parseAnnotation(annotations, cncfv1.AnnotationNetworks, podNamespace)
 	if err != nil {
 		return Selected{}, err
 	}
 	return s, nil
+}
+
+// CheckInjection refuses a pod that leaves the choice of its networks to Spiderpool's webhook,
+// which this product does not have: it would run without them. A pod that names networks itself has
+// what it names.
+func CheckInjection(annotations map[string]string, s Selected) error {
+	key := Injection(annotations)
+	if key == "" || s.Default != nil || len(s.Networks) > 0 {
+		return nil
+	}
+	return fmt.Errorf(
+		"annotation %s: networks and resources are not injected into pods: name the networks with annotation %s or "+
+			"%s, and their resources in resources.limits",
+		key, cncfv1.AnnotationDefaultNetwork, cncfv1.AnnotationNetworks)
+}
+
+// Injection is the annotation by which a pod or a namespace asks Spiderpool's webhook for networks,
+// "" when there is none.
+func Injection(annotations map[string]string) string {
+	for _, key := range v2beta1.InjectAnnotations {
+		if annotations[key] != "" {
+			return key
+		}
+	}
+	return ""
 }
 
 // parseAnnotation reads one annotation; absent and blank ones name no network.
@@ -111,15 +140,20 @@ func parseShortItem(item string) (cncfv1.NetworkSelectionElement, error) {
 	if !hasNamespace {
 		namespace, name = "", rest
 	}
-	e.Namespace, e.Name, e.InterfaceRequest = strings.TrimSpace(namespace), strings.TrimSpace(name), strings.TrimSpace(ifname)
+	e.Namespace, e.Name, e.InterfaceRequest = strings.TrimSpace(namespace), strings.TrimSpace(name),
+		strings.TrimSpace(ifname)
 	if hasNamespace && !shortName.MatchString(e.Namespace) {
-		return e, fmt.Errorf("%q: namespace %q: want lower-case letters, digits and '-', with a letter or digit at both ends", item, e.Namespace)
+		return e,
+			fmt.Errorf("%q: namespace %q: want lower-case letters, digits and '-', with a letter or digit at both ends",
+				item, e.Namespace)
 	}
 	if strings.Contains(e.Name, ".") && len(validation.IsDNS1123Subdomain(e.Name)) == 0 {
 		return e, fmt.Errorf("%q: a name with a dot needs the JSON form: [{\"name\":%q}]", item, e.Name)
 	}
 	if !shortName.MatchString(e.Name) {
-		return e, fmt.Errorf("%q: name %q: want lower-case letters, digits and '-', with a letter or digit at both ends", item, e.Name)
+		return e,
+			fmt.Errorf("%q: name %q: want lower-case letters, digits and '-', with a letter or digit at both ends",
+				item, e.Name)
 	}
 	if hasInterface && e.InterfaceRequest == "" {
 		return e, fmt.Errorf("%q: no interface name after '@'", item)
@@ -134,7 +168,10 @@ func parseJSON(text string) ([]cncfv1.NetworkSelectionElement, error) {
 		if strings.HasPrefix(text, "{") {
 			return nil, errors.New("is a JSON object: want a list, put it into [ ]")
 		}
-		return nil, fmt.Errorf("%s does not parse: %w: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list", text, err)
+		return nil,
+			fmt.Errorf(
+				"%s does not parse: %w: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list",
+				text, err)
 	}
 	elements := make([]cncfv1.NetworkSelectionElement, len(raw))
 	for i, r := range raw {
@@ -154,7 +191,8 @@ func plainTypeError(err error) error {
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	want := map[string]string{"string": "a string", "[]string": "a list of strings", "int": "a whole number"}[wrong.Type.String()]
+	want := map[string]string{"string": "a string", "[]string": "a list of strings",
+		"int": "a whole number"}[wrong.Type.String()]
 	if want == "" {
 		want = "a list or an object as the key needs"
 	}
@@ -182,15 +220,18 @@ func checkElement(e *cncfv1.NetworkSelectionElement) error {
 	}
 	for i, p := range e.PortMappingsRequest {
 		if p.HostPort < 1 || p.HostPort > 65535 || p.ContainerPort < 1 || p.ContainerPort > 65535 {
-			return fmt.Errorf("portMappings %d: hostPort %d, containerPort %d: want 1 to 65535", i+1, p.HostPort, p.ContainerPort)
+			return fmt.Errorf("portMappings %d: hostPort %d, containerPort %d: want 1 to 65535", i+1, p.HostPort,
+				p.ContainerPort)
 		}
 	}
 	return checkCNIArgs(e)
 }
 
 func checkInterface(name string) error {
-	if len(name) > maxInterfaceName || name == "." || name == ".." || strings.ContainsAny(name, "/:") || strings.ContainsFunc(name, notPrintable) {
-		return fmt.Errorf("interface %q: want at most %d printable characters without '/', ':' and white space", name, maxInterfaceName)
+	if len(name) > maxInterfaceName || name == "." || name == ".." || strings.ContainsAny(name, "/:") ||
+		strings.ContainsFunc(name, notPrintable) {
+		return fmt.Errorf("interface %q: want at most %d printable characters without '/', ':' and white space", name,
+			maxInterfaceName)
 	}
 	if name == "lo" || name == CoordinatorVeth {
 		return fmt.Errorf("interface %q: the name is taken in every pod: want another", name)
@@ -213,7 +254,9 @@ func checkHardware(e *cncfv1.NetworkSelectionElement) error {
 			return fmt.Errorf("infiniband-guid: %w", err)
 		}
 		if !guid.Valid() {
-			return fmt.Errorf("infiniband-guid %q: all zeros and all ones are no GUIDs: want eight octets such as 02:00:5e:00:53:00:00:01", e.InfinibandGUIDRequest)
+			return fmt.Errorf(
+				"infiniband-guid %q: all zeros and all ones are no GUIDs: want eight octets such as "+
+					"02:00:5e:00:53:00:00:01", e.InfinibandGUIDRequest)
 		}
 	}
 	if strings.ContainsAny(e.DeviceID, "/ \t\r\n") {
@@ -260,7 +303,9 @@ const CoordinatorVeth = "veth0"
 func (s *Selected) NameInterfaces(first string) error {
 	if d := s.Default; d != nil {
 		if d.InterfaceRequest != "" && d.InterfaceRequest != first {
-			return fmt.Errorf("annotation %s: interface %q: the container runtime wants the default network on %s: leave the interface out",
+			return fmt.Errorf(
+				"annotation %s: interface %q: the container runtime wants the default network on %s: leave the "+
+					"interface out",
 				cncfv1.AnnotationDefaultNetwork, d.InterfaceRequest, first)
 		}
 		d.InterfaceRequest = first
@@ -273,7 +318,8 @@ func (s *Selected) NameInterfaces(first string) error {
 		}
 		who := fmt.Sprintf("network %d (%s)", i+1, e.Key())
 		if other, taken := holder[e.InterfaceRequest]; taken {
-			return fmt.Errorf("annotation %s: %s and %s would both be interface %s: give one of them another name, as in %s@name",
+			return fmt.Errorf(
+				"annotation %s: %s and %s would both be interface %s: give one of them another name, as in %s@name",
 				cncfv1.AnnotationNetworks, other, who, e.InterfaceRequest, e.Key())
 		}
 		holder[e.InterfaceRequest] = who

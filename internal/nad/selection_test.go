@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -21,57 +23,81 @@ func TestSelections(t *testing.T) {
 	}{
 		{name: "none"},
 		{name: "blank", def: " ", networks: "\n"},
-		{name: "the guide's", def: "kube-system/ib-sriov", want: Selected{Default: &cncfv1.NetworkSelectionElement{Namespace: "kube-system", Name: "ib-sriov"}}},
-		{name: "default without namespace", def: "ipoib", want: Selected{Default: &cncfv1.NetworkSelectionElement{Namespace: "system", Name: "ipoib"}}},
+		{name: "the guide's", def: "kube-system/ib-sriov",
+			want: Selected{Default: &cncfv1.NetworkSelectionElement{Namespace: "kube-system", Name: "ib-sriov"}}},
+		{name: "default without namespace", def: "ipoib",
+			want: Selected{Default: &cncfv1.NetworkSelectionElement{Namespace: "system", Name: "ipoib"}}},
 		{
 			name: "short", networks: " a , ns/b@ib1,c@net7 ",
-			want: Selected{Networks: elements{{Namespace: "app", Name: "a"}, {Namespace: "ns", Name: "b", InterfaceRequest: "ib1"}, {Namespace: "app", Name: "c", InterfaceRequest: "net7"}}},
+			want: Selected{Networks: elements{{Namespace: "app", Name: "a"},
+				{Namespace: "ns", Name: "b", InterfaceRequest: "ib1"}, {Namespace: "app", Name: "c",
+					InterfaceRequest: "net7"}}},
 		},
 		{
-			name: "json", networks: `[{"name":"a.b","namespace":"ns","interfaceRequest":"ib0","ips":["10.0.0.1/16","fd00::1"],"mac":"02:00:5e:10:00:01",
+			name: "json",
+			networks: `[{"name":"a.b","namespace":"ns","interfaceRequest":"ib0","ips":["10.0.0.1/16","fd00::1"],"mac":"02:00:5e:10:00:01",
 				"infiniband-guid":"02:00:5e:00:53:00:00:01","cni-args":{"guid":"x"},"default-route":["10.0.0.254"],"deviceID":"0000:86:00.1","unknown":{"kept":"aside"}}]`,
 			want: Selected{Networks: elements{{
-				Name: "a.b", Namespace: "ns", InterfaceRequest: "ib0", IPRequest: []string{"10.0.0.1/16", "fd00::1"}, MacRequest: "02:00:5e:10:00:01",
-				InfinibandGUIDRequest: "02:00:5e:00:53:00:00:01", CNIArgs: &runtime.RawExtension{Raw: []byte(`{"guid":"x"}`)},
-				GatewayRequest: []string{"10.0.0.254"}, DeviceID: "0000:86:00.1",
+				Name: "a.b", Namespace: "ns", InterfaceRequest: "ib0", IPRequest: []string{"10.0.0.1/16", "fd00::1"},
+				MacRequest:            "02:00:5e:10:00:01",
+				InfinibandGUIDRequest: "02:00:5e:00:53:00:00:01",
+				CNIArgs:               &runtime.RawExtension{Raw: []byte(`{"guid":"x"}`)},
+				GatewayRequest:        []string{"10.0.0.254"}, DeviceID: "0000:86:00.1",
 			}}},
 		},
-		{name: "default in JSON", def: `[{"name":"a","namespace":"b"}]`, want: Selected{Default: &cncfv1.NetworkSelectionElement{Name: "a", Namespace: "b"}}},
+		{name: "default in JSON", def: `[{"name":"a","namespace":"b"}]`,
+			want: Selected{Default: &cncfv1.NetworkSelectionElement{Name: "a", Namespace: "b"}}},
 		{name: "empty list", networks: "[]", want: Selected{Networks: elements{}}},
 
-		{name: "two defaults", def: "a,b", err: "annotation v1.multus-cni.io/default-network names 2 networks: want exactly one; further networks belong into annotation k8s.v1.cni.cncf.io/networks"},
-		{name: "no default", def: "[]", err: "annotation v1.multus-cni.io/default-network is an empty list: want exactly one network"},
-		{name: "trailing comma", networks: "a,", err: "annotation k8s.v1.cni.cncf.io/networks: network 2: is empty: want [namespace/]name[@interface]"},
-		{name: "upper case", networks: "a,IB", err: `annotation k8s.v1.cni.cncf.io/networks: network 2: "IB": name "IB": want lower-case letters`},
+		{name: "two defaults", def: "a,b",
+			err: "annotation v1.multus-cni.io/default-network names 2 networks: want exactly one; further networks " +
+				"belong into annotation k8s.v1.cni.cncf.io/networks"},
+		{name: "no default", def: "[]",
+			err: "annotation v1.multus-cni.io/default-network is an empty list: want exactly one network"},
+		{name: "trailing comma", networks: "a,",
+			err: "annotation k8s.v1.cni.cncf.io/networks: network 2: is empty: want [namespace/]name[@interface]"},
+		{name: "upper case", networks: "a,IB",
+			err: `annotation k8s.v1.cni.cncf.io/networks: network 2: "IB": name "IB": want lower-case letters`},
 		{name: "dot", networks: "a.b", err: `"a.b": a name with a dot needs the JSON form: [{"name":"a.b"}]`},
 		{name: "two slashes", networks: "a/b/c", err: `name "b/c": want lower-case`},
 		{name: "no namespace", networks: "/b", err: `namespace "": want lower-case`},
 		{name: "no interface", networks: "b@", err: "no interface name after '@'"},
-		{name: "long interface", networks: "b@abcdefghijklmnop", err: `network 1: interface "abcdefghijklmnop": want at most 15 printable characters`},
+		{name: "long interface", networks: "b@abcdefghijklmnop",
+			err: `network 1: interface "abcdefghijklmnop": want at most 15 printable characters`},
 		{name: "interface with a space", networks: "b@a b", err: `interface "a b": want at most 15`},
 		{name: "loopback", networks: "b@lo", err: `interface "lo": the name is taken in every pod`},
 		{name: "the coordinator's", networks: "b@veth0", err: `interface "veth0": the name is taken in every pod`},
-		{name: "bare object", networks: `{"name":"a"}`, err: "annotation k8s.v1.cni.cncf.io/networks: is a JSON object: want a list, put it into [ ]"},
+		{name: "bare object", networks: `{"name":"a"}`,
+			err: "annotation k8s.v1.cni.cncf.io/networks: is a JSON object: want a list, put it into [ ]"},
 		{name: "broken JSON", networks: `[{"name":"a"`, err: "want a JSON list such as"},
 		{name: "quoted", networks: `"a"`, err: "want a JSON list such as"},
 		{name: "string in list", networks: `[{"name":"a"},"b"]`, err: `network 2: found "b": want a JSON object`},
 		{name: "null in list", networks: `[null]`, err: "network 1: found null: want a JSON object"},
 		{name: "no name", networks: `[{}]`, err: `network 1: no name: want {"name": …}`},
 		{name: "wrong kind", networks: `[{"name":7}]`, err: `network 1: key "name" has a number: want a string`},
-		{name: "wrong kind of ips", networks: `[{"name":"a","ips":"10.0.0.1"}]`, err: `network 1: key "ips" has a string: want a list of strings`},
-		{name: "guid of 6", networks: `[{"name":"a","infiniband-guid":"02:00:5e:10:00:01"}]`, err: `network 1: infiniband-guid: GUID "02:00:5e:10:00:01": want eight octets such as`},
-		{name: "guid of 20", networks: `[{"name":"a","infiniband-guid":"00:00:10:49:fe:80:00:00:00:00:00:00:e8:eb:d3:03:00:93:ae:10"}]`, err: "want eight octets"},
-		{name: "guid zero", networks: `[{"name":"a","infiniband-guid":"00:00:00:00:00:00:00:00"}]`, err: "all zeros and all ones are no GUIDs"},
+		{name: "wrong kind of ips", networks: `[{"name":"a","ips":"10.0.0.1"}]`,
+			err: `network 1: key "ips" has a string: want a list of strings`},
+		{name: "guid of 6", networks: `[{"name":"a","infiniband-guid":"02:00:5e:10:00:01"}]`,
+			err: `network 1: infiniband-guid: GUID "02:00:5e:10:00:01": want eight octets such as`},
+		{name: "guid of 20",
+			networks: `[{"name":"a","infiniband-guid":"00:00:10:49:fe:80:00:00:00:00:00:00:e8:eb:d3:03:00:93:ae:10"}]`,
+			err:      "want eight octets"},
+		{name: "guid zero", networks: `[{"name":"a","infiniband-guid":"00:00:00:00:00:00:00:00"}]`,
+			err: "all zeros and all ones are no GUIDs"},
 		{name: "mac", networks: `[{"name":"a","mac":"zz"}]`, err: `mac "zz": want a hardware address`},
-		{name: "ip", networks: `[{"name":"a","ips":["10.0.0.1","10.0.0.300"]}]`, err: `ips: "10.0.0.300": want an address`},
-		{name: "route", networks: `[{"name":"a","default-route":["x"]}]`, err: `default-route: "x": want the address of a gateway`},
+		{name: "ip", networks: `[{"name":"a","ips":["10.0.0.1","10.0.0.300"]}]`,
+			err: `ips: "10.0.0.300": want an address`},
+		{name: "route", networks: `[{"name":"a","default-route":["x"]}]`,
+			err: `default-route: "x": want the address of a gateway`},
 		{name: "device", networks: `[{"name":"a","deviceID":"../x"}]`, err: `deviceID "../x": want the ID of a device`},
 		{name: "args", networks: `[{"name":"a","cni-args":[1]}]`, err: "cni-args: found [1]: want a JSON object"},
-		{name: "port", networks: `[{"name":"a","portMappings":[{"hostPort":0,"containerPort":80}]}]`, err: "portMappings 1: hostPort 0, containerPort 80: want 1 to 65535"},
+		{name: "port", networks: `[{"name":"a","portMappings":[{"hostPort":0,"containerPort":80}]}]`,
+			err: "portMappings 1: hostPort 0, containerPort 80: want 1 to 65535"},
 		{name: "namespace", networks: `[{"name":"a","namespace":"A"}]`, err: `namespace "A" of network "a"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			annotations := map[string]string{cncfv1.AnnotationDefaultNetwork: tt.def, cncfv1.AnnotationNetworks: tt.networks}
+			annotations := map[string]string{cncfv1.AnnotationDefaultNetwork: tt.def,
+				cncfv1.AnnotationNetworks: tt.networks}
 			got, err := Selections(annotations, "app", "system")
 			if tt.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.err) {
@@ -96,12 +122,18 @@ func TestNameInterfaces(t *testing.T) {
 		{name: "by position", def: "d", networks: "a,b", want: "eth0 net1 net2"},
 		{name: "cluster's default", networks: "a,b@ib7,c", want: "net1 ib7 net3"},
 		{name: "asked for eth0", def: "d@eth0", want: "eth0"},
-		{name: "default elsewhere", def: "d@ib0", err: `interface "ib0": the container runtime wants the default network on eth0: leave the interface out`},
-		{name: "asked twice", networks: "a@x,b@x", err: "network 1 (app/a) and network 2 (app/b) would both be interface x"},
-		{name: "asked and by position", networks: "a@net2,b", err: "network 1 (app/a) and network 2 (app/b) would both be interface net2: give one of them another name, as in app/b@name"},
-		{name: "against the default", networks: "a@eth0", err: "the default network and network 1 (app/a) would both be interface eth0"},
+		{name: "default elsewhere", def: "d@ib0",
+			err: `interface "ib0": the container runtime wants the default network on eth0: leave the interface out`},
+		{name: "asked twice", networks: "a@x,b@x",
+			err: "network 1 (app/a) and network 2 (app/b) would both be interface x"},
+		{name: "asked and by position", networks: "a@net2,b",
+			err: "network 1 (app/a) and network 2 (app/b) would both be interface net2: give one of them another " +
+				"name, as in app/b@name"},
+		{name: "against the default", networks: "a@eth0",
+			err: "the default network and network 1 (app/a) would both be interface eth0"},
 	} {
-		s, err := Selections(map[string]string{cncfv1.AnnotationDefaultNetwork: tt.def, cncfv1.AnnotationNetworks: tt.networks}, "app", "system")
+		s, err := Selections(map[string]string{cncfv1.AnnotationDefaultNetwork: tt.def,
+			cncfv1.AnnotationNetworks: tt.networks}, "app", "system")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,9 +157,12 @@ func TestNameInterfaces(t *testing.T) {
 	}
 }
 
-// FuzzSelections wants no panic, and of what is accepted, that writing it as JSON and reading it again gives the same.
+// FuzzSelections wants no panic, and of what is accepted, that writing it as JSON and reading it
+// again gives the same.
 func FuzzSelections(f *testing.F) {
-	for _, s := range []string{"kube-system/ib-sriov", "a,b@x, c/d", `[{"name":"a","ips":["10.0.0.1"],"infiniband-guid":"02:00:5e:00:53:00:00:01"}]`, `[{"name":"a","cni-args":{"x":[1]}}]`, `{"`, "[null]"} {
+	for _, s := range []string{"kube-system/ib-sriov", "a,b@x, c/d",
+		`[{"name":"a","ips":["10.0.0.1"],"infiniband-guid":"02:00:5e:00:53:00:00:01"}]`,
+		`[{"name":"a","cni-args":{"x":[1]}}]`, `{"`, "[null]"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -136,7 +171,8 @@ func FuzzSelections(f *testing.F) {
 			return
 		}
 		for _, e := range got.Networks {
-			if e.Name == "" || e.Namespace == "" || len(e.InterfaceRequest) > maxInterfaceName || strings.ContainsAny(e.InterfaceRequest, "/ \n") {
+			if e.Name == "" || e.Namespace == "" || len(e.InterfaceRequest) > maxInterfaceName ||
+				strings.ContainsAny(e.InterfaceRequest, "/ \n") {
 				t.Errorf("%q gave %+v", text, e)
 			}
 		}

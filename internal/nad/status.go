@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nad
 
 import (
@@ -13,7 +15,8 @@ import (
 
 // Attached is one network that a pod has.
 type Attached struct {
-	// Network is "namespace/name" of the NetworkAttachmentDefinition, or the CNI configuration's name when there is none.
+	// Network is "namespace/name" of the NetworkAttachmentDefinition, or the CNI configuration's
+	// name when there is none.
 	Network string
 	// Interface is the name in the pod.
 	Interface string
@@ -40,7 +43,10 @@ func statusOf(a Attached) cncfv1.NetworkStatus {
 	if r == nil {
 		return s
 	}
-	index := slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i.Sandbox != "" && i.Name == a.Interface })
+	index := slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool {
+		return i.Sandbox != "" &&
+			i.Name == a.Interface
+	})
 	if index < 0 {
 		index = slices.IndexFunc(r.Interfaces, func(i *types100.Interface) bool { return i.Sandbox != "" })
 	}
@@ -52,7 +58,8 @@ func statusOf(a Attached) cncfv1.NetworkStatus {
 			s.IPs = append(s.IPs, ip.Address.IP.String())
 		}
 	}
-	s.DNS = cncfv1.DNS{Nameservers: r.DNS.Nameservers, Domain: r.DNS.Domain, Search: r.DNS.Search, Options: r.DNS.Options}
+	s.DNS = cncfv1.DNS{Nameservers: r.DNS.Nameservers, Domain: r.DNS.Domain, Search: r.DNS.Search,
+		Options: r.DNS.Options}
 	s.Gateway = gateways(r)
 	return s
 }

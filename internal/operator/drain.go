@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -24,8 +26,8 @@ import (
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
-// drains has the pods evicted that are in the way of what nodes shall become. How many nodes at once is a question about all of
-// them, so one look is at all of them.
+// drains has the pods evicted that are in the way of what nodes shall become. How many nodes at
+// once is a question about all of them, so one look is at all of them.
 type drains struct {
 	Options
 	client client.Client
@@ -131,14 +133,16 @@ func (r *drains) one(ctx context.Context, c *census, state *v1.SriovNetworkNodeS
 	}
 	s.asked = true
 	d := decideDrain(s)
-	// The annotations first: while they say Draining nothing new is offered, and no condition claims what is not so yet.
+	// The annotations first: while they say Draining nothing new is offered, and no condition
+	// claims what is not so yet.
 	if err := r.mark(ctx, state, d.marks); err != nil {
 		return 0, err
 	}
 	return d.after, r.tell(ctx, state, d)
 }
 
-// look gathers what the decision about a node needs, and takes one of the places for nodes that are drained at once.
+// look gathers what the decision about a node needs, and takes one of the places for nodes that are
+// drained at once.
 func (r *drains) look(ctx context.Context, c *census, state *v1.SriovNetworkNodeState) (situation, error) {
 	s := situation{
 		marks: marksOf(state), timing: r.Drain, now: r.now(), enabled: c.enabled, told: drainedReason(state),
@@ -232,7 +236,8 @@ func (r *drains) evict(ctx context.Context, state *v1.SriovNetworkNodeState, s *
 		s.granted = true
 		s.pods[key] = podView{ending: true, deleted: s.now, created: pod.CreationTimestamp.Time}
 		r.events.Eventf(pod, state, corev1.EventTypeNormal, reasonDraining, "Evict",
-			"evicted: it uses a virtual function on node %s, where %s (SriovNetworkNodeState %s)", state.Name, s.describe(stepsOf(s.steps, key)), state.Name)
+			"evicted: it uses a virtual function on node %s, where %s (SriovNetworkNodeState %s)", state.Name,
+			s.describe(stepsOf(s.steps, key)), state.Name)
 		log.FromContext(ctx).Info("evicted a pod that is in the way of a card", "node", state.Name, "pod", key)
 	}
 	return nil
@@ -242,7 +247,8 @@ func stepsOf(steps []step, key string) []step {
 	return slices.DeleteFunc(slices.Clone(steps), func(st step) bool { return !slices.Contains(st.pods, key) })
 }
 
-// ask asks for one eviction. The UID in the question keeps a pod of the same name, made in this moment, from being meant.
+// ask asks for one eviction. The UID in the question keeps a pod of the same name, made in this
+// moment, from being meant.
 func ask(ctx context.Context, c client.Client, pod *corev1.Pod) (refused string, err error) {
 	eviction := &policyv1.Eviction{
 		ObjectMeta:    metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
@@ -301,7 +307,8 @@ func (r *drains) tell(ctx context.Context, state *v1.SriovNetworkNodeState, d de
 		return nil
 	}
 	told := drainedReason(state)
-	c := metav1.Condition{Type: v1.ConditionDrained, Status: metav1.ConditionFalse, Reason: d.reason, Message: d.message}
+	c := metav1.Condition{Type: v1.ConditionDrained, Status: metav1.ConditionFalse, Reason: d.reason,
+		Message: d.message}
 	if d.reason == reasonDrained {
 		c.Status = metav1.ConditionTrue
 	}

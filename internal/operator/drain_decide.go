@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -36,21 +38,24 @@ const (
 
 // DrainTiming are the waits of a drain. Zero takes the value in the comment.
 type DrainTiming struct {
-	// Deadline bounds the time without an eviction that is granted: 10 minutes. Then VFs are offered again, and the drain is
-	// tried anew after as long, then twice as long, up to eight times.
+	// Deadline bounds the time without an eviction that is granted: 10 minutes. Then VFs are
+	// offered again, and the drain is tried anew after as long, then twice as long, up to eight
+	// times.
 	Deadline time.Duration
-	// Settle is the time between the agent's withholding VFs and the first eviction, for the scheduler to hear of it: 15 seconds.
-	// The kubelet tells what a node has every 10 seconds.
+	// Settle is the time between the agent's withholding VFs and the first eviction, for the
+	// scheduler to hear of it: 15 seconds. The kubelet tells what a node has every 10 seconds.
 	Settle time.Duration
 	// Poll is the time between two looks at a node that is being drained: 5 seconds.
 	Poll time.Duration
 }
 
-// pendingLook is the time between two looks at a node whose turn it is not; the end of another's drain causes one too.
+// pendingLook is the time between two looks at a node whose turn it is not; the end of another's
+// drain causes one too.
 const pendingLook = time.Minute
 
 func (t DrainTiming) withDefaults() DrainTiming {
-	return DrainTiming{Deadline: cmp.Or(t.Deadline, 10*time.Minute), Settle: cmp.Or(t.Settle, 15*time.Second), Poll: cmp.Or(t.Poll, 5*time.Second)}
+	return DrainTiming{Deadline: cmp.Or(t.Deadline, 10*time.Minute), Settle: cmp.Or(t.Settle, 15*time.Second),
+		Poll: cmp.Or(t.Poll, 5*time.Second)}
 }
 
 // backoff is the rest after the nth drain of a node in a row that timed out.
@@ -85,10 +90,12 @@ func (m marks) annotations() map[string]string {
 		annotationDrainSince: "", annotationDrainAgain: "", annotationDrainTimeouts: "",
 	}
 	if m.active() {
-		out[v1.AnnotationDesiredState], out[annotationDrainSince] = v1.StateDrainRequired, m.since.UTC().Format(time.RFC3339Nano)
+		out[v1.AnnotationDesiredState], out[annotationDrainSince] = v1.StateDrainRequired,
+			m.since.UTC().Format(time.RFC3339Nano)
 	}
 	if m.timeouts > 0 {
-		out[annotationDrainAgain], out[annotationDrainTimeouts] = m.again.UTC().Format(time.RFC3339Nano), strconv.Itoa(m.timeouts)
+		out[annotationDrainAgain], out[annotationDrainTimeouts] = m.again.UTC().Format(time.RFC3339Nano),
+			strconv.Itoa(m.timeouts)
 	}
 	return out
 }
@@ -99,8 +106,9 @@ type step struct {
 	pods        []string // "namespace/name"; none when they are not known at the moment
 }
 
-// usedSteps are the steps of a node's plan that pods block, and whether others are left that the agent is about to take: not those that
-// have failed, nor those that wait for a person. The plan counts only when it speaks of the present spec.
+// usedSteps are the steps of a node's plan that pods block, and whether others are left that the
+// agent is about to take: not those that have failed, nor those that wait for a person. The plan
+// counts only when it speaks of the present spec.
 func usedSteps(state *v1.SriovNetworkNodeState) (steps []step, busy bool) {
 	for _, c := range state.Status.Plan {
 		if c.InUse {
@@ -111,7 +119,8 @@ func usedSteps(state *v1.SriovNetworkNodeState) (steps []step, busy bool) {
 	return steps, busy
 }
 
-// podView is what matters of a pod that is in the way. A pod that is gone, or on another node by now, has none.
+// podView is what matters of a pod that is in the way. A pod that is gone, or on another node by
+// now, has none.
 type podView struct {
 	static  bool      // made by the kubelet from a file: the API cannot evict it
 	ending  bool      // being deleted, or all its containers have ended
@@ -122,7 +131,8 @@ type podView struct {
 func viewOf(pod *corev1.Pod) podView {
 	v := podView{created: pod.CreationTimestamp.Time}
 	_, v.static = pod.Annotations[corev1.MirrorPodAnnotationKey]
-	v.ending = pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	v.ending = pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded ||
+		pod.Status.Phase == corev1.PodFailed
 	if pod.DeletionTimestamp != nil {
 		v.deleted = pod.DeletionTimestamp.Time
 	}
@@ -145,7 +155,8 @@ type situation struct {
 	// offered are the cards of which the agent still offers VFs that these pods use.
 	offered map[string]bool
 	pods    map[string]podView
-	// asked: this look's evictions have been asked for. refused are those that were refused, by pod; granted tells that one was not.
+	// asked: this look's evictions have been asked for. refused are those that were refused, by
+	// pod; granted tells that one was not.
 	asked   bool
 	refused map[string]string
 	granted bool
@@ -171,7 +182,9 @@ func decideDrain(s situation) decision {
 		if !s.active() && s.told == "" {
 			return decision{marks: s.marks}
 		}
-		return decision{marks: idle, reason: reasonDrainStopped, message: "nobody is evicted any more: spec.disableDrain of SriovOperatorConfig default is true; " + s.describe(s.steps)}
+		return decision{marks: idle, reason: reasonDrainStopped,
+			message: "nobody is evicted any more: spec.disableDrain of SriovOperatorConfig default is true; " +
+				s.describe(s.steps)}
 	case s.now.Before(s.again):
 		return decision{marks: s.marks, after: s.again.Sub(s.now)}
 	case !s.fresh && !s.active():
@@ -180,9 +193,11 @@ func decideDrain(s situation) decision {
 	possible, never := s.possible()
 	switch {
 	case len(possible) == 0 && len(never) > 0:
-		return decision{marks: idle, reason: reasonDrainRefused, message: strings.Join(never, "; "), after: s.timing.Deadline}
+		return decision{marks: idle, reason: reasonDrainRefused, message: strings.Join(never, "; "),
+			after: s.timing.Deadline}
 	case !s.turn:
-		return decision{marks: marks{current: v1.StateIdle, again: s.again, timeouts: s.timeouts}, reason: reasonDrainPending,
+		return decision{marks: marks{current: v1.StateIdle, again: s.again, timeouts: s.timeouts},
+			reason:  reasonDrainPending,
 			message: s.queue + "; " + s.describe(s.steps), after: pendingLook}
 	}
 	return s.drain(possible, never)
@@ -193,7 +208,8 @@ func (s *situation) nobodyInTheWay() decision {
 	d := decision{marks: marks{current: v1.StateIdle}}
 	if s.active() && s.busy {
 		d.current, d.since = v1.StateDrainComplete, s.since
-		d.reason, d.message = reasonDrained, "the pods that were in the way are gone, and the agent is at work, see status.plan"
+		d.reason, d.message = reasonDrained,
+			"the pods that were in the way are gone, and the agent is at work, see status.plan"
 		d.after = s.timing.Poll
 		return d
 	}
@@ -203,13 +219,17 @@ func (s *situation) nobodyInTheWay() decision {
 	return d
 }
 
-// possible are the steps that evictions can free. A step that a static pod blocks as well would have its other pods evicted in vain.
+// possible are the steps that evictions can free. A step that a static pod blocks as well would
+// have its other pods evicted in vain.
 func (s *situation) possible() (possible []step, never []string) {
 	for _, st := range s.steps {
 		static := slices.DeleteFunc(slices.Clone(st.pods), func(key string) bool { return !s.pods[key].static })
 		if len(static) > 0 {
-			never = append(never, fmt.Sprintf("%s on %s: %s cannot be evicted, as the kubelet makes it from a file: take its manifest from the node (staticPodPath of the kubelet's configuration)",
-				st.change, st.pci, strings.Join(static, ", ")))
+			never = append(never,
+				fmt.Sprintf(
+					"%s on %s: %s cannot be evicted, as the kubelet makes it from a file: take its manifest from "+
+						"the node (staticPodPath of the kubelet's configuration)",
+					st.change, st.pci, strings.Join(static, ", ")))
 			continue
 		}
 		possible = append(possible, st)
@@ -257,11 +277,13 @@ func (s *situation) timedOut(possible []step, never []string) decision {
 	m.again = s.now.Add(s.timing.backoff(m.timeouts))
 	text := fmt.Sprintf("nothing has moved for %s, so VFs are offered again; the next try is at %s; %s",
 		s.timing.Deadline, m.again.UTC().Format(time.RFC3339), s.describe(possible))
-	return decision{marks: m, reason: reasonDrainTimedOut, message: strings.Join(append([]string{text}, never...), "; "), after: m.again.Sub(s.now)}
+	return decision{marks: m, reason: reasonDrainTimedOut, message: strings.Join(append([]string{text}, never...),
+		"; "), after: m.again.Sub(s.now)}
 }
 
-// toEvict lists the pods to ask to leave: not before the agent offers their VFs to nobody else, and not those that are leaving. A pod
-// younger than two looks of the agent, each 30 seconds after the other, may be the namesake of one that is gone.
+// toEvict lists the pods to ask to leave: not before the agent offers their VFs to nobody else, and
+// not those that are leaving. A pod younger than two looks of the agent, each 30 seconds after the
+// other, may be the namesake of one that is gone.
 func (s *situation) toEvict(possible []step) (out []string) {
 	for _, st := range possible {
 		if s.offered[st.pci] {
@@ -323,9 +345,10 @@ type quota struct {
 	text  string // where that is said
 }
 
-// quotaOf finds the configuration that counts for a node, the first in order of name, and what it allows. all are the labels of
-// every managed node.
-func quotaOf(configs []v1.SriovNetworkPoolConfig, node map[string]string, all []map[string]string) (name string, q quota) {
+// quotaOf finds the configuration that counts for a node, the first in order of name, and what it
+// allows. all are the labels of every managed node.
+func quotaOf(configs []v1.SriovNetworkPoolConfig, node map[string]string, all []map[string]string) (name string,
+	q quota) {
 	ordered := slices.Clone(configs)
 	slices.SortFunc(ordered, func(a, b v1.SriovNetworkPoolConfig) int { return strings.Compare(a.Name, b.Name) })
 	for _, c := range ordered {
@@ -340,7 +363,10 @@ func quotaOf(configs []v1.SriovNetworkPoolConfig, node map[string]string, all []
 			}
 		}
 		limit := atOnce(c.Spec.MaxUnavailable, selected)
-		return c.Name, quota{limit, fmt.Sprintf("SriovNetworkPoolConfig %s lets %d of its %d nodes be drained at once (maxUnavailable)", c.Name, limit, selected)}
+		return c.Name,
+			quota{limit,
+				fmt.Sprintf("SriovNetworkPoolConfig %s lets %d of its %d nodes be drained at once (maxUnavailable)",
+					c.Name, limit, selected)}
 	}
 	return "", quota{1, "one node is drained at a time (no SriovNetworkPoolConfig selects the node)"}
 }
@@ -367,14 +393,16 @@ func atOnce(maxUnavailable *intstr.IntOrString, selected int) int {
 	return n
 }
 
-// stillOffered are the cards of which the agent offers VFs that pods in the way use: it has not heard of the drain yet.
+// stillOffered are the cards of which the agent offers VFs that pods in the way use: it has not
+// heard of the drain yet.
 func stillOffered(state *v1.SriovNetworkNodeState, steps []step) map[string]bool {
 	out := map[string]bool{}
 	for _, st := range steps {
 		for _, pf := range state.Status.Interfaces {
-			out[st.pci] = out[st.pci] || strings.EqualFold(pf.PciAddress, st.pci) && slices.ContainsFunc(pf.VFs, func(vf v1.VirtualFunction) bool {
-				return vf.Resource != "" && slices.Contains(st.pods, vf.Pod)
-			})
+			out[st.pci] = out[st.pci] || strings.EqualFold(pf.PciAddress, st.pci) && slices.ContainsFunc(pf.VFs,
+				func(vf v1.VirtualFunction) bool {
+					return vf.Resource != "" && slices.Contains(st.pods, vf.Pod)
+				})
 		}
 	}
 	return out

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -19,7 +21,8 @@ func ago(d time.Duration) time.Time { return noon.Add(-d) }
 // draining is a node in the midst of a drain: the agent withholds the VFs, and two pods are in the way.
 func draining(changes ...func(*situation)) situation {
 	s := situation{
-		marks: marks{current: v1.StateDraining, since: ago(time.Minute)}, timing: DrainTiming{}.withDefaults(), now: noon,
+		marks: marks{current: v1.StateDraining, since: ago(time.Minute)}, timing: DrainTiming{}.withDefaults(),
+		now:     noon,
 		enabled: true, turn: true, fresh: true, busy: true, told: reasonDraining,
 		steps:   []step{{pci: "0000:86:00.0", change: "numVfs 4 -> 12", pods: []string{"default/a", "default/b"}}},
 		pods:    map[string]podView{"default/a": {created: ago(time.Hour)}, "default/b": {created: ago(time.Hour)}},
@@ -47,24 +50,39 @@ func TestDecideDrain(t *testing.T) {
 		evict   string
 		parts   []string
 	}{
-		{"begins", draining(idle), v1.StateDraining, reasonDraining, "", []string{"numVfs 4 -> 12 on 0000:86:00.0 waits for default/a, default/b"}},
+		{"begins", draining(idle), v1.StateDraining, reasonDraining, "",
+			[]string{"numVfs 4 -> 12 on 0000:86:00.0 waits for default/a, default/b"}},
 		{"evicts", draining(), v1.StateDraining, reasonDraining, "default/a default/b", nil},
-		{"not before the scheduler knows", draining(func(s *situation) { s.since = ago(14 * time.Second) }), v1.StateDraining, reasonDraining, "", nil},
-		{"not before the agent withholds", draining(func(s *situation) { s.offered["0000:86:00.0"] = true }), v1.StateDraining, reasonDraining, "",
+		{"not before the scheduler knows", draining(func(s *situation) { s.since = ago(14 * time.Second) }),
+			v1.StateDraining, reasonDraining, "", nil},
+		{"not before the agent withholds", draining(func(s *situation) { s.offered["0000:86:00.0"] = true }),
+			v1.StateDraining, reasonDraining, "",
 			[]string{"not evicted before the agent offers"}},
-		{"not what is ending", draining(func(s *situation) { s.pods["default/a"] = podView{ending: true, deleted: noon} }), v1.StateDraining, reasonDraining, "default/b", []string{"default/a (ending)"}},
-		{"not what is gone", draining(func(s *situation) { delete(s.pods, "default/a") }), v1.StateDraining, reasonDraining, "default/b", []string{"default/a (gone)"}},
-		{"not a namesake that has just come", draining(func(s *situation) { s.pods["default/a"] = podView{created: ago(30 * time.Second)} }), v1.StateDraining, reasonDraining, "default/b", nil},
-		{"not with a static pod", draining(func(s *situation) { s.pods["default/a"] = podView{static: true} }), v1.StateIdle, reasonDrainRefused, "",
+		{"not what is ending",
+			draining(func(s *situation) { s.pods["default/a"] = podView{ending: true, deleted: noon} }),
+			v1.StateDraining, reasonDraining, "default/b", []string{"default/a (ending)"}},
+		{"not what is gone", draining(func(s *situation) { delete(s.pods, "default/a") }), v1.StateDraining,
+			reasonDraining, "default/b", []string{"default/a (gone)"}},
+		{"not a namesake that has just come",
+			draining(func(s *situation) { s.pods["default/a"] = podView{created: ago(30 * time.Second)} }),
+			v1.StateDraining, reasonDraining, "default/b", nil},
+		{"not with a static pod", draining(func(s *situation) { s.pods["default/a"] = podView{static: true} }),
+			v1.StateIdle, reasonDrainRefused, "",
 			[]string{"default/a cannot be evicted", "staticPodPath"}},
 		{"another card's static pod", draining(func(s *situation) {
-			s.steps = append(s.steps, step{pci: "0000:87:00.0", change: "numVfs 1 -> 2", pods: []string{"kube-system/static"}})
+			s.steps = append(s.steps, step{pci: "0000:87:00.0", change: "numVfs 1 -> 2",
+				pods: []string{"kube-system/static"}})
 			s.pods["kube-system/static"] = podView{static: true}
 		}), v1.StateDraining, reasonDraining, "default/a default/b", []string{"kube-system/static cannot be evicted"}},
-		{"refused", draining(asked, refuse), v1.StateDraining, reasonDrainRefused, "default/a default/b", []string{"default/a (refused by its PodDisruptionBudget: The disruption budget web needs 2)"}},
-		{"refused for long", draining(asked, refuse, long), v1.StateIdle, reasonDrainTimedOut, "", []string{"the next try is at 2026-08-01T12:10:00Z", "disruption budget web"}},
-		{"refused for long, but one has just been granted", draining(asked, refuse, long, func(s *situation) { s.granted = true }), v1.StateDraining, reasonDrainRefused, "default/a default/b", nil},
-		{"tried anew before it times out", draining(long), v1.StateDraining, reasonDraining, "default/a default/b", nil},
+		{"refused", draining(asked, refuse), v1.StateDraining, reasonDrainRefused, "default/a default/b",
+			[]string{"default/a (refused by its PodDisruptionBudget: The disruption budget web needs 2)"}},
+		{"refused for long", draining(asked, refuse, long), v1.StateIdle, reasonDrainTimedOut, "",
+			[]string{"the next try is at 2026-08-01T12:10:00Z", "disruption budget web"}},
+		{"refused for long, but one has just been granted",
+			draining(asked, refuse, long, func(s *situation) { s.granted = true }), v1.StateDraining,
+			reasonDrainRefused, "default/a default/b", nil},
+		{"tried anew before it times out", draining(long), v1.StateDraining, reasonDraining, "default/a default/b",
+			nil},
 		{"all are ending, in the time that they have", draining(asked, long, func(s *situation) {
 			for key := range s.pods {
 				s.pods[key] = podView{ending: true, deleted: noon.Add(time.Hour)}
@@ -75,25 +93,38 @@ func TestDecideDrain(t *testing.T) {
 				s.pods[key] = podView{ending: true, deleted: ago(11 * time.Minute)}
 			}
 		}), v1.StateIdle, reasonDrainTimedOut, "", []string{"default/a (ending)"}},
-		{"the agent is silent", draining(asked, long, func(s *situation) { s.fresh, s.steps = false, nil }), v1.StateIdle, reasonDrainTimedOut, "", []string{"agent has not yet said"}},
-		{"the agent has yet to plan", draining(func(s *situation) { s.fresh, s.steps = false, nil }), v1.StateDraining, reasonDraining, "", nil},
-		{"who is in the way is not known now", draining(func(s *situation) { s.steps[0].pods = nil }), v1.StateDraining, reasonDraining, "", []string{"not known at the moment"}},
-		{"rests after a time-out", draining(idle, func(s *situation) { s.again, s.timeouts = noon.Add(time.Minute), 1 }), v1.StateIdle, "", "", nil},
-		{"again after the rest", draining(idle, func(s *situation) { s.again, s.timeouts = noon, 1 }), v1.StateDraining, reasonDraining, "", nil},
-		{"not its turn", draining(idle, func(s *situation) { s.turn = false }), v1.StateIdle, reasonDrainPending, "", []string{"one node at a time", "default/a"}},
-		{"its turn is taken back", draining(func(s *situation) { s.turn = false }), v1.StateIdle, reasonDrainPending, "", nil},
-		{"switched off", draining(func(s *situation) { s.enabled = false }), v1.StateIdle, reasonDrainStopped, "", []string{"spec.disableDrain"}},
+		{"the agent is silent", draining(asked, long, func(s *situation) { s.fresh, s.steps = false, nil }),
+			v1.StateIdle, reasonDrainTimedOut, "", []string{"agent has not yet said"}},
+		{"the agent has yet to plan", draining(func(s *situation) { s.fresh, s.steps = false, nil }), v1.StateDraining,
+			reasonDraining, "", nil},
+		{"who is in the way is not known now", draining(func(s *situation) { s.steps[0].pods = nil }), v1.StateDraining,
+			reasonDraining, "", []string{"not known at the moment"}},
+		{"rests after a time-out", draining(idle, func(s *situation) {
+			s.again, s.timeouts = noon.Add(time.Minute),
+				1
+		}), v1.StateIdle, "", "", nil},
+		{"again after the rest", draining(idle, func(s *situation) { s.again, s.timeouts = noon, 1 }), v1.StateDraining,
+			reasonDraining, "", nil},
+		{"not its turn", draining(idle, func(s *situation) { s.turn = false }), v1.StateIdle, reasonDrainPending, "",
+			[]string{"one node at a time", "default/a"}},
+		{"its turn is taken back", draining(func(s *situation) { s.turn = false }), v1.StateIdle, reasonDrainPending,
+			"", nil},
+		{"switched off", draining(func(s *situation) { s.enabled = false }), v1.StateIdle, reasonDrainStopped, "",
+			[]string{"spec.disableDrain"}},
 		{"never switched on", draining(idle, func(s *situation) { s.enabled = false }), v1.StateIdle, "", "", nil},
-		{"the pods are gone", draining(gone), v1.StateDrainComplete, reasonDrained, "", []string{"the agent is at work"}},
+		{"the pods are gone", draining(gone), v1.StateDrainComplete, reasonDrained, "",
+			[]string{"the agent is at work"}},
 		{"all is done", draining(gone, func(s *situation) { s.busy = false }), v1.StateIdle, reasonDrained, "", nil},
-		{"all is done, switched off", draining(gone, func(s *situation) { s.enabled, s.busy = false, false }), v1.StateIdle, reasonDrained, "", nil},
+		{"all is done, switched off", draining(gone, func(s *situation) { s.enabled, s.busy = false, false }),
+			v1.StateIdle, reasonDrained, "", nil},
 		{"nothing was ever in the way", draining(idle, gone), v1.StateIdle, "", "", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			d := decideDrain(tt.s)
 			if d.current != tt.current || d.reason != tt.reason || strings.Join(d.evict, " ") != tt.evict {
-				t.Errorf("state %s, reason %q, evict %q; want %s, %q, %q (%s)", d.current, d.reason, d.evict, tt.current, tt.reason, tt.evict, d.message)
+				t.Errorf("state %s, reason %q, evict %q; want %s, %q, %q (%s)", d.current, d.reason, d.evict,
+					tt.current, tt.reason, tt.evict, d.message)
 			}
 			for _, part := range tt.parts {
 				if !strings.Contains(d.message, part) {
@@ -123,9 +154,11 @@ func TestDrainBackoff(t *testing.T) {
 // What annotations say is what they were made of.
 func TestMarksSurvive(t *testing.T) {
 	for _, m := range []marks{
-		{current: v1.StateIdle}, {current: v1.StateDraining, since: noon}, {current: v1.StateDrainComplete, since: noon, again: noon, timeouts: 2}, {current: v1.StateIdle, again: noon, timeouts: 1},
+		{current: v1.StateIdle}, {current: v1.StateDraining, since: noon}, {current: v1.StateDrainComplete, since: noon,
+			again: noon, timeouts: 2}, {current: v1.StateIdle, again: noon, timeouts: 1},
 	} {
-		if got := marksOf(&v1.SriovNetworkNodeState{ObjectMeta: metav1.ObjectMeta{Annotations: m.annotations()}}); got != m {
+		if got := marksOf(&v1.SriovNetworkNodeState{
+			ObjectMeta: metav1.ObjectMeta{Annotations: m.annotations()}}); got != m {
 			t.Errorf("got %+v, want %+v", got, m)
 		}
 	}
@@ -135,7 +168,8 @@ func TestQuota(t *testing.T) {
 	worker, other := map[string]string{"role": "worker"}, map[string]string{"role": "other"}
 	all := []map[string]string{worker, worker, worker, worker, other}
 	config := func(name string, value any) v1.SriovNetworkPoolConfig {
-		c := v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.SriovNetworkPoolConfigSpec{NodeSelector: &metav1.LabelSelector{MatchLabels: worker}}}
+		c := v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: v1.SriovNetworkPoolConfigSpec{NodeSelector: &metav1.LabelSelector{MatchLabels: worker}}}
 		switch v := value.(type) {
 		case int:
 			c.Spec.MaxUnavailable = new(intstr.FromInt32(int32(v)))
@@ -170,8 +204,10 @@ func TestQuota(t *testing.T) {
 
 func TestUsedSteps(t *testing.T) {
 	doable := v1.PlannedChange{PciAddress: "0000:86:00.0", Change: "numVfs 0 -> 12"}
-	used := v1.PlannedChange{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use", InUse: true, WaitsFor: []string{"default/a"}}
-	stranger := v1.PlannedChange{PciAddress: "0000:87:00.0", Change: "numVfs 4 -> 12", Blocked: "in use by something that is no known pod"}
+	used := v1.PlannedChange{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use", InUse: true,
+		WaitsFor: []string{"default/a"}}
+	stranger := v1.PlannedChange{PciAddress: "0000:87:00.0", Change: "numVfs 4 -> 12",
+		Blocked: "in use by something that is no known pod"}
 	tests := []struct {
 		name  string
 		sync  string
@@ -187,7 +223,8 @@ func TestUsedSteps(t *testing.T) {
 		{"a step that fails", v1.SyncStatusFailed, []v1.PlannedChange{doable}, 0, false},
 	}
 	for _, tt := range tests {
-		steps, busy := usedSteps(&v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{SyncStatus: tt.sync, Plan: tt.plan}})
+		steps, busy := usedSteps(&v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{SyncStatus: tt.sync,
+			Plan: tt.plan}})
 		if len(steps) != tt.steps || busy != tt.busy {
 			t.Errorf("%s: %v, busy %t; want %d, %t", tt.name, steps, busy, tt.steps, tt.busy)
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -28,7 +30,8 @@ func (r *rig) pod(node, name string) {
 		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
 	must(r.t, r.Create(context.Background(), pod))
-	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning,
+		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 	must(r.t, r.Status().Update(context.Background(), pod))
 	r.t.Cleanup(func() { r.end(name) })
 }
@@ -52,7 +55,8 @@ func (r *rig) waitDrain(node, current, reason string, parts ...string) *v1.Sriov
 	r.t.Helper()
 	return r.waitState(node, func(s *v1.SriovNetworkNodeState) string {
 		c := meta.FindStatusCondition(s.Status.Conditions, v1.ConditionDrained)
-		if s.Annotations[v1.AnnotationCurrentState] != current || c == nil || c.Reason != reason || (c.Status == metav1.ConditionTrue) != (reason == reasonDrained) {
+		if s.Annotations[v1.AnnotationCurrentState] != current || c == nil || c.Reason != reason ||
+			(c.Status == metav1.ConditionTrue) != (reason == reasonDrained) {
 			return fmt.Sprintf("annotations %v, condition %+v; want %s, %s", s.Annotations, c, current, reason)
 		}
 		for _, part := range parts {
@@ -78,7 +82,8 @@ func waiting(offered bool, pods ...string) v1.SriovNetworkNodeStateStatus {
 			pf.VFs[i].Resource = ""
 		}
 	}
-	return v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{pf}, SyncStatus: v1.SyncStatusInProgress, Plan: []v1.PlannedChange{change}}
+	return v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{pf}, SyncStatus: v1.SyncStatusInProgress,
+		Plan: []v1.PlannedChange{change}}
 }
 
 var done = v1.SriovNetworkNodeStateStatus{SyncStatus: v1.SyncStatusSucceeded}
@@ -89,7 +94,8 @@ func (r *rig) setDrain(disable bool) {
 	if client.IgnoreNotFound(r.Delete(context.Background(), config)) == nil {
 		r.t.Cleanup(func() { must(r.t, client.IgnoreNotFound(r.Delete(context.Background(), config))) })
 	}
-	config = &v1.SriovOperatorConfig{ObjectMeta: config.ObjectMeta, Spec: v1.SriovOperatorConfigSpec{DisableDrain: &disable}}
+	config = &v1.SriovOperatorConfig{ObjectMeta: config.ObjectMeta,
+		Spec: v1.SriovOperatorConfigSpec{DisableDrain: &disable}}
 	config.ResourceVersion = ""
 	must(r.t, r.Create(context.Background(), config))
 }
@@ -99,7 +105,10 @@ func (r *rig) wantEvent(object, reason string) {
 	r.wait("event "+reason+" of "+object, func() string {
 		var found corev1.EventList
 		must(r.t, r.List(context.Background(), &found))
-		if !slices.ContainsFunc(found.Items, func(e corev1.Event) bool { return e.InvolvedObject.Name == object && e.Reason == reason }) {
+		if !slices.ContainsFunc(found.Items, func(e corev1.Event) bool {
+			return e.InvolvedObject.Name == object &&
+				e.Reason == reason
+		}) {
 			return fmt.Sprintf("%d events, none of it", len(found.Items))
 		}
 		return ""
@@ -122,13 +131,15 @@ func TestDrain(t *testing.T) {
 	r.setDrain(true)
 	time.Sleep(300 * time.Millisecond) // nothing is to happen, and nothing tells when it has not
 	for _, node := range []string{"drain-a", "drain-b"} {
-		if s := r.waitState(node, always); s.Annotations[v1.AnnotationCurrentState] != v1.StateIdle || drainedReason(s) != "" {
+		if s := r.waitState(node, always); s.Annotations[v1.AnnotationCurrentState] != v1.StateIdle ||
+			drainedReason(s) != "" {
 			t.Errorf("drained although disableDrain is true: %v, %s", s.Annotations, drainedReason(s))
 		}
 	}
 
 	r.setDrain(false)
-	state := r.waitDrain("drain-a", v1.StateDraining, reasonDraining, "numVfs 4 -> 12 on 0000:86:00.0", "default/user-a", "not evicted before")
+	state := r.waitDrain("drain-a", v1.StateDraining, reasonDraining, "numVfs 4 -> 12 on 0000:86:00.0",
+		"default/user-a", "not evicted before")
 	if got := state.Annotations[v1.AnnotationDesiredState]; got != v1.StateDrainRequired {
 		t.Errorf("desired state %s", got)
 	}
@@ -176,20 +187,24 @@ func TestDrainMeetsBudget(t *testing.T) {
 	r.pod("budget-a", "guarded")
 	budget := &policyv1.PodDisruptionBudget{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "keep-one"},
-		Spec:       policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}},
+		Spec: policyv1.PodDisruptionBudgetSpec{MinAvailable: new(intstr.FromInt32(1)),
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}},
 	}
 	must(t, r.Create(t.Context(), budget))
 	t.Cleanup(func() { must(t, client.IgnoreNotFound(r.Delete(context.Background(), budget))) })
 	allow := func(n int32) { // as the disruption controller does
 		before := budget.DeepCopy()
-		budget.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: budget.Generation, DisruptionsAllowed: n, CurrentHealthy: 1 + n, DesiredHealthy: 1, ExpectedPods: 1 + n}
+		budget.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: budget.Generation, DisruptionsAllowed: n,
+			CurrentHealthy: 1 + n, DesiredHealthy: 1, ExpectedPods: 1 + n}
 		must(t, r.Status().Patch(context.Background(), budget, client.MergeFrom(before)))
 	}
 	allow(0)
 	r.setDrain(false)
 	r.report("budget-a", waiting(false, "guarded"))
-	r.waitDrain("budget-a", v1.StateDraining, reasonDrainRefused, "default/guarded (refused by its PodDisruptionBudget: The disruption budget keep-one needs 1 healthy pods")
-	state := r.waitDrain("budget-a", v1.StateIdle, reasonDrainTimedOut, "VFs are offered again", "default/guarded", "keep-one", "the next try is at")
+	r.waitDrain("budget-a", v1.StateDraining, reasonDrainRefused,
+		"default/guarded (refused by its PodDisruptionBudget: The disruption budget keep-one needs 1 healthy pods")
+	state := r.waitDrain("budget-a", v1.StateIdle, reasonDrainTimedOut, "VFs are offered again", "default/guarded",
+		"keep-one", "the next try is at")
 	if r.ending("guarded") || marksOf(state).timeouts != 1 {
 		t.Errorf("guarded: %t, annotations %v", r.ending("guarded"), state.Annotations)
 	}
@@ -211,8 +226,9 @@ func TestDrainSparesStaticPods(t *testing.T) {
 	r.addNode("static-a", linux)
 	r.pod("static-a", "other")
 	mirror := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mirror-static-a", Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "x"}},
-		Spec:       corev1.PodSpec{NodeName: "static-a", Containers: []corev1.Container{{Name: "c", Image: "none"}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "mirror-static-a",
+			Annotations: map[string]string{corev1.MirrorPodAnnotationKey: "x"}},
+		Spec: corev1.PodSpec{NodeName: "static-a", Containers: []corev1.Container{{Name: "c", Image: "none"}}},
 	}
 	must(t, r.Create(t.Context(), mirror))
 	t.Cleanup(func() { r.end(mirror.Name) })
@@ -225,7 +241,8 @@ func TestDrainSparesStaticPods(t *testing.T) {
 	}
 }
 
-// The agent's conditions and the operator's are in one list; neither takes the other's back, whoever writes last.
+// The agent's conditions and the operator's are in one list; neither takes the other's back,
+// whoever writes last.
 func TestConditionsOfTwoWriters(t *testing.T) {
 	api := testapi.Start(t)
 	r := &rig{t: t, Client: api.Client(t)}
@@ -235,26 +252,35 @@ func TestConditionsOfTwoWriters(t *testing.T) {
 	agent := func(reason string) {
 		state := r.waitState("writers-a", always)
 		before := state.DeepCopy()
-		meta.SetStatusCondition(&state.Status.Conditions, metav1.Condition{Type: v1.ConditionReady, Status: metav1.ConditionFalse, Reason: reason})
-		must(t, r.Status().Patch(t.Context(), state, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
+		meta.SetStatusCondition(&state.Status.Conditions, metav1.Condition{Type: v1.ConditionReady,
+			Status: metav1.ConditionFalse, Reason: reason})
+		must(t, r.Status().Patch(t.Context(), state, client.MergeFromWithOptions(before,
+			client.MergeFromWithOptimisticLock{})))
 	}
 	for i := range 5 {
 		state := r.waitState("writers-a", always)
 		agent(fmt.Sprintf("Pass%d", i))
 		// applied from a copy that is older than the agent's last write
 		old := state.DeepCopy()
-		must(t, applyCondition(t.Context(), r.Client, state, "spiderpool-drain", metav1.Condition{Type: v1.ConditionDrained, Status: metav1.ConditionFalse, Reason: fmt.Sprintf("Look%d", i)}))
-		must(t, applyCondition(t.Context(), r.Client, state, "spiderpool-guids", metav1.Condition{Type: v1.ConditionGuidsUnique, Status: metav1.ConditionFalse, Reason: fmt.Sprintf("Look%d", i)}))
+		must(t, applyCondition(t.Context(), r.Client, state, "spiderpool-drain",
+			metav1.Condition{Type: v1.ConditionDrained, Status: metav1.ConditionFalse,
+				Reason: fmt.Sprintf("Look%d", i)}))
+		must(t, applyCondition(t.Context(), r.Client, state, "spiderpool-guids",
+			metav1.Condition{Type: v1.ConditionGuidsUnique, Status: metav1.ConditionFalse,
+				Reason: fmt.Sprintf("Look%d", i)}))
 		late := old.DeepCopy()
-		meta.SetStatusCondition(&late.Status.Conditions, metav1.Condition{Type: v1.ConditionReady, Status: metav1.ConditionFalse, Reason: "Late"})
-		if err := r.Status().Patch(t.Context(), late, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); !apierrors.IsConflict(err) {
+		meta.SetStatusCondition(&late.Status.Conditions, metav1.Condition{Type: v1.ConditionReady,
+			Status: metav1.ConditionFalse, Reason: "Late"})
+		if err := r.Status().Patch(t.Context(), late, client.MergeFromWithOptions(old,
+			client.MergeFromWithOptimisticLock{})); !apierrors.IsConflict(err) {
 			t.Fatalf("an agent that does not know the operator's conditions wrote over them: %v", err)
 		}
 		got := map[string]string{}
 		for _, c := range r.waitState("writers-a", always).Status.Conditions {
 			got[c.Type] = c.Reason
 		}
-		if got[v1.ConditionReady] != fmt.Sprintf("Pass%d", i) || got[v1.ConditionDrained] != fmt.Sprintf("Look%d", i) || got[v1.ConditionGuidsUnique] != fmt.Sprintf("Look%d", i) {
+		if got[v1.ConditionReady] != fmt.Sprintf("Pass%d", i) || got[v1.ConditionDrained] != fmt.Sprintf("Look%d", i) ||
+			got[v1.ConditionGuidsUnique] != fmt.Sprintf("Look%d", i) {
 			t.Fatalf("round %d: %v", i, got)
 		}
 	}
@@ -266,7 +292,8 @@ func TestMaxUnavailableIsChecked(t *testing.T) {
 		intstr.FromInt32(0): true, intstr.FromInt32(3): true, intstr.FromString("25%"): true,
 		intstr.FromInt32(-1): false, intstr.FromString("3"): false, intstr.FromString("many"): false,
 	} {
-		config := &v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "limit-"}, Spec: v1.SriovNetworkPoolConfigSpec{MaxUnavailable: &value}}
+		config := &v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Namespace: namespace,
+			GenerateName: "limit-"}, Spec: v1.SriovNetworkPoolConfigSpec{MaxUnavailable: &value}}
 		err := c.Create(t.Context(), config)
 		if good != (err == nil) || err != nil && !strings.Contains(err.Error(), "want a number of nodes from 0 on") {
 			t.Errorf("maxUnavailable %s: %v", value.String(), err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -27,8 +29,8 @@ const (
 	reasonGuidsUnique = "GuidsUnique"
 )
 
-// guids tells nodes whose InfiniBand functions bear a GUID that another one in the cluster bears too. No agent can see that: each
-// knows its own node.
+// guids tells nodes whose InfiniBand functions bear a GUID that another one in the cluster bears
+// too. No agent can see that: each knows its own node.
 type guids struct {
 	Options
 	client client.Client
@@ -63,8 +65,8 @@ func (r *guids) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	return reconcile.Result{}, errors.Join(errs...)
 }
 
-// tell writes one node's condition, and records events on the node and its state when the clashes are new ones. A node without
-// InfiniBand functions is not bothered.
+// tell writes one node's condition, and records events on the node and its state when the clashes
+// are new ones. A node without InfiniBand functions is not bothered.
 func (r *guids) tell(ctx context.Context, state *v1.SriovNetworkNodeState, clashes []sriov.Clash) error {
 	old := meta.FindStatusCondition(state.Status.Conditions, v1.ConditionGuidsUnique)
 	if old != nil {
@@ -76,7 +78,8 @@ func (r *guids) tell(ctx context.Context, state *v1.SriovNetworkNodeState, clash
 	switch {
 	case message != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, reasonGuidClash, message
-	case old == nil && !slices.ContainsFunc(state.Status.Interfaces, func(i v1.InterfaceExt) bool { return i.LinkType == v1.LinkTypeIB && i.Guid != "" }):
+	case old == nil && !slices.ContainsFunc(state.Status.Interfaces,
+		func(i v1.InterfaceExt) bool { return i.LinkType == v1.LinkTypeIB && i.Guid != "" }):
 		return nil
 	}
 	if err := applyCondition(ctx, r.client, state, "spiderpool-guids", c); err != nil {
@@ -86,7 +89,8 @@ func (r *guids) tell(ctx context.Context, state *v1.SriovNetworkNodeState, clash
 		return nil
 	}
 	node := &corev1.Node{}
-	if err := r.client.Get(ctx, client.ObjectKey{Name: state.Name}, node); err == nil { // its events are worth no failure
+	// its events are worth no failure
+	if err := r.client.Get(ctx, client.ObjectKey{Name: state.Name}, node); err == nil {
 		r.events.Eventf(node, state, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%.*s", maxNote, message)
 	}
 	r.events.Eventf(state, nil, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%.*s", maxNote, message)
@@ -121,16 +125,19 @@ func clashesOn(node string, clashes []sriov.Clash) string {
 		return ""
 	}
 	slices.Sort(remedies) // what concerns cards comes before what concerns VFs
-	return strings.Join(cut(lines), "; ") + "; a subnet manager serves only one of them. " + strings.Join(remedies, ". ")
+	return strings.Join(cut(lines), "; ") + "; a subnet manager serves only one of them. " +
+		strings.Join(remedies, ". ")
 }
 
 // mend is what helps against a clash of a function.
 func mend(b sriov.Bearer, pfs map[sriov.Bearer]bool) string {
 	switch {
 	case !b.VF:
-		return "A card: `mstflint -d PCI-ADDRESS query` shows its GUIDs, compare them with its label; `mstflint -d PCI-ADDRESS -guid GUID sg` gives one of them its own back, then reboot"
+		return "A card: `mstflint -d PCI-ADDRESS query` shows its GUIDs, compare them with its label; `mstflint -d " +
+			"PCI-ADDRESS -guid GUID sg` gives one of them its own back, then reboot"
 	case pfs[sriov.Bearer{Node: b.Node, PCI: b.PF}]:
 		return "A VF of such a card has its GUID from the card's: mend the card first"
 	}
-	return "A VF has its GUID from the card's, or keeps the one that another tool gave it: the troubleshooting page says under GuidClash how it gets another"
+	return "A VF has its GUID from the card's, or keeps the one that another tool gave it: the troubleshooting page " +
+		"says under GuidClash how it gets another"
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -13,17 +15,24 @@ import (
 
 func TestClashesOn(t *testing.T) {
 	clashes := []sriov.Clash{
-		{GUID: "02:00:00:00:00:00:00:01", Bearers: []sriov.Bearer{{Node: "x", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}, {Node: "y", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}}},
-		{GUID: "e8:eb:d3:03:00:93:ae:10", Bearers: []sriov.Bearer{{Node: "x", PCI: "0000:86:00.0"}, {Node: "y", PCI: "0000:86:00.0"}}},
-		{GUID: "02:00:00:00:00:00:00:02", Bearers: []sriov.Bearer{{Node: "y", PCI: "0000:87:00.1", VF: true, PF: "0000:87:00.0"}, {Node: "z", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}}},
+		{GUID: "02:00:00:00:00:00:00:01", Bearers: []sriov.Bearer{{Node: "x", PCI: "0000:86:00.1", VF: true,
+			PF: "0000:86:00.0"}, {Node: "y", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}}},
+		{GUID: "e8:eb:d3:03:00:93:ae:10", Bearers: []sriov.Bearer{{Node: "x", PCI: "0000:86:00.0"},
+			{Node: "y", PCI: "0000:86:00.0"}}},
+		{GUID: "02:00:00:00:00:00:00:02", Bearers: []sriov.Bearer{{Node: "y", PCI: "0000:87:00.1", VF: true,
+			PF: "0000:87:00.0"}, {Node: "z", PCI: "0000:86:00.1", VF: true, PF: "0000:86:00.0"}}},
 	}
 	x, z := clashesOn("x", clashes), clashesOn("z", clashes)
-	for _, part := range []string{"GUID e8:eb:d3:03:00:93:ae:10 is borne by node x 0000:86:00.0 and node y 0000:86:00.0", "mstflint", "mend the card first"} {
+	for _, part := range []string{
+		"GUID e8:eb:d3:03:00:93:ae:10 is borne by node x 0000:86:00.0 and node y 0000:86:00.0",
+		"mstflint", "mend the card first",
+	} {
 		if !strings.Contains(x, part) {
 			t.Errorf("the message of x lacks %q: %s", part, x)
 		}
 	}
-	if strings.Contains(x, "node z") || !strings.Contains(z, "node y 0000:87:00.1 and node z 0000:86:00.1") || !strings.Contains(z, "troubleshooting") || strings.Contains(z, "mstflint") {
+	if strings.Contains(x, "node z") || !strings.Contains(z, "node y 0000:87:00.1 and node z 0000:86:00.1") ||
+		!strings.Contains(z, "troubleshooting") || strings.Contains(z, "mstflint") {
 		t.Errorf("x: %s\nz: %s", x, z)
 	}
 	if got := clashesOn("elsewhere", clashes); got != "" {
@@ -61,7 +70,9 @@ func TestGuids(t *testing.T) {
 	wait("guid-a", reasonGuidsUnique)
 	r.report("guid-b", cards("e8:eb:d3:03:00:93:ae:10"))
 	for _, node := range []string{"guid-a", "guid-b"} {
-		wait(node, reasonGuidClash, "GUID e8:eb:d3:03:00:93:ae:10 is borne by node guid-a 0000:86:00.0 and node guid-b 0000:86:00.0", "mstflint")
+		wait(node, reasonGuidClash,
+			"GUID e8:eb:d3:03:00:93:ae:10 is borne by node guid-a 0000:86:00.0 and node guid-b 0000:86:00.0",
+			"mstflint")
 		r.wantEvent(node, reasonGuidClash)
 	}
 	r.report("guid-b", cards("e8:eb:d3:03:00:93:ae:20"))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -43,7 +45,8 @@ type networks struct {
 }
 
 func setupNetworks(mgr ctrl.Manager, o Options) error {
-	r := &networks{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(), events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
+	r := &networks{Options: o, client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
 	here := inNamespace(o.Namespace)
 	return ctrl.NewControllerManagedBy(mgr).Named("sriov-networks").
 		For(&v1.SriovIBNetwork{}, builder.WithPredicates(here)).
@@ -60,7 +63,8 @@ func (r *networks) ownerOf(_ context.Context, object client.Object) []reconcile.
 	return []reconcile.Request{{NamespacedName: client.ObjectKey{Namespace: r.Namespace, Name: name}}}
 }
 
-// Reconcile makes the NetworkAttachmentDefinition what the network says, also after somebody changed or deleted it.
+// Reconcile makes the NetworkAttachmentDefinition what the network says, also after somebody
+// changed or deleted it.
 func (r *networks) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	network := &v1.SriovIBNetwork{}
 	if err := r.client.Get(ctx, req.NamespacedName, network); err != nil {
@@ -97,9 +101,10 @@ type made struct {
 	again           time.Duration // the next look; 0 waits for an event
 }
 
-// place puts the NetworkAttachmentDefinition where it belongs and takes it from where it was. Where it is going to be is written
-// down before it is made, so that none is ever forgotten.
-func (r *networks) place(ctx context.Context, network *v1.SriovIBNetwork, wanted *cncfv1.NetworkAttachmentDefinition) (made, error) {
+// place puts the NetworkAttachmentDefinition where it belongs and takes it from where it was. Where
+// it is going to be is written down before it is made, so that none is ever forgotten.
+func (r *networks) place(ctx context.Context, network *v1.SriovIBNetwork,
+	wanted *cncfv1.NetworkAttachmentDefinition) (made, error) {
 	key := wanted.Namespace + "/" + wanted.Name
 	existing := &cncfv1.NetworkAttachmentDefinition{}
 	err := r.client.Get(ctx, client.ObjectKeyFromObject(wanted), existing)
@@ -109,7 +114,8 @@ func (r *networks) place(ctx context.Context, network *v1.SriovIBNetwork, wanted
 	case err == nil && !ours(network, existing):
 		return r.taken(network, existing), nil
 	case err == nil && existing.DeletionTimestamp != nil:
-		return made{reason: reasonTerminating, message: "an older NetworkAttachmentDefinition " + key + " is being deleted; a new one follows", again: 2 * time.Second}, nil
+		return made{reason: reasonTerminating, message: "an older NetworkAttachmentDefinition " + key +
+			" is being deleted; a new one follows", again: 2 * time.Second}, nil
 	}
 	absent := err != nil
 	elsewhere := wanted.Namespace != network.Namespace
@@ -125,11 +131,14 @@ func (r *networks) place(ctx context.Context, network *v1.SriovIBNetwork, wanted
 		before := network.DeepCopy()
 		network.Status.NetworkAttachmentDefinition = key
 		if err := r.client.Status().Patch(ctx, network, client.MergeFrom(before)); err != nil {
-			return made{}, fmt.Errorf("write down that SriovIBNetwork %s is going to have NetworkAttachmentDefinition %s: %w", network.Name, key, err)
+			return made{},
+				fmt.Errorf("write down that SriovIBNetwork %s is going to have NetworkAttachmentDefinition %s: %w",
+					network.Name, key, err)
 		}
 	}
 	if !elsewhere {
-		wanted.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(network, v1.GroupVersion.WithKind("SriovIBNetwork"))}
+		wanted.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(network,
+			v1.GroupVersion.WithKind("SriovIBNetwork"))}
 		if err := r.guard(ctx, network, false); err != nil {
 			return made{}, err
 		}
@@ -150,24 +159,32 @@ func (r *networks) taken(network *v1.SriovIBNetwork, n *cncfv1.NetworkAttachment
 	} else if owner := n.Annotations[v1.AnnotationOwner]; owner != "" {
 		by = owner
 	}
-	if owner := metav1.GetControllerOf(n); owner != nil && owner.Kind == "SriovIBNetwork" && owner.Name == network.Name && n.Namespace == network.Namespace {
-		return made{reason: reasonTerminating, message: "the NetworkAttachmentDefinition of an older object of this name is going to be deleted; a new one follows", again: 2 * time.Second}
+	if owner := metav1.GetControllerOf(n); owner != nil && owner.Kind == "SriovIBNetwork" &&
+		owner.Name == network.Name && n.Namespace == network.Namespace {
+		return made{reason: reasonTerminating,
+			message: "the NetworkAttachmentDefinition of an older object of this name is going to be deleted; a new " +
+				"one follows", again: 2 * time.Second}
 	}
 	return made{
 		reason: reasonNameTaken, again: time.Minute,
-		message: fmt.Sprintf("NetworkAttachmentDefinition %s/%s is there already and belongs to %s, so it is left alone: delete it, or give the SriovIBNetwork another name or networkNamespace",
+		message: fmt.Sprintf(
+			"NetworkAttachmentDefinition %s/%s is there already and belongs to %s, so it is left alone: delete it, "+
+				"or give the SriovIBNetwork another name or networkNamespace",
 			n.Namespace, n.Name, by),
 	}
 }
 
 // write creates or corrects the NetworkAttachmentDefinition. What others have put beside ours stays.
-func (r *networks) write(ctx context.Context, wanted, existing *cncfv1.NetworkAttachmentDefinition, absent bool) (made, error) {
+func (r *networks) write(ctx context.Context, wanted, existing *cncfv1.NetworkAttachmentDefinition, absent bool) (made,
+	error) {
 	key := wanted.Namespace + "/" + wanted.Name
 	good := made{reason: reasonApplied, message: "NetworkAttachmentDefinition " + key + " is in place"}
 	if absent {
 		err := r.client.Create(ctx, wanted) // refused when somebody else was faster, which the next look sees
 		if apierrors.IsNotFound(err) {
-			return made{reason: reasonNoNamespace, message: fmt.Sprintf("namespace %s does not exist: create it, or correct spec.networkNamespace", wanted.Namespace), again: time.Minute}, nil
+			return made{reason: reasonNoNamespace,
+				message: fmt.Sprintf("namespace %s does not exist: create it, or correct spec.networkNamespace",
+					wanted.Namespace), again: time.Minute}, nil
 		}
 		if err != nil {
 			return made{}, fmt.Errorf("create NetworkAttachmentDefinition %s: %w", key, err)
@@ -186,13 +203,15 @@ func (r *networks) write(ctx context.Context, wanted, existing *cncfv1.NetworkAt
 	if equality.Semantic.DeepEqual(existing, after) {
 		return good, nil
 	}
-	if err := r.client.Patch(ctx, after, client.MergeFromWithOptions(existing, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.client.Patch(ctx, after, client.MergeFromWithOptions(existing,
+		client.MergeFromWithOptimisticLock{})); err != nil {
 		return made{}, fmt.Errorf("correct NetworkAttachmentDefinition %s: %w", key, err)
 	}
 	return good, nil
 }
 
-// remove deletes the network's NetworkAttachmentDefinition at "namespace/name"; one that is not its is left alone.
+// remove deletes the network's NetworkAttachmentDefinition at "namespace/name"; one that is not its
+// is left alone.
 func (r *networks) remove(ctx context.Context, network *v1.SriovIBNetwork, at string) error {
 	namespace, name, ok := strings.Cut(at, "/")
 	if !ok {
@@ -222,7 +241,8 @@ func (r *networks) guard(ctx context.Context, network *v1.SriovIBNetwork, on boo
 	if !change(network, v1.FinalizerNetwork) {
 		return nil
 	}
-	if err := r.client.Patch(ctx, network, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.client.Patch(ctx, network, client.MergeFromWithOptions(before,
+		client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write the finalizers of SriovIBNetwork %s: %w", network.Name, err)
 	}
 	return nil
@@ -236,7 +256,8 @@ func (r *networks) report(ctx context.Context, network *v1.SriovIBNetwork, m mad
 	}
 	old := meta.FindStatusCondition(before.Status.Conditions, v1.ConditionReady)
 	meta.SetStatusCondition(&network.Status.Conditions, metav1.Condition{
-		Type: v1.ConditionReady, Status: status, Reason: m.reason, Message: m.message, ObservedGeneration: network.Generation,
+		Type: v1.ConditionReady, Status: status, Reason: m.reason, Message: m.message,
+		ObservedGeneration: network.Generation,
 	})
 	if equality.Semantic.DeepEqual(before.Status, network.Status) {
 		return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -80,16 +82,21 @@ func (r *rig) changeNetwork(name string, change func(*v1.SriovIBNetwork)) error 
 
 func TestNetworks(t *testing.T) {
 	r := startWith(t, Options{Namespace: namespace, ResourcePrefix: "spidernet.io"})
-	must(t, client.IgnoreAlreadyExists(r.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}}))) // namespaces do not go without their controller
+	// namespaces do not go without their controller
+	must(t,
+		client.IgnoreAlreadyExists(r.Create(t.Context(),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "apps"}})))
 	network := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "ib"},
-		Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", IPAM: `{"type": "spiderpool"}`, LinkState: "enable"}}
+		Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", IPAM: `{"type": "spiderpool"}`,
+			LinkState: "enable"}}
 	must(t, r.Create(t.Context(), network))
 	const config = `{"cniVersion":"1.0.0","name":"ib","type":"ib-sriov","link_state":"enable","ipam":{"type":"spiderpool"}}`
 
 	t.Run("in its own namespace", func(t *testing.T) {
 		n := r.waitNetwork("ib", reasonApplied, "kube-system/ib is in place")
 		got := r.nad(namespace, "ib")
-		if got.Spec.Config != config || got.ResourceName() != "spidernet.io/mellanoxibsriov" || got.Annotations[v1.AnnotationOwner] != n.OwnerKey() || !metav1.IsControlledBy(got, n) {
+		if got.Spec.Config != config || got.ResourceName() != "spidernet.io/mellanoxibsriov" ||
+			got.Annotations[v1.AnnotationOwner] != n.OwnerKey() || !metav1.IsControlledBy(got, n) {
 			t.Errorf("%+v", got)
 		}
 		if len(n.Finalizers) > 0 || n.Status.NetworkAttachmentDefinition != "kube-system/ib" {
@@ -117,7 +124,8 @@ func TestNetworks(t *testing.T) {
 		must(t, r.changeNetwork("ib", func(n *v1.SriovIBNetwork) { n.Spec.NetworkNamespace = "apps" }))
 		n := r.waitNetwork("ib", reasonApplied, "apps/ib is in place")
 		r.waitNAD(namespace, "ib", gone)
-		if r.nad("apps", "ib") == nil || !controllerutil.ContainsFinalizer(n, v1.FinalizerNetwork) || n.Status.NetworkAttachmentDefinition != "apps/ib" {
+		if r.nad("apps", "ib") == nil || !controllerutil.ContainsFinalizer(n, v1.FinalizerNetwork) ||
+			n.Status.NetworkAttachmentDefinition != "apps/ib" {
 			t.Errorf("finalizers %v, status %+v", n.Finalizers, n.Status)
 		}
 		must(t, r.changeNetwork("ib", func(n *v1.SriovIBNetwork) { n.Spec.NetworkNamespace = "" }))
@@ -136,7 +144,8 @@ func TestNetworks(t *testing.T) {
 		must(t, r.Delete(t.Context(), network))
 		r.waitNAD("apps", "ib", gone)
 		r.wait("the network to go", func() string {
-			if err := r.Get(t.Context(), client.ObjectKeyFromObject(network), &v1.SriovIBNetwork{}); !apierrors.IsNotFound(err) {
+			if err := r.Get(t.Context(), client.ObjectKeyFromObject(network),
+				&v1.SriovIBNetwork{}); !apierrors.IsNotFound(err) {
 				return fmt.Sprint("still there: ", err)
 			}
 			return ""
@@ -144,9 +153,11 @@ func TestNetworks(t *testing.T) {
 	})
 
 	t.Run("a name that is taken", func(t *testing.T) {
-		theirs := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "taken"}, Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: "theirs"}}
+		theirs := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{Namespace: "apps", Name: "taken"},
+			Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: "theirs"}}
 		must(t, r.Create(t.Context(), theirs))
-		taken := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "taken"}, Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "apps"}}
+		taken := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "taken"},
+			Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", NetworkNamespace: "apps"}}
 		must(t, r.Create(t.Context(), taken))
 		r.waitNetwork("taken", reasonNameTaken, "apps/taken is there already", "left alone")
 		r.wantEvent("taken", reasonNameTaken)
@@ -159,9 +170,11 @@ func TestNetworks(t *testing.T) {
 
 func TestNetworkAdmission(t *testing.T) {
 	r := startWith(t, Options{Namespace: namespace, ResourcePrefix: "spidernet.io"})
-	bad := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bad"}, Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", IPAM: `{"type": spiderpool}`}}
+	bad := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "bad"},
+		Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", IPAM: `{"type": spiderpool}`}}
 	err := r.Create(t.Context(), bad.DeepCopy())
-	if err == nil || !strings.Contains(err.Error(), "spec.ipam") || !strings.Contains(err.Error(), "line 1, column 10") {
+	if err == nil || !strings.Contains(err.Error(), "spec.ipam") || !strings.Contains(err.Error(),
+		"line 1, column 10") {
 		t.Fatalf("error %v", err)
 	}
 	theirs := bad.DeepCopy()
@@ -176,15 +189,21 @@ func TestNetworkAdmission(t *testing.T) {
 // What admission never saw is told in the condition, and what was made before stays.
 func TestInvalidNetwork(t *testing.T) {
 	r := startWith(t, Options{Namespace: namespace, ResourcePrefix: "spidernet.io"})
-	network := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "late"}, Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov"}}
+	network := &v1.SriovIBNetwork{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "late"},
+		Spec: v1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov"}}
 	must(t, r.Create(t.Context(), network))
 	t.Cleanup(func() {
 		must(t, r.Delete(context.Background(), network))
-		must(t, client.IgnoreNotFound(r.Delete(context.Background(), &cncfv1.NetworkAttachmentDefinition{ObjectMeta: network.ObjectMeta}))) // nobody collects garbage here
+		// nobody collects garbage here
+		must(t,
+			client.IgnoreNotFound(r.Delete(context.Background(),
+				&cncfv1.NetworkAttachmentDefinition{ObjectMeta: network.ObjectMeta})))
 	})
 	r.waitNetwork("late", reasonApplied)
 	before := r.nad(namespace, "late").Spec.Config
-	must(t, r.Delete(t.Context(), &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "testapi"}}))
+	must(t,
+		r.Delete(t.Context(),
+			&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "testapi"}}))
 	must(t, r.changeNetwork("late", func(n *v1.SriovIBNetwork) { n.Spec.MetaPluginsConfig = `{"type": "a"` }))
 	r.waitNetwork("late", reasonInvalid, "spec.metaPlugins", "line 1, column 13")
 	if got := r.nad(namespace, "late").Spec.Config; got != before {

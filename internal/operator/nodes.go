@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -75,7 +77,8 @@ func (r *nodes) Reconcile(ctx context.Context, req reconcile.Request) (reconcile
 		return reconcile.Result{}, nil
 	case !managed:
 		if err := r.client.Delete(ctx, state); client.IgnoreNotFound(err) != nil {
-			return reconcile.Result{}, fmt.Errorf("delete SriovNetworkNodeState %s of a node that is gone or not selected: %w", req.Name, err)
+			return reconcile.Result{},
+				fmt.Errorf("delete SriovNetworkNodeState %s of a node that is gone or not selected: %w", req.Name, err)
 		}
 		return reconcile.Result{}, nil
 	}
@@ -131,7 +134,8 @@ func readPoolConfigs(ctx context.Context, reader client.Reader, namespace string
 	return configs.Items, nil
 }
 
-func (r *nodes) desired(ctx context.Context, labels map[string]string, state *v1.SriovNetworkNodeState) (v1.SriovNetworkNodeStateSpec, error) {
+func (r *nodes) desired(ctx context.Context, labels map[string]string,
+	state *v1.SriovNetworkNodeState) (v1.SriovNetworkNodeStateSpec, error) {
 	var policies v1.SriovNetworkNodePolicyList
 	if err := r.client.List(ctx, &policies, client.InNamespace(r.Namespace)); err != nil {
 		return v1.SriovNetworkNodeStateSpec{}, fmt.Errorf("list policies: %w", err)
@@ -145,15 +149,18 @@ func (r *nodes) desired(ctx context.Context, labels map[string]string, state *v1
 	spec.System.RdmaMode = mode
 	if len(overruled) > 0 && state.UID != "" && state.Spec.System.RdmaMode != mode {
 		r.events.Eventf(state, nil, corev1.EventTypeWarning, "RdmaModeConflict", "Decide",
-			"SriovNetworkPoolConfigs want different RDMA modes: %s is taken, that of %s is not; the first in order of name counts", mode, strings.Join(overruled, ", "))
+			"SriovNetworkPoolConfigs want different RDMA modes: %s is taken, that of %s is not; the first in order "+
+				"of name counts", mode, strings.Join(overruled, ", "))
 	}
 	return spec, nil
 }
 
 func (r *nodes) create(ctx context.Context, name string, spec v1.SriovNetworkNodeStateSpec) error {
 	state := &v1.SriovNetworkNodeState{
-		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name, Annotations: map[string]string{v1.AnnotationDesiredState: v1.StateIdle, v1.AnnotationCurrentState: v1.StateIdle}},
-		Spec:       spec,
+		ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name,
+			Annotations: map[string]string{v1.AnnotationDesiredState: v1.StateIdle,
+				v1.AnnotationCurrentState: v1.StateIdle}},
+		Spec: spec,
 	}
 	if err := r.client.Create(ctx, state); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create SriovNetworkNodeState %s: %w", name, err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package operator is the sriov-operator process, and the admission of its
 // policies, which the controller process serves: from policies, nodes and what
 // the nodes' agents report it writes the spec of each node's
@@ -40,6 +42,8 @@ type RunOptions struct {
 	Namespace string
 	// HealthAddress is host:port; MetricsAddress too, empty is no metrics.
 	HealthAddress, MetricsAddress string
+	// Replicas is how many of this process are meant to run.
+	Replicas int
 	// ResourcePrefix of the nodes' resources, such as "spidernet.io".
 	ResourcePrefix string
 	// Drain are the waits of a drain.
@@ -50,16 +54,20 @@ type RunOptions struct {
 func Run(ctx context.Context, o RunOptions) error {
 	own := cache.ByObject{Namespaces: map[string]cache.Config{o.Namespace: {}}}
 	mgr, _, err := process.NewManager(o.Config, process.Options{
-		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress, MetricsAddress: o.MetricsAddress,
+		Log: o.Log, Name: o.Name, Namespace: o.Namespace, HealthAddress: o.HealthAddress,
+		MetricsAddress: o.MetricsAddress,
+		Replicas:       o.Replicas,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
-			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own, &v1.SriovOperatorConfig{}: own,
-			&v1.SriovIBNetwork{}: own, &corev1.Pod{}: failedPods(),
+			&v1.SriovNetworkNodePolicy{}: own, &v1.SriovNetworkNodeState{}: own, &v1.SriovNetworkPoolConfig{}: own,
+			&v1.SriovOperatorConfig{}: own,
+			&v1.SriovIBNetwork{}:      own, &corev1.Pod{}: failedPods(),
 		}},
 	})
 	if err != nil {
 		return err
 	}
-	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace, ResourcePrefix: o.ResourcePrefix, Drain: o.Drain}); err != nil {
+	if err := SetupWithManager(mgr, Options{Namespace: o.Namespace, ResourcePrefix: o.ResourcePrefix,
+		Drain: o.Drain}); err != nil {
 		return err
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -80,11 +88,14 @@ type Options struct {
 
 // SetupWithManager adds the controllers of the sriov-operator process.
 //
-// RBAC, in all: nodes get, list, watch; pods get, list, watch; pods/eviction create; events.k8s.io/events create, patch;
-// network-attachment-definitions get, list, watch, create, patch, delete.
-// RBAC, in the product's namespace: sriovnetworknodepolicies, sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch;
-// sriovnetworknodepolicies/status, sriovnetworknodestates/status patch; sriovnetworknodestates get, list, watch, create, patch, delete;
-// sriovibnetworks get, list, watch, patch; sriovibnetworks/status patch; sriovibnetworks/finalizers update; and for leader election leases create, and get, update of the one named after the process.
+// RBAC, in all: nodes get, list, watch; pods get, list, watch; pods/eviction create;
+// events.k8s.io/events create, patch; network-attachment-definitions get, list, watch, create,
+// patch, delete. RBAC, in the product's namespace: sriovnetworknodepolicies,
+// sriovnetworkpoolconfigs, sriovoperatorconfigs get, list, watch; sriovnetworknodepolicies/status,
+// sriovnetworknodestates/status patch; sriovnetworknodestates get, list, watch, create, patch,
+// delete; sriovibnetworks get, list, watch, patch; sriovibnetworks/status patch;
+// sriovibnetworks/finalizers update; and for leader election leases create, and get, update of the
+// one named after the process.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	if err := setupNodes(mgr, o); err != nil {
 		return fmt.Errorf("set up the controller of nodes: %w", err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -97,8 +99,11 @@ func startWith(t *testing.T, o Options) *rig {
 		}
 		return ""
 	})
-	api.InstallWebhooks(t, testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovNetworkNodePolicy"), Resource: "sriovnetworknodepolicies", Mutate: true, Validate: true},
-		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovIBNetwork"), Resource: "sriovibnetworks", Validate: true})
+	api.InstallWebhooks(t, testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovNetworkNodePolicy"),
+		Resource: "sriovnetworknodepolicies", Mutate: true, Validate: true},
+		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovIBNetwork"), Resource: "sriovibnetworks", Validate: true},
+		testapi.Hook{Kind: v1.GroupVersion.WithKind("SriovOperatorConfig"), Resource: "sriovoperatorconfigs",
+			Validate: true})
 	return r
 }
 
@@ -146,7 +151,8 @@ func (r *rig) waitState(node string, problem func(*v1.SriovNetworkNodeState) str
 
 func always(*v1.SriovNetworkNodeState) string { return "" }
 
-// report does what the node's agent does: it writes only over the object that it knows, and leaves others' conditions.
+// report does what the node's agent does: it writes only over the object that it knows, and leaves
+// others' conditions.
 func (r *rig) report(node string, status v1.SriovNetworkNodeStateStatus) {
 	r.t.Helper()
 	must(r.t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
@@ -155,7 +161,8 @@ func (r *rig) report(node string, status v1.SriovNetworkNodeStateStatus) {
 		state.Status = *status.DeepCopy()
 		state.Status.ObservedGeneration = state.Generation
 		state.Status.Conditions = before.Status.Conditions
-		return r.Status().Patch(context.Background(), state, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		return r.Status().Patch(context.Background(), state, client.MergeFromWithOptions(before,
+			client.MergeFromWithOptimisticLock{}))
 	}))
 }
 
@@ -185,7 +192,8 @@ func TestOperator(t *testing.T) {
 	r.addNode("10-20-1-10", linux)
 	r.addNode("10-20-1-20", linux)
 	r.addNode("windows", map[string]string{"kubernetes.io/os": "windows"})
-	ethernet := v1.InterfaceExt{PciAddress: "0000:01:00.0", Name: "eno1", Vendor: "8086", DeviceID: "1521", LinkType: "ETH"}
+	ethernet := v1.InterfaceExt{PciAddress: "0000:01:00.0", Name: "eno1", Vendor: "8086", DeviceID: "1521",
+		LinkType: "ETH"}
 
 	t.Run("states before any policy", func(t *testing.T) {
 		for _, node := range []string{"10-20-1-10", "10-20-1-20"} {
@@ -203,7 +211,8 @@ func TestOperator(t *testing.T) {
 
 	t.Run("policy before the agents report", func(t *testing.T) {
 		must(t, r.Create(t.Context(), policyOf(t)))
-		if got := r.warnings.take(); !strings.Contains(got, "selects no card") || !strings.Contains(got, "node 10-20-1-10: its agent has not reported") {
+		if got := r.warnings.take(); !strings.Contains(got, "selects no card") ||
+			!strings.Contains(got, "node 10-20-1-10: its agent has not reported") {
 			t.Errorf("warnings:\n%s", got)
 		}
 		r.waitPolicy("ib-sriov", reasonSelectsNothing, "node 10-20-1-20: its agent has not reported")
@@ -230,8 +239,9 @@ func TestOperator(t *testing.T) {
 		}
 	})
 
-	t.Run("in force", func(t *testing.T) {
-		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(12, 12)}, SyncStatus: v1.SyncStatusSucceeded})
+	t.Run("in force", func(*testing.T) {
+		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(12, 12)},
+			SyncStatus: v1.SyncStatusSucceeded})
 		r.waitPolicy("ib-sriov", reasonInForce, "12 VFs ready", "node 10-20-1-10 card 0000:86:00.0: 12")
 	})
 
@@ -239,7 +249,8 @@ func TestOperator(t *testing.T) {
 
 	t.Run("RDMA mode", func(t *testing.T) {
 		config := &v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "exclusive"},
-			Spec: v1.SriovNetworkPoolConfigSpec{RdmaMode: "exclusive", NodeSelector: &metav1.LabelSelector{MatchLabels: linux}}}
+			Spec: v1.SriovNetworkPoolConfigSpec{RdmaMode: "exclusive",
+				NodeSelector: &metav1.LabelSelector{MatchLabels: linux}}}
 		must(t, r.Create(t.Context(), config))
 		mode := func(want string) func(*v1.SriovNetworkNodeState) string {
 			return func(s *v1.SriovNetworkNodeState) string {
@@ -269,19 +280,22 @@ func TestOperator(t *testing.T) {
 		r.wait("no states", none)
 		must(t, r.Delete(t.Context(), config))
 		r.waitState("10-20-1-10", always)
-		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(12, 12)}, SyncStatus: v1.SyncStatusSucceeded})
+		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(12, 12)},
+			SyncStatus: v1.SyncStatusSucceeded})
 		r.waitPolicy("ib-sriov", reasonConfiguring)
 	})
 
 	t.Run("policy gone", func(t *testing.T) {
 		must(t, r.Delete(t.Context(), policyOf(t)))
 		r.waitState("10-20-1-10", func(s *v1.SriovNetworkNodeState) string {
-			if want := (v1.Interfaces{{PciAddress: "0000:86:00.0", Name: "ibs5f0"}}); !cmp.Equal(want, s.Spec.Interfaces) {
+			if want := (v1.Interfaces{{PciAddress: "0000:86:00.0", Name: "ibs5f0"}}); !cmp.Equal(want,
+				s.Spec.Interfaces) {
 				return fmt.Sprintf("spec %+v; want the card with no VFs", s.Spec)
 			}
 			return ""
 		})
-		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(0, 0)}, SyncStatus: v1.SyncStatusSucceeded})
+		r.report("10-20-1-10", v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{ethernet, guideCard(0, 0)},
+			SyncStatus: v1.SyncStatusSucceeded})
 		r.waitState("10-20-1-10", func(s *v1.SriovNetworkNodeState) string {
 			if len(s.Spec.Interfaces) != 0 {
 				return fmt.Sprintf("spec %+v", s.Spec)
@@ -293,7 +307,8 @@ func TestOperator(t *testing.T) {
 	t.Run("node gone", func(t *testing.T) {
 		must(t, r.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "10-20-1-20"}}))
 		r.wait("the state to go", func() string {
-			err := r.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "10-20-1-20"}, &v1.SriovNetworkNodeState{})
+			err := r.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "10-20-1-20"},
+				&v1.SriovNetworkNodeState{})
 			if client.IgnoreNotFound(err) != nil || err == nil {
 				return fmt.Sprint("still there: ", err)
 			}
@@ -309,19 +324,32 @@ func badPolicies(t *testing.T, r *rig) {
 		change func(*v1.SriovNetworkNodePolicy)
 		parts  []string
 	}{
-		{"resource name", func(p *v1.SriovNetworkNodePolicy) { p.Spec.ResourceName = "mellanox.ib" }, []string{"spec.resourceName", "mellanox.ib", "want 1 to 63 letters"}},
-		{"missing resource name", func(p *v1.SriovNetworkNodePolicy) { p.Spec.ResourceName = "" }, []string{"spec.resourceName"}},
-		{"no VFs", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NumVfs = 0 }, []string{"spec.numVfs", "greater than or equal to 1"}},
-		{"too many VFs", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NumVfs = 32 }, []string{"spec.numVfs", "32", "card 0000:86:00.0 on node 10-20-1-10 supports at most 16"}},
-		{"empty selector", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector = v1.SriovNetworkNicSelector{} }, []string{"spec.nicSelector", "found no field"}},
-		{"vendor", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.Vendor = "Mellanox" }, []string{"spec.nicSelector.vendor", "Mellanox", "four hexadecimal digits"}},
-		{"address", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.RootDevices = []string{"86:00.0"} }, []string{"spec.nicSelector.rootDevices[0]", "want 0000:86:00.0"}},
-		{"range", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.PfNames = []string{"ibs5f0#4-0"} }, []string{"spec.nicSelector.pfNames[0]", "backwards"}},
-		{"vfio with RDMA", func(p *v1.SriovNetworkNodePolicy) { p.Spec.DeviceType = "vfio-pci" }, []string{"spec.isRdma", "set deviceType: netdevice, or isRdma: false"}},
-		{"device type", func(p *v1.SriovNetworkNodePolicy) { p.Spec.DeviceType = "vfio" }, []string{"spec.deviceType", "netdevice"}},
-		{"link type", func(p *v1.SriovNetworkNodePolicy) { p.Spec.LinkType = "roce" }, []string{"spec.linkType", "roce"}},
-		{"priority", func(p *v1.SriovNetworkNodePolicy) { hundred := 100; p.Spec.Priority = &hundred }, []string{"spec.priority", "100"}},
-		{"the same card", func(*v1.SriovNetworkNodePolicy) {}, []string{"spec.nicSelector", "card 0000:86:00.0 on node 10-20-1-10: VFs 0-11 and 0-11", "policy ib-sriov"}},
+		{"resource name", func(p *v1.SriovNetworkNodePolicy) { p.Spec.ResourceName = "mellanox.ib" },
+			[]string{"spec.resourceName", "mellanox.ib", "want 1 to 63 letters"}},
+		{"missing resource name", func(p *v1.SriovNetworkNodePolicy) { p.Spec.ResourceName = "" },
+			[]string{"spec.resourceName"}},
+		{"no VFs", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NumVfs = 0 },
+			[]string{"spec.numVfs", "greater than or equal to 1"}},
+		{"too many VFs", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NumVfs = 32 },
+			[]string{"spec.numVfs", "32", "card 0000:86:00.0 on node 10-20-1-10 supports at most 16"}},
+		{"empty selector", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector = v1.SriovNetworkNicSelector{} },
+			[]string{"spec.nicSelector", "found no field"}},
+		{"vendor", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.Vendor = "Mellanox" },
+			[]string{"spec.nicSelector.vendor", "Mellanox", "four hexadecimal digits"}},
+		{"address", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.RootDevices = []string{"86:00.0"} },
+			[]string{"spec.nicSelector.rootDevices[0]", "want 0000:86:00.0"}},
+		{"range", func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.PfNames = []string{"ibs5f0#4-0"} },
+			[]string{"spec.nicSelector.pfNames[0]", "backwards"}},
+		{"vfio with RDMA", func(p *v1.SriovNetworkNodePolicy) { p.Spec.DeviceType = "vfio-pci" },
+			[]string{"spec.isRdma", "set deviceType: netdevice, or isRdma: false"}},
+		{"device type", func(p *v1.SriovNetworkNodePolicy) { p.Spec.DeviceType = "vfio" },
+			[]string{"spec.deviceType", "netdevice"}},
+		{"link type", func(p *v1.SriovNetworkNodePolicy) { p.Spec.LinkType = "roce" },
+			[]string{"spec.linkType", "roce"}},
+		{"priority", func(p *v1.SriovNetworkNodePolicy) { hundred := 100; p.Spec.Priority = &hundred },
+			[]string{"spec.priority", "100"}},
+		{"the same card", func(*v1.SriovNetworkNodePolicy) {},
+			[]string{"spec.nicSelector", "card 0000:86:00.0 on node 10-20-1-10: VFs 0-11 and 0-11", "policy ib-sriov"}},
 	}
 	for _, tt := range tests {
 		p := policyOf(t, func(p *v1.SriovNetworkNodePolicy) { p.Name = "bad" }, tt.change)
@@ -352,8 +380,17 @@ func badPolicies(t *testing.T, r *rig) {
 	}
 	must(t, r.Delete(t.Context(), defaulted))
 
+	// The operator's settings are admitted, and what has no effect is told.
+	settings := &v1.SriovOperatorConfig{ObjectMeta: metav1.ObjectMeta{Name: "elsewhere", Namespace: "default"},
+		Spec: v1.SriovOperatorConfigSpec{EnableInjector: true}}
+	must(t, r.Create(t.Context(), settings))
+	if got := r.warnings.take(); !strings.Contains(got, "spec.enableInjector: resources are not injected into pods") {
+		t.Errorf("warnings:\n%s", got)
+	}
+	must(t, r.Delete(t.Context(), settings))
+
 	theirs := policyOf(t, func(p *v1.SriovNetworkNodePolicy) {
-		p.Name, p.Namespace, p.Spec.NicSelector.RootDevices = "theirs", "default", []string{"86:00.0"}
+		p.Name, p.Namespace, p.Spec.NicSelector.PfNames = "theirs", "default", []string{"ibs5f0#4-0"}
 	})
 	if err := r.Create(t.Context(), theirs); err != nil {
 		t.Errorf("a policy of another product, in a namespace of its own: %v", err)
@@ -362,9 +399,13 @@ func badPolicies(t *testing.T, r *rig) {
 	}
 	r.warnings.take()
 
-	nothing := policyOf(t, func(p *v1.SriovNetworkNodePolicy) { p.Name, p.Spec.NicSelector.DeviceID = "nothing", "1019" })
+	nothing := policyOf(t, func(p *v1.SriovNetworkNodePolicy) {
+		p.Name, p.Spec.NicSelector.DeviceID = "nothing",
+			"1019"
+	})
 	must(t, r.Create(t.Context(), nothing))
-	if got := r.warnings.take(); !strings.Contains(got, "selects no card") || !strings.Contains(got, "its deviceID is 1017, not 1019") {
+	if got := r.warnings.take(); !strings.Contains(got, "selects no card") ||
+		!strings.Contains(got, "its deviceID is 1017, not 1019") {
 		t.Errorf("warnings:\n%s", got)
 	}
 	r.waitPolicy("nothing", reasonSelectsNothing, "its deviceID is 1017, not 1019")
@@ -372,7 +413,8 @@ func badPolicies(t *testing.T, r *rig) {
 	r.wait("an event", func() string {
 		must(t, r.List(t.Context(), &found, client.InNamespace(namespace)))
 		if !slices.ContainsFunc(found.Items, func(e corev1.Event) bool {
-			return e.InvolvedObject.Name == "nothing" && e.Reason == reasonSelectsNothing && e.Type == corev1.EventTypeWarning
+			return e.InvolvedObject.Name == "nothing" && e.Reason == reasonSelectsNothing &&
+				e.Type == corev1.EventTypeWarning
 		}) {
 			return fmt.Sprintf("%d events, none of it", len(found.Items))
 		}

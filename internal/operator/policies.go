@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -72,7 +74,8 @@ func (r *policies) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		status = metav1.ConditionTrue
 	}
 	meta.SetStatusCondition(&policy.Status.Conditions, metav1.Condition{
-		Type: v1.ConditionReady, Status: status, Reason: v.reason, Message: v.message, ObservedGeneration: policy.Generation,
+		Type: v1.ConditionReady, Status: status, Reason: v.reason, Message: v.message,
+		ObservedGeneration: policy.Generation,
 	})
 	if equality.Semantic.DeepEqual(before.Status, policy.Status) {
 		return reconcile.Result{}, nil
@@ -101,7 +104,8 @@ func (r *policies) tell(before, policy *v1.SriovNetworkNodePolicy, v verdict) {
 }
 
 // readNodes gathers what is known of the nodes, and their states by name.
-func readNodes(ctx context.Context, reader client.Reader, namespace string) ([]v1.NodeCards, map[string]*v1.SriovNetworkNodeState, error) {
+func readNodes(ctx context.Context, reader client.Reader, namespace string) ([]v1.NodeCards,
+	map[string]*v1.SriovNetworkNodeState, error) {
 	var all corev1.NodeList
 	if err := reader.List(ctx, &all); err != nil {
 		return nil, nil, fmt.Errorf("list nodes: %w", err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -19,13 +21,17 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// refusedByKubelet is the reason of a pod that the kubelet would not admit since a device plugin had no device for it (UnexpectedAdmissionErrorReason
-// in k8s.io/kubernetes/pkg/kubelet/lifecycle). After a reboot that is every pod with a device which it finds before the plugin has registered, and
-// a plugin that is a pod cannot be there first (devicesToAllocate in pkg/kubelet/cm/devicemanager, "scenario 3").
+// refusedByKubelet is the reason of a pod that the kubelet would not admit since a device plugin
+// had no device for it (UnexpectedAdmissionErrorReason in k8s.io/kubernetes/pkg/kubelet/lifecycle).
+// After a reboot that is every pod with a device which it finds before the plugin has registered,
+// and a plugin that is a pod cannot be there first (devicesToAllocate in
+// pkg/kubelet/cm/devicemanager, "scenario 3").
 const refusedByKubelet = "UnexpectedAdmissionError"
 
-// refused removes pods that a kubelet refused for want of a device of ours, when a controller makes others in their place. Such a pod never ran
-// and never will, and ReplicaSets let it lie until Kubernetes' collector finds 12,500 of them. A pod that nobody makes anew stays, for its owner to see.
+// refused removes pods that a kubelet refused for want of a device of ours, when a controller makes
+// others in their place. Such a pod never ran and never will, and ReplicaSets let it lie until
+// Kubernetes' collector finds 12,500 of them. A pod that nobody makes anew stays, for its owner to
+// see.
 type refused struct {
 	Options
 	client client.Client
@@ -35,12 +41,15 @@ type refused struct {
 func setupRefused(mgr ctrl.Manager, o Options) error {
 	r := &refused{Options: o, client: mgr.GetClient(), events: mgr.GetEventRecorder("spiderpool-sriov-operator")}
 	mine := predicate.NewPredicateFuncs(func(object client.Object) bool { return r.removes(object.(*corev1.Pod)) })
-	return ctrl.NewControllerManagedBy(mgr).Named("sriov-refused").For(&corev1.Pod{}, builder.WithPredicates(mine)).Complete(r)
+	return ctrl.NewControllerManagedBy(mgr).Named("sriov-refused").For(&corev1.Pod{},
+		builder.WithPredicates(mine)).Complete(r)
 }
 
-// failedPods has the cache hold failed pods alone, and of those no more than what decides: a cluster may have very many.
+// failedPods has the cache hold failed pods alone, and of those no more than what decides: a
+// cluster may have very many.
 func failedPods() cache.ByObject {
-	return cache.ByObject{Field: fields.OneTermEqualSelector("status.phase", string(corev1.PodFailed)), Transform: slimPod}
+	return cache.ByObject{Field: fields.OneTermEqualSelector("status.phase", string(corev1.PodFailed)),
+		Transform: slimPod}
 }
 
 func slimPod(object any) (any, error) {
@@ -57,7 +66,8 @@ func slimPod(object any) (any, error) {
 		Status: corev1.PodStatus{Phase: pod.Status.Phase, Reason: pod.Status.Reason, Message: pod.Status.Message},
 	}
 	if pod.Status.Reason == refusedByKubelet {
-		slim.Spec.InitContainers, slim.Spec.Containers = resourcesOnly(pod.Spec.InitContainers), resourcesOnly(pod.Spec.Containers)
+		slim.Spec.InitContainers, slim.Spec.Containers = resourcesOnly(pod.Spec.InitContainers),
+			resourcesOnly(pod.Spec.Containers)
 	}
 	return slim, nil
 }
@@ -72,7 +82,8 @@ func resourcesOnly(containers []corev1.Container) []corev1.Container {
 
 // removes tells whether a pod is one to remove.
 func (r *refused) removes(pod *corev1.Pod) bool {
-	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == refusedByKubelet && pod.DeletionTimestamp == nil &&
+	return pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == refusedByKubelet &&
+		pod.DeletionTimestamp == nil &&
 		metav1.GetControllerOf(pod) != nil && r.asked(pod) != ""
 }
 
@@ -109,8 +120,10 @@ func (r *refused) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	}
 	owner := metav1.GetControllerOf(pod)
 	r.events.Eventf(pod, nil, corev1.EventTypeNormal, "RefusedPodRemoved", "Remove",
-		"the kubelet of node %s refused this pod, which asks for %s, and will not try again; removed, since %s %s makes another. The kubelet said: %.*s",
+		"the kubelet of node %s refused this pod, which asks for %s, and will not try again; removed, since %s %s "+
+			"makes another. The kubelet said: %.*s",
 		pod.Spec.NodeName, r.asked(pod), owner.Kind, owner.Name, maxNote/2, pod.Status.Message)
-	log.FromContext(ctx).Info("removed a pod that its kubelet refused", "pod", request.String(), "node", pod.Spec.NodeName, "message", pod.Status.Message)
+	log.FromContext(ctx).Info("removed a pod that its kubelet refused", "pod", request.String(), "node",
+		pod.Spec.NodeName, "message", pod.Status.Message)
 	return reconcile.Result{}, nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -14,17 +16,21 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// refusedPod makes a pod that a controller owns and that its kubelet refused, apart from what the change says.
+// refusedPod makes a pod that a controller owns and that its kubelet refused, apart from what the
+// change says.
 func (r *rig) refusedPod(name string, change func(*corev1.Pod)) *corev1.Pod {
 	r.t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, OwnerReferences: []metav1.OwnerReference{
-			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "job-server", UID: types.UID("owner-of-" + name), Controller: new(true)},
+			{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "job-server", UID: types.UID("owner-of-" + name),
+				Controller: new(true)},
 		}},
-		Spec: corev1.PodSpec{NodeName: "rebooted", Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{
-			Limits: corev1.ResourceList{"spidernet.io/mellanoxibsriov": resource.MustParse("1")},
-		}}}},
-		Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: refusedByKubelet, Message: "Allocate failed due to no healthy devices present"},
+		Spec: corev1.PodSpec{NodeName: "rebooted",
+			Containers: []corev1.Container{{Name: "c", Image: "none", Resources: corev1.ResourceRequirements{
+				Limits: corev1.ResourceList{"spidernet.io/mellanoxibsriov": resource.MustParse("1")},
+			}}}},
+		Status: corev1.PodStatus{Phase: corev1.PodFailed, Reason: refusedByKubelet,
+			Message: "Allocate failed due to no healthy devices present"},
 	}
 	change(pod)
 	status := pod.Status
@@ -60,7 +66,8 @@ func TestRefusedPodsAreRemoved(t *testing.T) {
 	})
 	for _, pod := range []*corev1.Pod{removed, byInit} {
 		r.wait("the removal of pod "+pod.Name, func() string {
-			if err := r.Get(context.Background(), client.ObjectKeyFromObject(pod), &corev1.Pod{}); !apierrors.IsNotFound(err) {
+			if err := r.Get(context.Background(), client.ObjectKeyFromObject(pod),
+				&corev1.Pod{}); !apierrors.IsNotFound(err) {
 				return fmt.Sprintf("it is there: %v", err)
 			}
 			return ""
@@ -76,8 +83,10 @@ func TestRefusedPodsAreRemoved(t *testing.T) {
 		must(t, r.List(context.Background(), &all, client.InNamespace("default")))
 		for _, e := range all.Items {
 			if e.Reason == "RefusedPodRemoved" && e.Regarding.UID == removed.UID {
-				const want = "the kubelet of node rebooted refused this pod, which asks for spidernet.io/mellanoxibsriov, and will not try again; removed, since " +
-					"ReplicaSet job-server makes another. The kubelet said: Allocate failed due to no healthy devices present"
+				const want = "the kubelet of node rebooted refused this pod, which asks for " +
+					"spidernet.io/mellanoxibsriov, and will not try again; removed, since " +
+					"ReplicaSet job-server makes another. The kubelet said: Allocate failed due to no healthy " +
+					"devices present"
 				if e.Note != want {
 					t.Errorf("the event says %q, want %q", e.Note, want)
 				}

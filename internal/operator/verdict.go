@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -30,15 +32,18 @@ type verdict struct {
 	reason, message string
 }
 
-// card is what became of a policy on one card: the number of its VFs that are ready, or a reason why not all are.
+// card is what became of a policy on one card: the number of its VFs that are ready, or a reason
+// why not all are.
 type card struct {
 	where        string
 	ready        int
 	reason, text string
 }
 
-// judge looks at every card that a policy selects. It is in force when each has all its VFs ready. all are the policies of the namespace.
-func judge(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, nodes []v1.NodeCards, states map[string]*v1.SriovNetworkNodeState) verdict {
+// judge looks at every card that a policy selects. It is in force when each has all its VFs ready.
+// all are the policies of the namespace.
+func judge(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, nodes []v1.NodeCards,
+	states map[string]*v1.SriovNetworkNodeState) verdict {
 	var cards []card
 	p.EachSelected(nodes, func(node *v1.NodeCards, pf *v1.InterfaceExt) {
 		c := judgeCard(p, all, states[node.Name], pf)
@@ -62,9 +67,11 @@ func judge(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, nodes 
 		}
 	}
 	if worst == "" {
-		return verdict{ready: true, reason: reasonInForce, message: fmt.Sprintf("%d VFs ready: %s", total, strings.Join(cut(good), ", "))}
+		return verdict{ready: true, reason: reasonInForce, message: fmt.Sprintf("%d VFs ready: %s", total,
+			strings.Join(cut(good), ", "))}
 	}
-	return verdict{reason: worst, message: fmt.Sprintf("%d of %d cards are not as wanted: %s", len(bad), len(cards), strings.Join(cut(bad), "; "))}
+	return verdict{reason: worst, message: fmt.Sprintf("%d of %d cards are not as wanted: %s", len(bad), len(cards),
+		strings.Join(cut(bad), "; "))}
 }
 
 func cut(lines []string) []string {
@@ -74,7 +81,8 @@ func cut(lines []string) []string {
 	return append(lines[:maxCardsNamed:maxCardsNamed], fmt.Sprintf("and %d more", len(lines)-maxCardsNamed))
 }
 
-func judgeCard(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) card {
+func judgeCard(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState,
+	pf *v1.InterfaceExt) card {
 	group, by := groupOf(p, state, pf)
 	switch {
 	case by != "":
@@ -90,7 +98,8 @@ func judgeCard(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, st
 	return judgeVFs(group, state, pf)
 }
 
-// blockReason tells by whom a blocked change of a node can be freed: pods, while the node's synchronisation is in progress, else a person.
+// blockReason tells by whom a blocked change of a node can be freed: pods, while the node's
+// synchronisation is in progress, else a person.
 func blockReason(state *v1.SriovNetworkNodeState) string {
 	if state.Status.SyncStatus == v1.SyncStatusFailed {
 		return reasonBlocked
@@ -102,15 +111,22 @@ func blockReason(state *v1.SriovNetworkNodeState) string {
 func overruled(p *v1.SriovNetworkNodePolicy, all []v1.SriovNetworkNodePolicy, by string) card {
 	i := slices.IndexFunc(all, func(o v1.SriovNetworkNodePolicy) bool { return o.Name == by })
 	if i >= 0 && all[i].Spec.PriorityOrDefault() == p.Spec.PriorityOrDefault() {
-		return card{reason: reasonConflict, text: fmt.Sprintf("policy %s claims the same VFs at the same priority %d, and has them because its name is the later one: "+
-			"give each policy its own range in pfNames (such as ibs5f0#0-5 and ibs5f0#6-11), other cards or nodes, or another priority (the smaller number wins)",
-			by, p.Spec.PriorityOrDefault())}
+		return card{reason: reasonConflict,
+			text: fmt.Sprintf(
+				"policy %s claims the same VFs at the same priority %d, and has them because its name is the "+
+					"later one: "+
+					"give each policy its own range in pfNames (such as ibs5f0#0-5 and ibs5f0#6-11), other cards or "+
+					"nodes, or another priority (the smaller number wins)",
+				by, p.Spec.PriorityOrDefault())}
 	}
-	return card{reason: reasonOverruled, text: fmt.Sprintf("policy %s has the same VFs and wins: its priority is a smaller number", by)}
+	return card{reason: reasonOverruled,
+		text: fmt.Sprintf("policy %s has the same VFs and wins: its priority is a smaller number", by)}
 }
 
-// groupOf finds the policy's group in a node's spec; when there is none, by is the policy that has its VFs, or some of them.
-func groupOf(p *v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) (group *v1.VfGroup, by string) {
+// groupOf finds the policy's group in a node's spec; when there is none, by is the policy that has
+// its VFs, or some of them.
+func groupOf(p *v1.SriovNetworkNodePolicy, state *v1.SriovNetworkNodeState, pf *v1.InterfaceExt) (group *v1.VfGroup,
+	by string) {
 	if state == nil {
 		return nil, ""
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package operator
 
 import (
@@ -48,7 +50,8 @@ func policyOf(t *testing.T, changes ...func(*v1.SriovNetworkNodePolicy)) *v1.Sri
 var linux = map[string]string{"kubernetes.io/os": "linux"}
 
 func guideCard(ready, total int) v1.InterfaceExt {
-	pf := v1.InterfaceExt{PciAddress: "0000:86:00.0", Name: "ibs5f0", Vendor: "15b3", DeviceID: "1017", TotalVfs: 16, NumVfs: total, LinkType: "IB", Managed: total > 0}
+	pf := v1.InterfaceExt{PciAddress: "0000:86:00.0", Name: "ibs5f0", Vendor: "15b3", DeviceID: "1017", TotalVfs: 16,
+		NumVfs: total, LinkType: "IB", Managed: total > 0}
 	for i := range total {
 		vf := v1.VirtualFunction{PciAddress: fmt.Sprintf("0000:86:%02x.%x", (i+1)/8, (i+1)%8), VfID: i}
 		if i < ready {
@@ -65,7 +68,8 @@ func guideCard(ready, total int) v1.InterfaceExt {
 func stateOf(name string, pf v1.InterfaceExt, policies ...v1.SriovNetworkNodePolicy) *v1.SriovNetworkNodeState {
 	s := &v1.SriovNetworkNodeState{ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 2}}
 	s.Spec = sriov.Desired(policies, linux, v1.InterfaceExts{pf})
-	s.Status = v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{pf}, SyncStatus: v1.SyncStatusSucceeded, ObservedGeneration: 2}
+	s.Status = v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{pf}, SyncStatus: v1.SyncStatusSucceeded,
+		ObservedGeneration: 2}
 	return s
 }
 
@@ -83,25 +87,35 @@ func TestJudge(t *testing.T) {
 		reason string
 		parts  []string
 	}{
-		{"in force", nil, guideCard(12, 12), nil, reasonInForce, []string{"24 VFs ready", "node a card 0000:86:00.0: 12", "node b card 0000:86:00.0: 12"}},
-		{"on the way", func(s *v1.SriovNetworkNodeState) { s.Status.SyncStatus = v1.SyncStatusInProgress }, guideCard(3, 12), nil, reasonConfiguring, []string{"1 of 2 cards", "node b card 0000:86:00.0: 3 of 12 VFs ready"}},
-		{"not taken up", func(s *v1.SriovNetworkNodeState) { s.Generation = 3 }, guideCard(12, 12), nil, reasonConfiguring, []string{"has not taken it up"}},
+		{"in force", nil, guideCard(12, 12), nil, reasonInForce,
+			[]string{"24 VFs ready", "node a card 0000:86:00.0: 12", "node b card 0000:86:00.0: 12"}},
+		{"on the way", func(s *v1.SriovNetworkNodeState) { s.Status.SyncStatus = v1.SyncStatusInProgress },
+			guideCard(3, 12), nil, reasonConfiguring, []string{"1 of 2 cards",
+				"node b card 0000:86:00.0: 3 of 12 VFs ready"}},
+		{"not taken up", func(s *v1.SriovNetworkNodeState) { s.Generation = 3 }, guideCard(12, 12), nil,
+			reasonConfiguring, []string{"has not taken it up"}},
 		{"waiting for pods", func(s *v1.SriovNetworkNodeState) {
 			s.Status.SyncStatus = v1.SyncStatusInProgress
-			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12", Blocked: "in use by default/x"}}
-		}, guideCard(4, 4), nil, reasonWaiting, []string{"node b card 0000:86:00.0: numVfs 4 -> 12: in use by default/x"}},
+			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 4 -> 12",
+				Blocked: "in use by default/x"}}
+		}, guideCard(4, 4), nil, reasonWaiting,
+			[]string{"node b card 0000:86:00.0: numVfs 4 -> 12: in use by default/x"}},
 		{"blocked", func(s *v1.SriovNetworkNodeState) {
 			s.Status.SyncStatus = v1.SyncStatusFailed
-			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 0 -> 32", Blocked: "at most 16"}}
+			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:86:00.0", Change: "numVfs 0 -> 32",
+				Blocked: "at most 16"}}
 		}, guideCard(0, 0), nil, reasonBlocked, []string{"at most 16"}},
 		{"another card's block", func(s *v1.SriovNetworkNodeState) {
-			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:87:00.0", Change: "numVfs 0 -> 32", Blocked: "at most 16"}}
+			s.Status.Plan = []v1.PlannedChange{{PciAddress: "0000:87:00.0", Change: "numVfs 0 -> 32",
+				Blocked: "at most 16"}}
 		}, guideCard(12, 12), nil, reasonInForce, nil},
-		{"failed", func(s *v1.SriovNetworkNodeState) { s.Status.SyncStatus = v1.SyncStatusFailed }, guideCard(11, 12), nil, reasonFailed, []string{"11 of 12 VFs ready: VF 0000:86:01.4 is not offered: no driver is bound yet"}},
+		{"failed", func(s *v1.SriovNetworkNodeState) { s.Status.SyncStatus = v1.SyncStatusFailed }, guideCard(11, 12),
+			nil, reasonFailed, []string{"11 of 12 VFs ready: VF 0000:86:01.4 is not offered: no driver is bound yet"}},
 		{"failed before there are VFs", func(s *v1.SriovNetworkNodeState) {
 			s.Status.SyncStatus, s.Status.LastSyncError = v1.SyncStatusFailed, "numVfs 0 -> 12: no space on the bus"
 		}, guideCard(0, 0), nil, reasonFailed, []string{"no space on the bus"}},
-		{"overruled", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*strong}, reasonOverruled, []string{"policy strong has the same VFs and wins"}},
+		{"overruled", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*strong}, reasonOverruled,
+			[]string{"policy strong has the same VFs and wins"}},
 		{"overruled by an equal", nil, guideCard(12, 12), []v1.SriovNetworkNodePolicy{*equal}, reasonConflict,
 			[]string{"policy later claims the same VFs at the same priority 99", "own range in pfNames"}},
 		{"not yet taken up beside a policy of other VFs", func(s *v1.SriovNetworkNodeState) {
@@ -115,7 +129,8 @@ func TestJudge(t *testing.T) {
 			if tt.state != nil {
 				tt.state(b)
 			}
-			nodes := []v1.NodeCards{{Name: "a", Labels: linux, Interfaces: a.Status.Interfaces}, {Name: "b", Labels: linux, Interfaces: b.Status.Interfaces}}
+			nodes := []v1.NodeCards{{Name: "a", Labels: linux, Interfaces: a.Status.Interfaces},
+				{Name: "b", Labels: linux, Interfaces: b.Status.Interfaces}}
 			v := judge(p, append(tt.others, *p), nodes, map[string]*v1.SriovNetworkNodeState{"a": a, "b": b})
 			if v.reason != tt.reason || v.ready != (tt.reason == reasonInForce) {
 				t.Fatalf("%+v, want reason %s", v, tt.reason)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package podresources asks the kubelet which devices it gave to a pod
 // (PodResources API v1). It owns one connection to the kubelet's socket and
 // knows nothing of networks or of what a device is.
@@ -21,10 +23,12 @@ import (
 // DefaultSocket is the kubelet's.
 const DefaultSocket = "/var/lib/kubelet/pod-resources/kubelet.sock"
 
-// callTimeout bounds one question. The kubelet answers from memory, but has little time for it on a node that starts all its pods at once.
+// callTimeout bounds one question. The kubelet answers from memory, but has little time for it on a
+// node that starts all its pods at once.
 const callTimeout = 15 * time.Second
 
-// maxMessage is room for the whole list of a node with very many devices; gRPC's default of 4 MiB can be too little.
+// maxMessage is room for the whole list of a node with very many devices; gRPC's default of 4 MiB
+// can be too little.
 const maxMessage = 16 << 20
 
 // ErrNoPod: the kubelet does not know the pod.
@@ -52,8 +56,8 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
-// Devices lists a pod's devices by resource name ("spidernet.io/mellanoxibsriov"), sorted. It returns ErrNoPod when the
-// kubelet does not know the pod, and an empty map when it has no devices.
+// Devices lists a pod's devices by resource name ("spidernet.io/mellanoxibsriov"), sorted. It
+// returns ErrNoPod when the kubelet does not know the pod, and an empty map when it has no devices.
 func (c *Client) Devices(ctx context.Context, podNamespace, podName string) (map[string][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -68,16 +72,21 @@ func (c *Client) find(ctx context.Context, namespace, name string) (*podresource
 	if c.err != nil {
 		return nil, c.err
 	}
-	one, err := podresourcesv1.NewPodResourcesListerClient(c.conn).Get(ctx, &podresourcesv1.GetPodResourcesRequest{PodNamespace: namespace, PodName: name})
+	one, err := podresourcesv1.NewPodResourcesListerClient(c.conn).Get(ctx,
+		&podresourcesv1.GetPodResourcesRequest{PodNamespace: namespace, PodName: name})
 	if err == nil {
 		return one.PodResources, nil
 	}
-	// Get says neither by a code of its own that it is switched off nor that it finds no pod; List is always there.
+	// Get says neither by a code of its own that it is switched off nor that it finds no pod; List
+	// is always there.
 	pods, err := c.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(pods, func(p *podresourcesv1.PodResources) bool { return p.Namespace == namespace && p.Name == name })
+	i := slices.IndexFunc(pods, func(p *podresourcesv1.PodResources) bool {
+		return p.Namespace == namespace &&
+			p.Name == name
+	})
 	if i < 0 {
 		return nil, ErrNoPod
 	}
@@ -90,7 +99,10 @@ func (c *Client) list(ctx context.Context) ([]*podresourcesv1.PodResources, erro
 	}
 	all, err := podresourcesv1.NewPodResourcesListerClient(c.conn).List(ctx, &podresourcesv1.ListPodResourcesRequest{})
 	if status.Code(err) == codes.Unavailable {
-		return nil, fmt.Errorf("the kubelet does not answer at %s (is it running, and is the folder mounted into the agent?): %w", c.socket, err)
+		return nil,
+			fmt.Errorf(
+				"the kubelet does not answer at %s (is it running, and is the folder mounted into the agent?): %w",
+				c.socket, err)
 	}
 	if err != nil {
 		return nil, err
@@ -98,8 +110,9 @@ func (c *Client) list(ctx context.Context) ([]*podresourcesv1.PodResources, erro
 	return all.PodResources, nil
 }
 
-// Holders maps the ID of every device that the kubelet gave to a pod to "namespace/name" of the pod, for resources whose name
-// begins with prefix ("spidernet.io/"). A device counts from the pod's admission on, before any network is attached.
+// Holders maps the ID of every device that the kubelet gave to a pod to "namespace/name" of the
+// pod, for resources whose name begins with prefix ("spidernet.io/"). A device counts from the
+// pod's admission on, before any network is attached.
 func (c *Client) Holders(ctx context.Context, prefix string) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -136,8 +149,8 @@ func (c *Client) Pods(ctx context.Context) (map[string]bool, error) {
 	return out, nil
 }
 
-// devices gathers a pod's devices over its containers; one resource appears once for each NUMA node, and one device in each
-// container that shares it.
+// devices gathers a pod's devices over its containers; one resource appears once for each NUMA
+// node, and one device in each container that shares it.
 func devices(pod *podresourcesv1.PodResources) map[string][]string {
 	out := map[string][]string{}
 	for _, container := range pod.GetContainers() {

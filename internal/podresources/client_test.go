@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package podresources
 
 import (
@@ -22,11 +24,13 @@ type kubelet struct {
 	gets  int
 }
 
-func (k *kubelet) List(context.Context, *podresourcesv1.ListPodResourcesRequest) (*podresourcesv1.ListPodResourcesResponse, error) {
+func (k *kubelet) List(context.Context,
+	*podresourcesv1.ListPodResourcesRequest) (*podresourcesv1.ListPodResourcesResponse, error) {
 	return &podresourcesv1.ListPodResourcesResponse{PodResources: k.pods}, nil
 }
 
-func (k *kubelet) Get(_ context.Context, r *podresourcesv1.GetPodResourcesRequest) (*podresourcesv1.GetPodResourcesResponse, error) {
+func (k *kubelet) Get(_ context.Context,
+	r *podresourcesv1.GetPodResourcesRequest) (*podresourcesv1.GetPodResourcesResponse, error) {
 	k.gets++
 	if k.noGet {
 		return nil, errors.New("PodResources API Get method disabled")
@@ -67,10 +71,13 @@ func pods() []*podresourcesv1.PodResources {
 	return []*podresourcesv1.PodResources{
 		{Namespace: "default", Name: "a", Containers: []*podresourcesv1.ContainerResources{
 			{Name: "init", Devices: []*podresourcesv1.ContainerDevices{give("spidernet.io/ib", "0000:86:00.3")}},
-			{Name: "main", Devices: []*podresourcesv1.ContainerDevices{give("spidernet.io/ib", "0000:86:00.3"), give("spidernet.io/ib", "0000:86:00.1"), give("example.com/gpu", "g0")}},
+			{Name: "main", Devices: []*podresourcesv1.ContainerDevices{give("spidernet.io/ib", "0000:86:00.3"),
+				give("spidernet.io/ib", "0000:86:00.1"), give("example.com/gpu", "g0")}},
 		}},
 		{Namespace: "default", Name: "none"},
-		{Namespace: "other", Name: "a", Containers: []*podresourcesv1.ContainerResources{{Devices: []*podresourcesv1.ContainerDevices{give("spidernet.io/ib", "0000:86:00.2")}}}},
+		{Namespace: "other", Name: "a",
+			Containers: []*podresourcesv1.ContainerResources{
+				{Devices: []*podresourcesv1.ContainerDevices{give("spidernet.io/ib", "0000:86:00.2")}}}},
 	}
 }
 
@@ -89,7 +96,8 @@ func TestDevices(t *testing.T) {
 		if got, err := c.Devices(t.Context(), "default", "none"); err != nil || len(got) != 0 {
 			t.Errorf("a pod without devices: %v, %v", got, err)
 		}
-		if _, err := c.Devices(t.Context(), "default", "missing"); !errors.Is(err, ErrNoPod) || !strings.Contains(err.Error(), "default/missing") {
+		if _, err := c.Devices(t.Context(), "default", "missing"); !errors.Is(err, ErrNoPod) ||
+			!strings.Contains(err.Error(), "default/missing") {
 			t.Errorf("a pod that is not there: %v", err)
 		}
 		if k.gets == 0 {
@@ -112,8 +120,10 @@ func TestHolders(t *testing.T) {
 func TestNoKubelet(t *testing.T) {
 	c := New(filepath.Join(t.TempDir(), "nothing.sock"))
 	defer c.Close()
-	for _, err := range []error{second(c.Devices(t.Context(), "default", "a")), second(c.Holders(t.Context(), "spidernet.io/"))} {
-		if err == nil || !strings.Contains(err.Error(), "nothing.sock") || !strings.Contains(err.Error(), "is it running") {
+	for _, err := range []error{second(c.Devices(t.Context(), "default", "a")),
+		second(c.Holders(t.Context(), "spidernet.io/"))} {
+		if err == nil || !strings.Contains(err.Error(), "nothing.sock") || !strings.Contains(err.Error(),
+			"is it running") {
 			t.Errorf("error %v", err)
 		}
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package process
 
 import (
@@ -12,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// Health answers the kubelet's probes under /v1/runtime/. Startup and readiness fail while a check fails, and say which
-// and why; liveness says that the process answers. The zero value is ready.
+// Health answers the kubelet's probes under /v1/runtime/. Startup and readiness fail while a check
+// fails, and say which and why; liveness says that the process answers. The zero value is ready.
 type Health struct {
 	mu     sync.Mutex
 	checks map[string]func() error

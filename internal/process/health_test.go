@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package process
 
 import (
@@ -19,10 +21,11 @@ func TestHealth(t *testing.T) {
 		wantBody string
 	}{
 		"nothing required": {&Health{}, "/v1/runtime/readiness", http.StatusOK, "ok"},
-		"not ready":        {broken, "/v1/runtime/readiness", http.StatusServiceUnavailable, "webhook: no certificate yet"},
-		"not started":      {broken, "/v1/runtime/startup", http.StatusServiceUnavailable, "webhook: no certificate yet"},
-		"alive":            {broken, "/v1/runtime/liveness", http.StatusOK, "ok"},
-		"elsewhere":        {broken, "/v1/runtime/", http.StatusNotFound, "not found"},
+		"not ready": {broken, "/v1/runtime/readiness", http.StatusServiceUnavailable,
+			"webhook: no certificate yet"},
+		"not started": {broken, "/v1/runtime/startup", http.StatusServiceUnavailable, "webhook: no certificate yet"},
+		"alive":       {broken, "/v1/runtime/liveness", http.StatusOK, "ok"},
+		"elsewhere":   {broken, "/v1/runtime/", http.StatusNotFound, "not found"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

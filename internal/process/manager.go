@@ -1,5 +1,7 @@
-// Package process assembles what every controller process has: a controller-runtime manager with the project's scheme,
-// health endpoints on one address, metrics on another, and leader election.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package process assembles what every controller process has: a controller-runtime manager with
+// the project's scheme, health endpoints on one address, metrics on another, and leader election.
 //
 // It knows nothing of what the controllers do.
 package process
@@ -14,6 +16,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -41,17 +44,37 @@ type Options struct {
 	Webhook webhook.Server
 	// EveryReplica runs all parts in every replica: there is no leader.
 	EveryReplica bool
+	// Replicas is how many of the process are meant to run, 1 when it is less: it decides how soon
+	// another one takes over.
+	Replicas int
 	// Views answers further paths on the health address; nil answers none.
 	Views http.Handler
 }
 
-// Leader election. A leader that ends gives the lease up at once, so only a crash costs the whole duration; the usual 15 and 10
-// seconds make a process on a node that is short of time end itself, which makes the shortage worse. Webhooks need no leader.
-const (
-	leaseDuration = 60 * time.Second
-	renewDeadline = 45 * time.Second
-	retryPeriod   = 5 * time.Second
-)
+// election are the times of leader election. A leader that ends gives the lease up at once, so only
+// the loss of its node costs the whole duration. Webhooks need no leader.
+type election struct{ leaseDuration, renewDeadline, retryPeriod time.Duration }
+
+// electionFor returns the times for so many replicas.
+//
+// One replica has nobody to hand over to: with client-go's usual 15 and 10 seconds a process on a
+// node that is short of CPU would only end itself, which makes the shortage worse. Of several,
+// another one leads at most takeover after the leader's last renewal.
+func electionFor(replicas int) election {
+	if replicas > 1 {
+		return election{leaseDuration: 8 * time.Second, renewDeadline: 5 * time.Second, retryPeriod: time.Second}
+	}
+	return election{leaseDuration: 60 * time.Second, renewDeadline: 45 * time.Second, retryPeriod: 5 * time.Second}
+}
+
+// takeover is the longest time from the last renewal of a leader that is lost until another replica
+// leads. A candidate looks at the lease every retryPeriod, prolonged by up to JitterFactor of it
+// (client-go, tools/leaderelection, acquire): it may see the last renewal one such wait late, and
+// the end of the lease one more.
+func (e election) takeover() time.Duration {
+	wait := time.Duration(float64(e.retryPeriod) * (1 + leaderelection.JitterFactor))
+	return e.leaseDuration + 2*wait
+}
 
 // shutdownTimeout bounds how long controllers may take to end.
 const shutdownTimeout = 20 * time.Second
@@ -60,7 +83,8 @@ const shutdownTimeout = 20 * time.Second
 func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = o.Name
-	// The API server's priority and fairness protects it better than a client can; the default of 20 a second starves a node's worth of pods.
+	// The API server's priority and fairness protects it better than a client can; the default of
+	// 20 a second starves a node's worth of pods.
 	config.QPS, config.Burst = 100, 200
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -72,13 +96,15 @@ func NewManager(config *rest.Config, o Options) (ctrl.Manager, *Health, error) {
 	if o.MetricsAddress == "" {
 		metrics.BindAddress = "0"
 	}
+	times := electionFor(o.Replicas)
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Logger: logr.FromSlogHandler(o.Log.Handler()),
 		Scheme: scheme.New(), Cache: o.Cache, Metrics: metrics, WebhookServer: o.Webhook,
 		HealthProbeBindAddress: "0", // Health serves them
 		LeaderElection:         !o.EveryReplica, LeaderElectionID: o.Name, LeaderElectionNamespace: o.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		LeaseDuration:                 ptr.To(leaseDuration), RenewDeadline: ptr.To(renewDeadline), RetryPeriod: ptr.To(retryPeriod),
+		LeaseDuration:                 &times.leaseDuration, RenewDeadline: &times.renewDeadline,
+		RetryPeriod:             &times.retryPeriod,
 		GracefulShutdownTimeout: ptr.To(shutdownTimeout),
 	})
 	if err != nil {

@@ -1,7 +1,10 @@
-// Package purge leaves a node as it was before the product came: it removes the virtual functions that the agent made, and the files
-// that it put there. It runs when the agent is gone for good.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package purge leaves a node as it was before the product came: it removes the virtual functions
+// that the agent made, and the files that it put there. It runs when the agent is gone for good.
 //
-// It owns the order and the refusals. Which virtual functions are ours is package sriov's to say; how they go, package host's.
+// It owns the order and the refusals. Which virtual functions are ours is package sriov's to say;
+// how they go, package host's.
 package purge
 
 import (
@@ -64,8 +67,9 @@ type step struct {
 	do   func() error
 }
 
-// Run plans everything first and refuses before anything is done. It may be repeated: what is gone is not in the next plan. The
-// records go last and only when all else went, as they alone tell which VFs are ours.
+// Run plans everything first and refuses before anything is done. It may be repeated: what is gone
+// is not in the next plan. The records go last and only when all else went, as they alone tell
+// which VFs are ours.
 func Run(ctx context.Context, o Options) error {
 	if _, err := os.Stat(o.at("/run")); err != nil {
 		return fmt.Errorf("the node's root directory is not at %s (--root): %w", o.Root, err)
@@ -78,7 +82,8 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	steps := slices.Concat(vfs, rules, o.cni(), o.files("remove what is left of the device plugin: %s", o.devicePlugin()),
+	steps := slices.Concat(vfs, rules, o.cni(), o.files("remove what is left of the device plugin: %s",
+		o.devicePlugin()),
 		o.files("remove the agent's socket %s", []string{o.Socket}))
 	if err := o.carryOut(steps); err != nil {
 		return fmt.Errorf("the records stay, so that this can be repeated: %w", err)
@@ -125,7 +130,8 @@ func (o Options) carryOut(steps []step) error {
 	return errors.Join(errs...)
 }
 
-// at is where a path of the node is seen. /var/run is a link to /run on nodes, and followed here it would lead out of Root.
+// at is where a path of the node is seen. /var/run is a link to /run on nodes, and followed here it
+// would lead out of Root.
 func (o Options) at(path string) string {
 	if rest, ok := strings.CutPrefix(path, "/var/run/"); ok {
 		path = "/run/" + rest
@@ -133,29 +139,38 @@ func (o Options) at(path string) string {
 	return filepath.Join(o.Root, path)
 }
 
-// records reads the ledger, refuses while pods have networks of ours, and plans what it says of VFs. Without a ledger nothing is ours.
+// records reads the ledger, refuses while pods have networks of ours, and plans what it says of
+// VFs. Without a ledger nothing is ours.
 func (o Options) records(ctx context.Context) ([]step, error) {
 	if _, err := os.Stat(o.at(o.Ledger)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	book, damage, err := ledger.Open(o.at(o.Ledger))
 	if errors.Is(err, ledger.ErrHeld) {
-		return nil, fmt.Errorf("%w: the agent must not run here: `helm uninstall` it, or keep its DaemonSet off this node (spiderpoolAgent.nodeSelector). %w", ErrRefused, err)
+		return nil,
+			fmt.Errorf(
+				"%w: the agent must not run here: `helm uninstall` it, or keep its DaemonSet off this node "+
+					"(spiderpoolAgent.nodeSelector). %w", ErrRefused, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer book.Close()
 	if damage != nil {
-		return nil, fmt.Errorf("%w: %s. Which virtual functions are ours cannot be told: remove them by hand (`echo 0 > /sys/bus/pci/devices/PF/sriov_numvfs`), then repeat", ErrRefused, damage)
+		return nil,
+			fmt.Errorf(
+				"%w: %s. Which virtual functions are ours cannot be told: remove them by hand (`echo 0 > "+
+					"/sys/bus/pci/devices/PF/sriov_numvfs`), then repeat", ErrRefused, damage)
 	}
 	if live := o.live(book.Sandboxes()); len(live) > 0 {
-		return nil, fmt.Errorf("%w: these pods have networks of ours: %s; delete or drain them, while the agent runs", ErrRefused, strings.Join(live, ", "))
+		return nil, fmt.Errorf("%w: these pods have networks of ours: %s; delete or drain them, while the agent runs",
+			ErrRefused, strings.Join(live, ", "))
 	}
 	return o.planVFs(ctx, book)
 }
 
-// live names the pods whose network namespaces exist. Records of others are what a pod left that died while no agent ran.
+// live names the pods whose network namespaces exist. Records of others are what a pod left that
+// died while no agent ran.
 func (o Options) live(sandboxes []ledger.Sandbox) (out []string) {
 	for _, s := range sandboxes {
 		if !slices.ContainsFunc(s.Attachments, needsUs) {
@@ -169,8 +184,8 @@ func (o Options) live(sandboxes []ledger.Sandbox) (out []string) {
 	return slices.Compact(out)
 }
 
-// needsUs tells whether nobody but us can undo an attachment. One to the node's primary network does not: without our configuration
-// the runtime calls that network's plugin itself.
+// needsUs tells whether nobody but us can undo an attachment. One to the node's primary network
+// does not: without our configuration the runtime calls that network's plugin itself.
 func needsUs(a ledger.Attachment) bool {
 	primary := a.Default && a.NAD == "" && a.Phase == ledger.Done
 	return !primary || a.DeviceID != "" || len(a.State) > 0 || len(a.Direct) > 0
@@ -189,7 +204,8 @@ func (o Options) planVFs(ctx context.Context, book *ledger.Ledger) ([]step, erro
 			blocked = append(blocked, fmt.Sprintf("%s on %s: %s", c, c.PF, c.Blocked))
 		}
 		if c.Kind == sriov.SetNumVFs {
-			steps = append(steps, step{fmt.Sprintf("%s: %s", c.PF, c), func() error { return o.Kernel.SetNumVFs(c.PF, c.Number) }})
+			steps = append(steps, step{fmt.Sprintf("%s: %s", c.PF, c),
+				func() error { return o.Kernel.SetNumVFs(c.PF, c.Number) }})
 		}
 	}
 	if len(blocked) > 0 {
@@ -198,8 +214,8 @@ func (o Options) planVFs(ctx context.Context, book *ledger.Ledger) ([]step, erro
 	return steps, nil
 }
 
-// rules plans the removal of the node's rules that lead to the routes to pods, which stay when the last pod goes. While there are routes they are
-// somebody's.
+// rules plans the removal of the node's rules that lead to the routes to pods, which stay when the
+// last pod goes. While there are routes they are somebody's.
 func (o Options) rules() (steps []step, err error) {
 	routes, err := o.Kernel.Routes(host.NodeNS, o.HostTable)
 	if err != nil {
@@ -216,7 +232,8 @@ func (o Options) rules() (steps []step, err error) {
 			continue
 		}
 		family := map[bool]string{false: "IPv4", true: "IPv6"}[r.IPv6]
-		steps = append(steps, step{fmt.Sprintf("remove the %s rule %d that leads to the empty table %d", family, r.Priority, r.Table), func() error {
+		steps = append(steps, step{fmt.Sprintf("remove the %s rule %d that leads to the empty table %d", family,
+			r.Priority, r.Table), func() error {
 			return o.Kernel.DeleteRule(host.NodeNS, r)
 		}})
 	}
@@ -227,10 +244,12 @@ func (o Options) rules() (steps []step, err error) {
 func (o Options) cni() (steps []step) {
 	bin, conf := o.at(o.BinDir), o.at(o.ConfDir)
 	if cniinstall.ConfInstalled(conf) {
-		steps = append(steps, step{"remove the CNI configuration " + filepath.Join(o.ConfDir, cniinstall.ConfName), func() error { return cniinstall.RemoveConf(conf) }})
+		steps = append(steps, step{"remove the CNI configuration " + filepath.Join(o.ConfDir, cniinstall.ConfName),
+			func() error { return cniinstall.RemoveConf(conf) }})
 	}
 	if found := cniinstall.Installed(bin, o.Plugins); len(found) > 0 {
-		text := fmt.Sprintf("remove from %s: %s; plugins of other products that were set aside come back", o.BinDir, strings.Join(found, ", "))
+		text := fmt.Sprintf("remove from %s: %s; plugins of other products that were set aside come back", o.BinDir,
+			strings.Join(found, ", "))
 		steps = append(steps, step{text, func() error { return cniinstall.RemoveBinaries(bin, o.Plugins) }})
 	}
 	return steps
@@ -238,7 +257,8 @@ func (o Options) cni() (steps []step) {
 
 // devicePlugin lists device-info files and sockets.
 func (o Options) devicePlugin() []string {
-	found := deviceplugin.Leftovers(o.ResourcePrefix, o.at(o.KubeletDir+"/device-plugins"), o.at("/run/k8s.cni.cncf.io/devinfo/dp"))
+	found := deviceplugin.Leftovers(o.ResourcePrefix, o.at(o.KubeletDir+"/device-plugins"),
+		o.at("/run/k8s.cni.cncf.io/devinfo/dp"))
 	for i := range found {
 		found[i] = strings.TrimPrefix(found[i], strings.TrimSuffix(o.Root, "/"))
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package purge
 
 import (
@@ -41,11 +43,14 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, kernel: hosttest.GuideNode()}
 	root := t.TempDir()
 	r.o = Options{
-		Root: root, Kernel: r.kernel, Ledger: "/var/lib/spidernet/ledger.db", Socket: "/var/run/spidernet/spiderpool.sock",
+		Root: root, Kernel: r.kernel, Ledger: "/var/lib/spidernet/ledger.db",
+		Socket: "/var/run/spidernet/spiderpool.sock",
 		BinDir: "/opt/cni/bin", ConfDir: "/etc/cni/net.d", Plugins: []string{"multus", "ib-sriov"},
 		KubeletDir: "/var/lib/kubelet", ResourcePrefix: "spidernet.io", HostTable: 500, Do: true, Out: &r.out,
 	}
-	must(t, r.kernel.AddRule(host.NodeNS, host.Rule{Priority: 1000, Table: 500, From: netip.MustParsePrefix("192.0.2.0/24")})) // another product's
+	// another product's
+	must(t, r.kernel.AddRule(host.NodeNS, host.Rule{Priority: 1000, Table: 500,
+		From: netip.MustParsePrefix("192.0.2.0/24")}))
 	r.write("/opt/cni/bin/ib-sriov", "another product's")
 	r.write("/opt/cni/bin/bridge", "another product's")
 	r.write("/etc/cni/net.d/10-primary.conf", `{"cniVersion":"1.0.0","name":"primary","type":"bridge"}`)
@@ -69,7 +74,8 @@ func (r *rig) install() {
 	r.write("/shim", "shim")
 	must(r.t, cniinstall.InstallBinaries(r.o.at("/shim"), r.o.at(r.o.BinDir), r.o.Plugins))
 	must(r.t, os.Remove(r.o.at("/shim")))
-	_, err := cniinstall.WriteConf(cniinstall.ConfOptions{Dir: r.o.at(r.o.ConfDir), Namespace: "kube-system", Socket: r.o.Socket})
+	_, err := cniinstall.WriteConf(cniinstall.ConfOptions{Dir: r.o.at(r.o.ConfDir), Namespace: "kube-system",
+		Socket: r.o.Socket})
 	must(r.t, err)
 	r.write("/run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-0000:86:00.1-device.json", "{}")
 	r.write("/var/lib/kubelet/device-plugins/spidernet.io_mellanoxibsriov.sock", "")
@@ -81,7 +87,8 @@ func (r *rig) install() {
 		must(r.t, r.kernel.SetVFGUID(hosttest.GuidePF, i, guid))
 		must(r.t, r.kernel.BindVF(pci))
 		r.record(func(book *ledger.Ledger) error {
-			return book.PutVF(ledger.VF{PCI: pci, PF: hosttest.GuidePF, PFGUID: hosttest.GuidePFGUID, Index: i, GUID: guid})
+			return book.PutVF(ledger.VF{PCI: pci, PF: hosttest.GuidePF, PFGUID: hosttest.GuidePFGUID, Index: i,
+				GUID: guid})
 		})
 	}
 	r.kernel.Revive()
@@ -99,7 +106,8 @@ func (r *rig) pod() host.NS {
 	r.record(func(book *ledger.Ledger) error {
 		return book.UpdateSandbox("s", func(s *ledger.Sandbox) error {
 			s.Pod, s.NetNS = ledger.Pod{Namespace: "default", Name: "a", UID: "1"}, "/var/run/netns/pod"
-			s.Attachments = []ledger.Attachment{{Network: "ib-sriov", IfName: "eth0", DeviceID: "0000:86:00.1", Phase: ledger.Done}}
+			s.Attachments = []ledger.Attachment{{Network: "ib-sriov", IfName: "eth0", DeviceID: "0000:86:00.1",
+				Phase: ledger.Done}}
 			return nil
 		})
 	})
@@ -144,13 +152,18 @@ func TestLeavesTheNodeAsItWasFound(t *testing.T) {
 	r.o.Do = false
 	must(t, r.run())
 	want := []string{
-		"0000:86:00.0: numVfs 2 -> 0", "remove the IPv4 rule 1000 that leads to the empty table 500", "remove the IPv6 rule 1000 that leads to the empty table 500",
+		"0000:86:00.0: numVfs 2 -> 0", "remove the IPv4 rule 1000 that leads to the empty table 500",
+		"remove the IPv6 rule 1000 that leads to the empty table 500",
 		"remove the CNI configuration /etc/cni/net.d/00-multus.conf",
-		"remove from /opt/cni/bin: multus, ib-sriov, spiderpool-cni; plugins of other products that were set aside come back",
-		"remove what is left of the device plugin: /run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-0000:86:00.1-device.json",
+		"remove from /opt/cni/bin: multus, ib-sriov, spiderpool-cni; plugins of other products that were set aside " +
+			"come back",
+		"remove what is left of the device plugin: " +
+			"/run/k8s.cni.cncf.io/devinfo/dp/spidernet.io-mellanoxibsriov-0000:86:00.1-device.json",
 		"remove what is left of the device plugin: /var/lib/kubelet/device-plugins/spidernet.io_mellanoxibsriov.sock",
-		"remove the agent's socket /var/run/spidernet/spiderpool.sock", "remove the node's records /var/lib/spidernet/ledger.db",
-		"remove the node's records /var/lib/spidernet/ledger.db.damaged-20260101T000000.000000000", "nothing was done: give --yes to do it", "",
+		"remove the agent's socket /var/run/spidernet/spiderpool.sock",
+		"remove the node's records /var/lib/spidernet/ledger.db",
+		"remove the node's records /var/lib/spidernet/ledger.db.damaged-20260101T000000.000000000",
+		"nothing was done: give --yes to do it", "",
 	}
 	if diff := cmp.Diff(want, strings.Split(r.out.String(), "\n")); diff != "" {
 		t.Errorf("plan: %s", diff)
@@ -182,11 +195,13 @@ func TestRuleToRoutesStays(t *testing.T) {
 	a, _, err := r.kernel.AddVeth(host.NodeNS, "vethother", host.NodeNS, "vethother2", 1500)
 	must(t, err)
 	must(t, r.kernel.SetLinkUp(host.NodeNS, a.Index))
-	must(t, r.kernel.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("192.0.2.7/32"), Index: a.Index, Table: 500}))
+	must(t, r.kernel.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("192.0.2.7/32"), Index: a.Index,
+		Table: 500}))
 	must(t, r.run())
 	rules, err := r.kernel.Rules(host.NodeNS)
 	must(t, err)
-	if !slices.Contains(rules, coordinator.NodeRule(500, false)) || slices.Contains(rules, coordinator.NodeRule(500, true)) {
+	if !slices.Contains(rules, coordinator.NodeRule(500, false)) ||
+		slices.Contains(rules, coordinator.NodeRule(500, true)) {
 		t.Errorf("rules %+v, want the one for IPv4, whose table has a route, and not the one for IPv6", rules)
 	}
 }
@@ -197,7 +212,8 @@ func TestRefuses(t *testing.T) {
 		set  func(*rig)
 		want string
 	}{
-		{"a pod has a network of ours", func(r *rig) { r.kernel.AddNS(r.pod()) }, "these pods have networks of ours: default/a"},
+		{"a pod has a network of ours", func(r *rig) { r.kernel.AddNS(r.pod()) },
+			"these pods have networks of ours: default/a"},
 		{"the kubelet has promised a VF", func(r *rig) {
 			r.o.Allocated = func(context.Context) (map[string]string, error) {
 				return map[string]string{"0000:86:00.2": "default/b"}, nil
@@ -218,7 +234,8 @@ func TestRefuses(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
-			if diff := cmp.Diff(kernel, r.kernel.Snapshot()); diff != "" || !cniinstall.ConfInstalled(r.o.at(r.o.ConfDir)) {
+			if diff := cmp.Diff(kernel, r.kernel.Snapshot()); diff != "" ||
+				!cniinstall.ConfInstalled(r.o.at(r.o.ConfDir)) {
 				t.Errorf("something was done: %s", diff)
 			}
 		})
@@ -233,7 +250,8 @@ func TestRefusesWhileTheAgentRuns(t *testing.T) {
 	book, _, err := ledger.Open(r.o.at(r.o.Ledger))
 	must(t, err)
 	defer book.Close()
-	if err := r.run(); !errors.Is(err, ErrRefused) || !errors.Is(err, ledger.ErrHeld) || !strings.Contains(err.Error(), "helm uninstall") {
+	if err := r.run(); !errors.Is(err, ErrRefused) || !errors.Is(err, ledger.ErrHeld) || !strings.Contains(err.Error(),
+		"helm uninstall") {
 		t.Error(err)
 	}
 }
@@ -293,7 +311,8 @@ func TestForeignVFsStay(t *testing.T) {
 	must(t, r.kernel.SetNumVFs(hosttest.GuidePF, 2))
 	r.record(func(*ledger.Ledger) error { return nil })
 	must(t, r.run())
-	if pf, err := r.kernel.PF(hosttest.GuidePF); err != nil || pf.NumVFs != 2 || slices.Contains(strings.Fields(r.out.String()), "numVfs") {
+	if pf, err := r.kernel.PF(hosttest.GuidePF); err != nil || pf.NumVFs != 2 ||
+		slices.Contains(strings.Fields(r.out.String()), "numVfs") {
 		t.Errorf("%+v, %v; said %q", pf, err, r.out.String())
 	}
 }

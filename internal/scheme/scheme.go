@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package scheme assembles the one runtime scheme that all processes and tests share: Kubernetes' own types,
 // CustomResourceDefinitions, and the three API groups of this project. It knows no client.
 package scheme

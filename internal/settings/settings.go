@@ -1,5 +1,8 @@
-// Package settings reads conf.yml, the options that all processes share and that the chart writes into the ConfigMap
-// spiderpool-conf. It knows the file's form and its defaults, and nothing of who uses them.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package settings reads conf.yml, the options that all processes share and that the chart writes
+// into the ConfigMap spiderpool-conf. It knows the file's form and its defaults, and nothing of who
+// uses them.
 package settings
 
 import (
@@ -33,8 +36,8 @@ type Settings struct {
 	EnableStatefulSet bool `json:"enableStatefulSet"`
 	// EnableKubevirtStaticIP does so for the virtual machines of KubeVirt.
 	EnableKubevirtStaticIP bool `json:"enableKubevirtStaticIP"`
-	// EnableIPConflictDetection asks the network, before a pod gets an address, whether anybody has it. EnableGatewayDetection asks whether the
-	// address's gateway is there.
+	// EnableIPConflictDetection asks the network, before a pod gets an address, whether anybody has
+	// it. EnableGatewayDetection asks whether the address's gateway is there.
 	EnableIPConflictDetection bool `json:"enableIPConflictDetection"`
 	EnableGatewayDetection    bool `json:"enableGatewayDetection"`
 	// NamespaceIsolation lets pods use networks of their own namespace alone, and of GlobalNamespaces.
@@ -46,7 +49,8 @@ type Settings struct {
 	GC GC `json:"gc"`
 }
 
-// Stock is the addresses that a node takes from a pool ahead of its pods, so that a pod need not wait for the API server.
+// Stock is the addresses that a node takes from a pool ahead of its pods, so that a pod need not
+// wait for the API server.
 type Stock struct {
 	// PerPool is how many addresses of a pool a node holds unused, at most MaxStock; 0 turns the stock off.
 	PerPool int `json:"perPool"`
@@ -92,7 +96,8 @@ func Default() Settings {
 	}
 }
 
-// Parse reads the text of conf.yml over the defaults. An error names every key that is wrong and what it should be.
+// Parse reads the text of conf.yml over the defaults. An error names every key that is wrong and
+// what it should be.
 func Parse(text []byte) (Settings, error) {
 	s := Default()
 	if err := yaml.Unmarshal(text, &s); err != nil {
@@ -124,18 +129,21 @@ func (s Settings) validate() error {
 		errs = append(errs, errors.New("enableIPv4 and enableIPv6 are both false: set at least one to true"))
 	}
 	if !filepath.IsAbs(s.IPAMUnixSocketPath) {
-		errs = append(errs, fmt.Errorf("ipamUnixSocketPath is %q: give an absolute path, such as %s", s.IPAMUnixSocketPath, DefaultSocket))
+		errs = append(errs, fmt.Errorf("ipamUnixSocketPath is %q: give an absolute path, such as %s",
+			s.IPAMUnixSocketPath, DefaultSocket))
 	}
 	for i, name := range s.GlobalNamespaces {
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("globalNamespaces[%d] is %q, which is no name of a namespace: %s", i, name, strings.Join(problems, "; ")))
+			errs = append(errs, fmt.Errorf("globalNamespaces[%d] is %q, which is no name of a namespace: %s", i, name,
+				strings.Join(problems, "; ")))
 		}
 	}
 	if s.Stock.PerPool < 0 || s.Stock.PerPool > MaxStock {
 		errs = append(errs, fmt.Errorf("stock.perPool is %d: give 0 (no stock) to %d", s.Stock.PerPool, MaxStock))
 	}
 	if s.Stock.HeartbeatSeconds < MinHeartbeatSeconds {
-		errs = append(errs, fmt.Errorf("stock.heartbeatSeconds is %d: give at least %d", s.Stock.HeartbeatSeconds, MinHeartbeatSeconds))
+		errs = append(errs, fmt.Errorf("stock.heartbeatSeconds is %d: give at least %d", s.Stock.HeartbeatSeconds,
+			MinHeartbeatSeconds))
 	}
 	if s.GC.IntervalSeconds < 1 {
 		errs = append(errs, fmt.Errorf("gc.intervalSeconds is %d: give at least 1", s.GC.IntervalSeconds))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -132,7 +134,8 @@ func (c *Client) update(ctx context.Context, verb Verb, o client.Object) error {
 }
 
 // write sends the object and puts the answer in its place.
-func (c *Client) write(ctx context.Context, k *kind, verb Verb, o client.Object, serve func() (client.Object, error)) error {
+func (c *Client) write(ctx context.Context, k *kind, verb Verb, o client.Object,
+	serve func() (client.Object, error)) error {
 	var stored client.Object
 	err := c.send(ctx, k, Call{Verb: verb, Key: k.keyOf(o), Object: o}, func() (err error) {
 		stored, err = serve()
@@ -158,7 +161,8 @@ func (c *Client) Delete(ctx context.Context, o client.Object, opts ...client.Del
 	if err := k.named(key); err != nil {
 		return err
 	}
-	return c.send(ctx, k, Call{Verb: Delete, Key: key, Object: o}, func() error { return c.server.remove(k, key, *options) })
+	return c.send(ctx, k, Call{Verb: Delete, Key: key, Object: o},
+		func() error { return c.server.remove(k, key, *options) })
 }
 
 // named refuses what the real client does not send.
@@ -231,7 +235,8 @@ func (s subresource) Update(_ context.Context, o client.Object, _ ...client.SubR
 	return cannot("update "+s.name, o)
 }
 
-func (s subresource) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
+func (s subresource) Patch(_ context.Context, o client.Object, _ client.Patch,
+	_ ...client.SubResourcePatchOption) error {
 	return cannot("patch "+s.name, o)
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi_test
 
 import (
@@ -180,7 +182,8 @@ func (cl *cluster) lease(n int) *v2beta1.SpiderIPLease {
 }
 
 func (cl *cluster) pool() *v2beta1.SpiderIPPool {
-	return &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: cl.name}, Spec: v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24"}}
+	return &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: cl.name},
+		Spec: v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24"}}
 }
 
 func (cl *cluster) pod(name, node string) *corev1.Pod {
@@ -195,7 +198,8 @@ func create(cl *cluster) {
 	l := cl.lease(1)
 	l.UID, l.Generation = "mine", 7 // a creator has no say in these
 	cl.create(l)
-	if l.UID == "" || l.UID == "mine" || l.CreationTimestamp.Before(&metav1.Time{Time: started}) || l.CreationTimestamp.Nanosecond() != 0 {
+	if l.UID == "" || l.UID == "mine" || l.CreationTimestamp.Before(&metav1.Time{Time: started}) ||
+		l.CreationTimestamp.Nanosecond() != 0 {
 		cl.t.Errorf("created as %+v", l.ObjectMeta)
 	}
 	if _, err := resourceversion.CompareResourceVersion(l.ResourceVersion, l.ResourceVersion); err != nil {
@@ -238,7 +242,8 @@ func refusedCreates(cl *cluster) {
 }
 
 func nameless(cl *cluster) {
-	ctx, l, endpoint := cl.t.Context(), &v2beta1.SpiderIPLease{}, &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Name: "e"}}
+	ctx, l, endpoint := cl.t.Context(), &v2beta1.SpiderIPLease{},
+		&v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Name: "e"}}
 	for what, err := range map[string]error{
 		"get": cl.Get(ctx, client.ObjectKey{}, l), "update": cl.Update(ctx, l), "delete": cl.Delete(ctx, l),
 		"get in no namespace":    cl.Get(ctx, client.ObjectKey{Name: "e"}, endpoint),
@@ -334,7 +339,8 @@ func deletePreconditions(cl *cluster) {
 	wrong := types.UID("wrong")
 	err := cl.Delete(ctx, l, client.Preconditions{UID: &l.UID, ResourceVersion: &stale.ResourceVersion})
 	cl.refused("delete of an old version", err, metav1.StatusReasonConflict, 409)
-	cl.refused("delete of another UID", cl.Delete(ctx, l, client.Preconditions{UID: &wrong}), metav1.StatusReasonConflict, 409)
+	cl.refused("delete of another UID", cl.Delete(ctx, l, client.Preconditions{UID: &wrong}),
+		metav1.StatusReasonConflict, 409)
 	if !cl.live(l) {
 		cl.t.Fatal("a refused delete deleted")
 	}
@@ -480,10 +486,12 @@ func lists(cl *cluster) {
 		cl.create(l)
 		cl.create(cl.pod(fmt.Sprint("p", n), []string{"", cl.name + "-n1"}[n%2]))
 	}
-	node, bound := client.MatchingFields{"spec.node": cl.name + "-n2"}, client.MatchingFields{"spec.nodeName": cl.name + "-n1"}
+	node, bound := client.MatchingFields{"spec.node": cl.name + "-n2"}, client.MatchingFields{"spec.nodeName": cl.name +
+		"-n1"}
 	pool := client.MatchingFields{"spec.pool": cl.name}
 	notFirst := client.MatchingFieldsSelector{Selector: fields.AndSelectors(
-		fields.OneTermEqualSelector("spec.pool", cl.name), fields.OneTermNotEqualSelector("metadata.name", cl.name+".0"))}
+		fields.OneTermEqualSelector("spec.pool", cl.name), fields.OneTermNotEqualSelector("metadata.name",
+			cl.name+".0"))}
 	for _, c := range []struct {
 		what string
 		list client.ObjectList
@@ -491,12 +499,16 @@ func lists(cl *cluster) {
 		want string
 	}{
 		{"pool", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{pool}, "x.0 x.1 x.2 x.3"},
-		{"another pool", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingFields{"spec.pool": "other"}}, ""},
+		{"another pool", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingFields{"spec.pool": "other"}},
+			""},
 		{"node", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{node}, "x.2 x.3"},
-		{"name", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingFields{"metadata.name": cl.name + ".1"}}, "x.1"},
+		{"name", &v2beta1.SpiderIPLeaseList{},
+			[]client.ListOption{client.MatchingFields{"metadata.name": cl.name + ".1"}}, "x.1"},
 		{"not a name", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{notFirst}, "x.1 x.2 x.3"},
-		{"label", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingLabels{"parity": "1", "of": cl.name}}, "x.1 x.3"},
-		{"label and node", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingLabels{"parity": "1"}, node}, "x.3"},
+		{"label", &v2beta1.SpiderIPLeaseList{},
+			[]client.ListOption{client.MatchingLabels{"parity": "1", "of": cl.name}}, "x.1 x.3"},
+		{"label and node", &v2beta1.SpiderIPLeaseList{}, []client.ListOption{client.MatchingLabels{"parity": "1"},
+			node}, "x.3"},
 		{"namespace", &corev1.PodList{}, []client.ListOption{client.InNamespace(cl.name)}, "p0 p1 p2 p3"},
 		{"namespace and node", &corev1.PodList{}, []client.ListOption{client.InNamespace(cl.name), bound}, "p1 p3"},
 		{"node, everywhere", &corev1.PodList{}, []client.ListOption{bound}, "p1 p3"},
@@ -695,7 +707,8 @@ func (cl *cluster) follow(c cache.Cache, o client.Object) (*diary, toolscache.Re
 
 func (cl *cluster) reads(d *diary, want ...string) {
 	cl.t.Helper()
-	cl.eventually(fmt.Sprintf("the handler is shown %d events: %q", len(want), want), func() bool { return len(d.read()) >= len(want) })
+	cl.eventually(fmt.Sprintf("the handler is shown %d events: %q", len(want), want),
+		func() bool { return len(d.read()) >= len(want) })
 	equal(cl.t, "events", d.read(), want)
 }
 
@@ -724,7 +737,8 @@ func watch(cl *cluster) {
 	cl.live(kept)
 	kept.Finalizers, kept.Spec.Node = nil, "n4" // the end shows what was stored before it
 	cl.update(kept)
-	cl.reads(leases, "there 10.0.0.1 n1", "add 10.0.0.2 n1", "add 10.0.0.3 n1", "update 10.0.0.2 n2", "delete 10.0.0.2 n2",
+	cl.reads(leases, "there 10.0.0.1 n1", "add 10.0.0.2 n1", "add 10.0.0.3 n1", "update 10.0.0.2 n2",
+		"delete 10.0.0.2 n2",
 		"add 10.0.0.2 n1", "update 10.0.0.3 n1", "delete 10.0.0.3 n1")
 	bound, waiting := cl.pod("bound", "node"), cl.pod("waiting", "")
 	cl.create(bound)
@@ -763,7 +777,8 @@ func cachedReads(cl *cluster) {
 	ctx, c := cl.t.Context(), cl.process()
 	byNode := func(o client.Object) []string { return []string{o.(*v2beta1.SpiderIPLease).Spec.Node} }
 	cl.ok("index", c.IndexField(ctx, &v2beta1.SpiderIPLease{}, "node", byNode))
-	if err := c.Get(ctx, client.ObjectKey{Name: "l"}, &v2beta1.SpiderIPLease{}); err == nil || err.Error() != (&cache.ErrCacheNotStarted{}).Error() {
+	if err := c.Get(ctx, client.ObjectKey{Name: "l"}, &v2beta1.SpiderIPLease{}); err == nil ||
+		err.Error() != (&cache.ErrCacheNotStarted{}).Error() {
 		cl.t.Errorf("read before the start: %v", err)
 	}
 	cl.start(c)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -55,8 +57,9 @@ func (k *kind) meets(o client.Object, p *metav1.Preconditions) error {
 		why = fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). "+
 			"The object might have been deleted and then recreated", *p.UID, o.GetUID())
 	case p.ResourceVersion != nil && *p.ResourceVersion != o.GetResourceVersion():
-		why = fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). "+
-			"The object might have been modified", *p.ResourceVersion, o.GetResourceVersion())
+		why = fmt.Errorf(
+			"the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). "+
+				"The object might have been modified", *p.ResourceVersion, o.GetResourceVersion())
 	default:
 		return nil
 	}

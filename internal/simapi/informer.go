@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -71,7 +73,8 @@ func (i *informer) step(ctx context.Context) bool {
 	return true
 }
 
-// relist takes what there is now, shows it after the delay, and goes on with what happened since it was taken.
+// relist takes what there is now, shows it after the delay, and goes on with what happened since it
+// was taken.
 func (i *informer) relist(ctx context.Context, delay time.Duration) bool {
 	all, seen := i.client.server.snapshot(i.kind)
 	i.client.server.count(i.client.name, Watch, i.kind)
@@ -264,7 +267,8 @@ func (i *informer) extractor(field string) (client.IndexerFunc, error) {
 }
 
 // AddEventHandler shows the handler all there is, and from then on what changes.
-func (i *informer) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+func (i *informer) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration,
+	error) {
 	if i.IsStopped() {
 		return nil, fmt.Errorf("simapi: the informer of %s has stopped already", i.kind.gvk.Kind)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -44,8 +46,8 @@ func (i *Informers) Start(ctx context.Context) error {
 	}
 	i.mu.Unlock()
 	<-ctx.Done()
-	i.mu.Lock() // whoever launches one after this sees that it is too late
-	i.mu.Unlock()
+	i.mu.Lock()   // whoever launches one after this sees that it is too late
+	i.mu.Unlock() //nolint:staticcheck // the lock waits for a launch that is under way
 	i.running.Wait()
 	return nil
 }
@@ -75,8 +77,10 @@ func (i *Informers) of(k *kind) (_ *informer, started bool) {
 	return added, i.ctx != nil
 }
 
-// GetInformer returns the informer of the object's kind, and waits for its first list if it runs and the options do not say otherwise.
-func (i *Informers) GetInformer(ctx context.Context, o client.Object, opts ...cache.InformerGetOption) (cache.Informer, error) {
+// GetInformer returns the informer of the object's kind, and waits for its first list if it runs
+// and the options do not say otherwise.
+func (i *Informers) GetInformer(ctx context.Context, o client.Object, opts ...cache.InformerGetOption) (cache.Informer,
+	error) {
 	k, err := i.client.server.kindOf(o)
 	if err != nil {
 		return nil, err
@@ -93,7 +97,8 @@ func (i *Informers) GetInformer(ctx context.Context, o client.Object, opts ...ca
 }
 
 // GetInformerForKind is GetInformer for a kind's name.
-func (i *Informers) GetInformerForKind(ctx context.Context, gvk schema.GroupVersionKind, opts ...cache.InformerGetOption) (cache.Informer, error) {
+func (i *Informers) GetInformerForKind(ctx context.Context, gvk schema.GroupVersionKind,
+	opts ...cache.InformerGetOption) (cache.Informer, error) {
 	o, err := i.client.server.scheme.New(gvk)
 	if err != nil {
 		return nil, fmt.Errorf("find the type of %s: %w", gvk, err)

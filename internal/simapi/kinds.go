@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -34,8 +36,8 @@ type trait struct {
 	graceful     bool // a node has to end it first; only pods
 	complete     func(client.Object)
 	fields       map[string]client.IndexerFunc // selectable beside the name and the namespace
-	// open is how Kubernetes' older kinds are: an update that names no version replaces any, and one of the status may
-	// change the metadata.
+	// open is how Kubernetes' older kinds are: an update that names no version replaces any, and
+	// one of the status may change the metadata.
 	open bool
 }
 
@@ -73,7 +75,8 @@ type kind struct {
 	gvk      schema.GroupVersionKind
 	resource schema.GroupResource
 	typ      reflect.Type
-	// Fields of the type: those that make a generation, the others, and the status where it is a subresource, or -1.
+	// Fields of the type: those that make a generation, the others, and the status where it is a
+	// subresource, or -1.
 	spec, rest []int
 	status     int
 
@@ -197,7 +200,8 @@ func (k *kind) mayUpdate(old, sent client.Object) error {
 	switch {
 	case version == "" && !k.open:
 		path := field.NewPath("metadata", "resourceVersion")
-		return apierrors.NewInvalid(k.gvk.GroupKind(), old.GetName(), field.ErrorList{field.Invalid(path, 0, "must be specified for an update")})
+		return apierrors.NewInvalid(k.gvk.GroupKind(), old.GetName(),
+			field.ErrorList{field.Invalid(path, 0, "must be specified for an update")})
 	case version != "" && version != old.GetResourceVersion():
 		return apierrors.NewConflict(k.resource, old.GetName(), errors.New(optimisticLock))
 	}
@@ -234,8 +238,10 @@ func (k *kind) noNewFinalizers(old, next client.Object) error {
 	}
 	for _, f := range next.GetFinalizers() {
 		if !slices.Contains(old.GetFinalizers(), f) {
-			return apierrors.NewInvalid(k.gvk.GroupKind(), old.GetName(), field.ErrorList{field.Forbidden(field.NewPath("metadata", "finalizers"),
-				fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizer %q", f))})
+			return apierrors.NewInvalid(k.gvk.GroupKind(), old.GetName(),
+				field.ErrorList{field.Forbidden(field.NewPath("metadata", "finalizers"),
+					fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizer %q",
+						f))})
 		}
 	}
 	return nil

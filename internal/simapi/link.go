@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -38,9 +40,11 @@ type Fate struct {
 	Before time.Duration
 	// Lost: after Before the caller gets a timeout, and the server does not see the request.
 	Lost bool
-	// Late: a request that did not arrive while its caller waited is done all the same, this long after the caller gave up.
+	// Late: a request that did not arrive while its caller waited is done all the same, this long
+	// after the caller gave up.
 	Late time.Duration
-	// Err is the server's answer in place of doing what was asked. The caller sees it at once: client-go would try some again.
+	// Err is the server's answer in place of doing what was asked. The caller sees it at once:
+	// client-go would try some again.
 	Err error
 	// After is how long the answer is on its way.
 	After time.Duration
@@ -54,8 +58,8 @@ type Delivery struct {
 	Delay time.Duration
 	// Down: nothing arrives now. The link is asked again after this long.
 	Down time.Duration
-	// Relist: the watch has broken and its history is lost. A list taken now and shown after Delay takes its place, so that
-	// handlers see only the difference from what they know.
+	// Relist: the watch has broken and its history is lost. A list taken now and shown after Delay
+	// takes its place, so that handlers see only the difference from what they know.
 	Relist bool
 }
 

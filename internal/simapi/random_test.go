@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi_test
 
 import (
@@ -21,15 +23,15 @@ import (
 func TestRandomRequests(t *testing.T) {
 	const requests = 500
 	c, random := newServer(t).Client("c", nil), rand.New(rand.NewPCG(1, 1))
-	real := &hand{cluster: newRealCluster(t, "random")}
+	actual := &hand{cluster: newRealCluster(t, "random")}
 	simulated := &hand{cluster: newCluster(t, "random", c, func() cache.Cache { return c.Informers() })}
-	events := []func() []string{real.watch(), simulated.watch()}
+	events := []func() []string{actual.watch(), simulated.watch()}
 	for n := range requests {
 		r := request{
 			verb: random.IntN(5), kind: random.IntN(3), n: random.IntN(2),
 			age: random.IntN(5), change: random.IntN(6), value: random.IntN(3), option: random.IntN(6),
 		}
-		want, got := real.do(t.Context(), r), simulated.do(t.Context(), r)
+		want, got := actual.do(t.Context(), r), simulated.do(t.Context(), r)
 		if got != want {
 			t.Fatalf("request %d, %+v:\nsimulated %s\nreal      %s", n, r, got, want)
 		}
@@ -58,7 +60,8 @@ func (h *hand) watch() (end func() []string) {
 	}
 }
 
-// request is chosen without looking at a server. The age tells which former version of the object it starts from.
+// request is chosen without looking at a server. The age tells which former version of the object
+// it starts from.
 type request struct{ verb, kind, n, age, change, value, option int }
 
 var verbs = []string{"create", "update", "status", "delete", "get"}
@@ -71,7 +74,8 @@ type hand struct {
 }
 
 func (h *hand) do(ctx context.Context, r request) string {
-	fresh := []client.Object{h.lease(r.n), h.pool(), h.pod(fmt.Sprint("p", r.n), []string{"", "node"}[r.value%2])}[r.kind]
+	fresh := []client.Object{h.lease(r.n), h.pool(),
+		h.pod(fmt.Sprint("p", r.n), []string{"", "node"}[r.value%2])}[r.kind]
 	key := fmt.Sprintf("%T %s", fresh, fresh.GetName())
 	o, versions := fresh, h.held[key]
 	// A pod may not change its node, and the simulated server would not notice.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package simapi owns a simulated Kubernetes API server for model-based tests
 // of what runs against one. It keeps typed objects in memory and does with
 // them what the real server does, error types included; conformance_test.go
@@ -62,7 +64,7 @@ type Server struct {
 	byType  map[reflect.Type]*kind
 	version uint64 // the last resourceVersion
 	made    uint64 // objects so far, for their UIDs
-	admit   func(verb Verb, old, new client.Object) error
+	admit   func(verb Verb, old, next client.Object) error
 	counts  map[counter]int
 }
 
@@ -85,7 +87,7 @@ func New(scheme *runtime.Scheme) *Server {
 // create and the new one for a delete; the old one must not be changed, the new
 // one may be. An error that is no API status becomes Forbidden. The hook is
 // called under the server's lock and must not make requests.
-func (s *Server) Admit(hook func(verb Verb, old, new client.Object) error) {
+func (s *Server) Admit(hook func(verb Verb, old, next client.Object) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.admit = hook
@@ -157,7 +159,8 @@ func (s *Server) create(k *kind, o client.Object) (client.Object, error) {
 	if err := s.judge(k, Create, nil, o, o.GetName()); err != nil {
 		return nil, err
 	}
-	if o.GetResourceVersion() != "" { // the real server finds this out in its storage, and does not call it a bad request
+	// the real server finds this out in its storage, and does not call it a bad request
+	if o.GetResourceVersion() != "" {
 		return nil, plainError("resourceVersion should not be set on objects to be created")
 	}
 	if k.objects.get(client.ObjectKeyFromObject(o)) != nil {
@@ -176,7 +179,8 @@ func (s *Server) mayCreate(k *kind, o client.Object) error {
 	}
 	if o.GetName() == "" && o.GetGenerateName() == "" {
 		path := field.NewPath("metadata", "name")
-		return apierrors.NewInvalid(k.gvk.GroupKind(), "", field.ErrorList{field.Required(path, "name or generateName is required")})
+		return apierrors.NewInvalid(k.gvk.GroupKind(), "",
+			field.ErrorList{field.Required(path, "name or generateName is required")})
 	}
 	return nil
 }
@@ -197,7 +201,8 @@ func (s *Server) namespaceTakes(k *kind, o client.Object) error {
 	why := fmt.Errorf("unable to create new content in namespace %s because it is being terminated", name)
 	err := apierrors.NewForbidden(k.resource, o.GetName(), why)
 	err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", name), Field: "metadata.namespace",
+		Type: corev1.NamespaceTerminatingCause, Message: fmt.Sprintf("namespace %s is being terminated", name),
+		Field: "metadata.namespace",
 	})
 	return err
 }
@@ -252,7 +257,8 @@ func (s *Server) store(k *kind, o client.Object) {
 	k.tell(event{object: o, at: time.Now()})
 }
 
-// erase removes an object. As with the real server, the watch shows what was stored last, at the version of its end.
+// erase removes an object. As with the real server, the watch shows what was stored last, at the
+// version of its end.
 func (s *Server) erase(k *kind, o client.Object) {
 	s.version++
 	last := k.copyOf(o)

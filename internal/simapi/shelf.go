@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi
 
 import (
@@ -104,15 +106,20 @@ func (q query) choose(from shelf) []client.Object {
 }
 
 func (q query) matches(o client.Object) bool {
-	if q.namespace != "" && o.GetNamespace() != q.namespace || q.labels != nil && !q.labels.Matches(labels.Set(o.GetLabels())) {
+	if q.namespace != "" && o.GetNamespace() != q.namespace || q.labels != nil &&
+		!q.labels.Matches(labels.Set(o.GetLabels())) {
 		return false
 	}
-	return !slices.ContainsFunc(q.fields, func(f fieldQuery) bool { return slices.Contains(f.values(o), f.value) == f.not })
+	return !slices.ContainsFunc(q.fields, func(f fieldQuery) bool {
+		return slices.Contains(f.values(o),
+			f.value) == f.not
+	})
 }
 
 // exact tells whether a selector has no !=.
 func exact(s fields.Selector) bool {
-	return s == nil || !slices.ContainsFunc(s.Requirements(), func(r fields.Requirement) bool { return r.Operator == selection.NotEquals })
+	return s == nil || !slices.ContainsFunc(s.Requirements(),
+		func(r fields.Requirement) bool { return r.Operator == selection.NotEquals })
 }
 
 // assign makes what the caller passed equal to o, and shares what o points to.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package simapi_test
 
 import (
@@ -90,12 +92,16 @@ func TestFates(t *testing.T) {
 		{"perfect", simapi.Fate{}, 0, "", 0, true, true},
 		{"slow", simapi.Fate{Before: 2 * second, After: 3 * second}, 0, "", 5 * second, true, true},
 		{"lost on the way", simapi.Fate{Before: 2 * second, Lost: true}, 0, "timeout", 2 * second, false, false},
-		{"lost, and arrives late", simapi.Fate{Before: 2 * second, Lost: true, Late: 9 * second}, 0, "timeout", 2 * second, false, true},
-		{"the answer lost", simapi.Fate{Before: 2 * second, After: 3 * second, AnswerLost: true}, 0, "timeout", 5 * second, true, true},
+		{"lost, and arrives late", simapi.Fate{Before: 2 * second, Lost: true, Late: 9 * second}, 0, "timeout",
+			2 * second, false, true},
+		{"the answer lost", simapi.Fate{Before: 2 * second, After: 3 * second, AnswerLost: true}, 0, "timeout",
+			5 * second, true, true},
 		{"given up before it arrives", simapi.Fate{Before: 9 * second}, second, "deadline", second, false, false},
-		{"given up, and arrives late", simapi.Fate{Before: 9 * second, Late: second}, second, "deadline", second, false, true},
+		{"given up, and arrives late", simapi.Fate{Before: 9 * second, Late: second}, second, "deadline", second, false,
+			true},
 		{"given up before it is answered", simapi.Fate{After: 9 * second}, second, "deadline", second, true, true},
-		{"refused", simapi.Fate{Before: second, After: second, Err: apierrors.NewTooManyRequests("later", 1)}, 0, "TooManyRequests", 2 * second, false, false},
+		{"refused", simapi.Fate{Before: second, After: second, Err: apierrors.NewTooManyRequests("later", 1)}, 0,
+			"TooManyRequests", 2 * second, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, s *sim) {
@@ -112,7 +118,8 @@ func TestFates(t *testing.T) {
 				equal(t, "done", s.live(s.lease(1)), c.done)
 				time.Sleep(time.Hour)
 				equal(t, "done an hour later", s.live(s.lease(1)), c.later)
-				equal(t, "arrived", s.server.Requests()[simapi.Request{Client: "bad", Verb: simapi.Create, Kind: "SpiderIPLease"}] == 1,
+				equal(t, "arrived", s.server.Requests()[simapi.Request{Client: "bad", Verb: simapi.Create,
+					Kind: "SpiderIPLease"}] == 1,
 					c.later || c.want == "TooManyRequests")
 			})
 		})
@@ -199,7 +206,7 @@ func TestEventsComeLateAndInOrder(t *testing.T) {
 		time.Sleep(2*second - 1)
 		synctest.Wait()
 		equal(t, "just before the first", d.read(), []string{})
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		equal(t, "after three seconds", d.read(), []string{"add 10.0.0.1 n1"})
 		time.Sleep(second) // events follow each other on the way, they do not add up
@@ -253,7 +260,8 @@ func TestEventsQueueWhileTheLinkIsDown(t *testing.T) {
 		s.link.deliver(simapi.Delivery{})
 		time.Sleep(7 * second)
 		synctest.Wait()
-		equal(t, "when it is up", d.read(), append(before, "delete 10.0.0.1 n1", "delete 10.0.0.2 n1", "add 10.0.0.2 again",
+		equal(t, "when it is up", d.read(), append(before, "delete 10.0.0.1 n1", "delete 10.0.0.2 n1",
+			"add 10.0.0.2 again",
 			"update 10.0.0.3 changed", "add 10.0.0.5 n1", "delete 10.0.0.5 n1", "add 10.0.0.6 n1"))
 		err := informers.Get(t.Context(), client.ObjectKeyFromObject(read), read)
 		s.refused("cached read", err, metav1.StatusReasonNotFound, 404)
@@ -273,7 +281,8 @@ func TestRelist(t *testing.T) {
 		synctest.Wait()
 		equal(t, "after the relist", d.read(), append(before, "vanished x.1 10.0.0.1 n1",
 			"update 10.0.0.2 again", "update 10.0.0.3 changed", "add 10.0.0.6 n1", "delete 10.0.0.4 n1"))
-		equal(t, "lists", s.server.Requests()[simapi.Request{Client: "bad", Verb: simapi.Watch, Kind: "SpiderIPLease"}], 2)
+		equal(t, "lists", s.server.Requests()[simapi.Request{Client: "bad", Verb: simapi.Watch, Kind: "SpiderIPLease"}],
+			2)
 	})
 }
 
@@ -348,15 +357,15 @@ func TestAdmission(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *sim) {
 		s.create(s.lease(1))
 		var seen []string
-		s.server.Admit(func(verb simapi.Verb, old, new client.Object) error {
-			seen = append(seen, fmt.Sprintf("%s %t %t", verb, old != nil, new != nil))
+		s.server.Admit(func(verb simapi.Verb, old, next client.Object) error {
+			seen = append(seen, fmt.Sprintf("%s %t %t", verb, old != nil, next != nil))
 			switch {
 			case verb == simapi.Delete:
 				return errors.New("it stays")
 			case verb == simapi.Update:
 				return apierrors.NewBadRequest("no")
 			}
-			new.SetFinalizers([]string{"example.org/a"})
+			next.SetFinalizers([]string{"example.org/a"})
 			return nil
 		})
 		l := s.lease(2)
@@ -371,10 +380,12 @@ func TestAdmission(t *testing.T) {
 
 func TestNamespaceThatEnds(t *testing.T) {
 	inBubble(t, func(t *testing.T, s *sim) {
-		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ends", Finalizers: []string{"example.org/a"}}}
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "ends",
+			Finalizers: []string{"example.org/a"}}}
 		s.create(namespace)
 		s.delete(namespace)
-		err := s.Create(t.Context(), &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ends", Name: "e"}})
+		err := s.Create(t.Context(), &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ends",
+			Name: "e"}})
 		s.refused("create", err, metav1.StatusReasonForbidden, 403)
 		if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			t.Errorf("the cause is not told: %v", err)
@@ -472,7 +483,8 @@ func schedule(t *testing.T, seed uint64) string {
 				if err != nil {
 					err = errors.Join(err, c.Delete(t.Context(), l))
 				}
-				histories[p] = append(histories[p], fmt.Sprint(time.Since(start), l.Name, l.UID, l.ResourceVersion, err))
+				histories[p] = append(histories[p], fmt.Sprint(time.Since(start), l.Name, l.UID, l.ResourceVersion,
+					err))
 			}
 		})
 	}
@@ -489,13 +501,15 @@ func schedule(t *testing.T, seed uint64) string {
 // delay is up to a second, in odd nanoseconds: nothing happens at the same instant.
 func delay(random *rand.Rand) time.Duration { return time.Duration(1 + random.IntN(int(second))) }
 
-// newRandomLink draws requests and events from different sources: their order among each other is nobody's choice.
+// newRandomLink draws requests and events from different sources: their order among each other is
+// nobody's choice.
 func newRandomLink(random *rand.Rand) simapi.Link {
 	requests, events := rand.New(rand.NewPCG(random.Uint64(), 0)), rand.New(rand.NewPCG(random.Uint64(), 0))
 	one := func(in int, random *rand.Rand) bool { return random.IntN(in) == 0 }
 	return simapi.LinkFuncs{
 		OnRequest: func(context.Context, simapi.Call) simapi.Fate {
-			f := simapi.Fate{Before: delay(requests), After: delay(requests), Lost: one(9, requests), AnswerLost: one(9, requests)}
+			f := simapi.Fate{Before: delay(requests), After: delay(requests), Lost: one(9, requests),
+				AnswerLost: one(9, requests)}
 			if one(2, requests) {
 				f.Late = delay(requests)
 			}
@@ -538,7 +552,9 @@ func BenchmarkWatchedCreate(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{AddFunc: func(any) { seen <- struct{}{} }}); err != nil {
+		if _,
+			err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc: func(any) { seen <- struct{}{} }}); err != nil {
 			b.Fatal(err)
 		}
 		running.Go(func() { _ = informers.Start(ctx) })
@@ -592,7 +608,8 @@ func BenchmarkList100(b *testing.B) {
 	}
 	for b.Loop() {
 		var list v2beta1.SpiderIPLeaseList
-		if err := c.List(b.Context(), &list, client.MatchingFields{"spec.pool": "1"}); err != nil || len(list.Items) != 100 {
+		if err := c.List(b.Context(), &list, client.MatchingFields{"spec.pool": "1"}); err != nil ||
+			len(list.Items) != 100 {
 			b.Fatal(len(list.Items), err)
 		}
 	}
@@ -601,7 +618,9 @@ func BenchmarkList100(b *testing.B) {
 func benchmark(b *testing.B) *simapi.Client { return newServer(b).Client("c", nil) }
 
 func benchLease() *v2beta1.SpiderIPLease {
-	l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: "pool.1", Labels: map[string]string{"a": "1", "b": "2"}}}
-	l.Spec = v2beta1.IPLeaseSpec{Pool: "pool", IP: "10.0.0.1", Node: "n", Pod: &v2beta1.LeasePod{Namespace: "x", Name: "p", UID: "u", Interface: "eth0"}}
+	l := &v2beta1.SpiderIPLease{ObjectMeta: metav1.ObjectMeta{Name: "pool.1", Labels: map[string]string{"a": "1",
+		"b": "2"}}}
+	l.Spec = v2beta1.IPLeaseSpec{Pool: "pool", IP: "10.0.0.1", Node: "n", Pod: &v2beta1.LeasePod{Namespace: "x",
+		Name: "p", UID: "u", Interface: "eth0"}}
 	return l
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -16,14 +18,16 @@ type Bearer struct {
 	PF string
 }
 
-// Clash is a GUID that two or more functions bear. A subnet manager serves one of them, and not always the same.
+// Clash is a GUID that two or more functions bear. A subnet manager serves one of them, and not
+// always the same.
 type Clash struct {
 	GUID    string
 	Bearers []Bearer // in order of node and PCI address
 }
 
-// Clashes finds the GUIDs that more than one InfiniBand function bears, over all nodes, in order of GUID. All functions count as of one
-// fabric: which ones are is not known. Ethernet functions have GUIDs, too, but no fabric in which they matter.
+// Clashes finds the GUIDs that more than one InfiniBand function bears, over all nodes, in order of
+// GUID. All functions count as of one fabric: which ones are is not known. Ethernet functions have
+// GUIDs, too, but no fabric in which they matter.
 func Clashes(nodes map[string]v1.InterfaceExts) []Clash {
 	bearers := map[ib.GUID][]Bearer{}
 	add := func(text string, b Bearer) {
@@ -48,7 +52,10 @@ func Clashes(nodes map[string]v1.InterfaceExts) []Clash {
 		if len(list) < 2 {
 			continue
 		}
-		slices.SortFunc(list, func(a, b Bearer) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.PCI, b.PCI)) })
+		slices.SortFunc(list, func(a, b Bearer) int {
+			return cmp.Or(cmp.Compare(a.Node, b.Node),
+				cmp.Compare(a.PCI, b.PCI))
+		})
 		out = append(out, Clash{GUID: g.String(), Bearers: list})
 	}
 	slices.SortFunc(out, func(a, b Clash) int { return cmp.Compare(a.GUID, b.GUID) })

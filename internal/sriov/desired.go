@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -13,11 +15,13 @@ import (
 
 // Desired is what the policies want of a node with these labels and cards.
 //
-// The policies are applied from the weakest (largest number) to the strongest, those of one priority in order of name;
-// each lays its VF group over the earlier ones: groups whose ranges it does not touch stay. numVfs and mtu are the largest
-// where groups stay or priorities are equal, else the stronger policy's. A function that the agent manages and that no
-// policy selects any more is listed with no VFs: only so are VFs ever removed.
-func Desired(policies []v1.SriovNetworkNodePolicy, nodeLabels map[string]string, cards v1.InterfaceExts) v1.SriovNetworkNodeStateSpec {
+// The policies are applied from the weakest (largest number) to the strongest, those of one
+// priority in order of name; each lays its VF group over the earlier ones: groups whose ranges it
+// does not touch stay. numVfs and mtu are the largest where groups stay or priorities are equal,
+// else the stronger policy's. A function that the agent manages and that no policy selects any more
+// is listed with no VFs: only so are VFs ever removed.
+func Desired(policies []v1.SriovNetworkNodePolicy, nodeLabels map[string]string,
+	cards v1.InterfaceExts) v1.SriovNetworkNodeStateSpec {
 	var spec v1.SriovNetworkNodeStateSpec
 	ordered := weakestFirst(policies, nodeLabels)
 	for i := range cards {
@@ -37,7 +41,8 @@ func Desired(policies []v1.SriovNetworkNodePolicy, nodeLabels map[string]string,
 func weakestFirst(policies []v1.SriovNetworkNodePolicy, nodeLabels map[string]string) []*v1.SriovNetworkNodePolicy {
 	var out []*v1.SriovNetworkNodePolicy
 	for i := range policies {
-		if policies[i].DeletionTimestamp == nil && policies[i].Spec.NumVfs > 0 && policies[i].Spec.SelectsNode(nodeLabels) {
+		if policies[i].DeletionTimestamp == nil && policies[i].Spec.NumVfs > 0 &&
+			policies[i].Spec.SelectsNode(nodeLabels) {
 			out = append(out, &policies[i])
 		}
 	}
@@ -65,10 +70,12 @@ func desiredOf(ordered []*v1.SriovNetworkNodePolicy, pf *v1.InterfaceExt) (out v
 func interfaceOf(p *v1.SriovNetworkNodePolicy, pf *v1.InterfaceExt) v1.Interface {
 	s := &p.Spec
 	return v1.Interface{
-		PciAddress: pf.PciAddress, Name: pf.Name, NumVfs: s.NumVfs, Mtu: s.Mtu, LinkType: s.LinkType, EswitchMode: s.ESwitchMode,
+		PciAddress: pf.PciAddress, Name: pf.Name, NumVfs: s.NumVfs, Mtu: s.Mtu, LinkType: s.LinkType,
+		EswitchMode:       s.ESwitchMode,
 		ExternallyManaged: s.ExternallyManaged,
 		VfGroups: []v1.VfGroup{{
-			ResourceName: s.ResourceName, DeviceType: cmp.Or(s.DeviceType, v1.DeviceTypeNetDevice), VfRange: s.RangeOn(pf).String(),
+			ResourceName: s.ResourceName, DeviceType: cmp.Or(s.DeviceType, v1.DeviceTypeNetDevice),
+			VfRange:    s.RangeOn(pf).String(),
 			PolicyName: p.Name, Mtu: s.Mtu, IsRdma: s.IsRdma, VdpaType: s.VdpaType, ExcludeTopology: s.ExcludeTopology,
 		}},
 	}

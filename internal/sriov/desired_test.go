@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -58,7 +60,8 @@ var linux = map[string]string{"kubernetes.io/os": "linux", "kubernetes.io/hostna
 
 func cards() v1.InterfaceExts {
 	return v1.InterfaceExts{
-		{PciAddress: "0000:86:00.0", Name: "ibs5f0", AltNames: []string{"ibp134s0f0"}, Vendor: "15b3", DeviceID: "1017", TotalVfs: 16, LinkType: "IB"},
+		{PciAddress: "0000:86:00.0", Name: "ibs5f0", AltNames: []string{"ibp134s0f0"}, Vendor: "15b3", DeviceID: "1017",
+			TotalVfs: 16, LinkType: "IB"},
 		{PciAddress: "0000:01:00.0", Name: "eno1", Vendor: "8086", DeviceID: "1521", LinkType: "ETH"},
 		{PciAddress: "0000:87:00.0", Name: "ibs6f0", Vendor: "15b3", DeviceID: "1017", TotalVfs: 16, LinkType: "IB"},
 	}
@@ -92,25 +95,31 @@ func TestDesired(t *testing.T) {
 		change   func(v1.InterfaceExts)
 	}{
 		{name: "no-policy"},
-		{name: "other-node", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy, func(p *v1.SriovNetworkNodePolicy) { p.Spec.NodeSelector["gpu"] = "yes" })}},
-		{name: "no-such-card", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy, func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.DeviceID = "1019" })}},
+		{name: "other-node", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy,
+			func(p *v1.SriovNetworkNodePolicy) { p.Spec.NodeSelector["gpu"] = "yes" })}},
+		{name: "no-such-card", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy,
+			func(p *v1.SriovNetworkNodePolicy) { p.Spec.NicSelector.DeviceID = "1019" })}},
 		{name: "ranges-of-one-card", policies: []v1.SriovNetworkNodePolicy{
-			policy(t, guidePolicy, with("b", 99, 12, "ibs5f0#8-11")), policy(t, guidePolicy, with("a", 99, 8, "ibp134s0f0#0-7"))}},
+			policy(t, guidePolicy, with("b", 99, 12, "ibs5f0#8-11")), policy(t, guidePolicy,
+				with("a", 99, 8, "ibp134s0f0#0-7"))}},
 		{name: "stronger-replaces-overlap", policies: []v1.SriovNetworkNodePolicy{
 			policy(t, guidePolicy, with("weak", 99, 16)), policy(t, guidePolicy, with("strong", 10, 4))}},
 		{name: "stronger-keeps-rest", policies: []v1.SriovNetworkNodePolicy{
-			policy(t, guidePolicy, with("weak1", 99, 16, "ibs5f0#8-15"), func(p *v1.SriovNetworkNodePolicy) { p.Spec.Mtu = 4092 }),
+			policy(t, guidePolicy, with("weak1", 99, 16, "ibs5f0#8-15"),
+				func(p *v1.SriovNetworkNodePolicy) { p.Spec.Mtu = 4092 }),
 			policy(t, guidePolicy, with("weak2", 98, 8, "ibs5f0#2-7")),
 			policy(t, guidePolicy, with("strong", 10, 4, "ibs5f0#0-3"))}},
 		{name: "equal-priority-takes-largest", policies: []v1.SriovNetworkNodePolicy{
 			policy(t, guidePolicy, with("a", 99, 16)), policy(t, guidePolicy, with("b", 99, 4))}},
-		{name: "all-cards-of-a-vendor", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy, func(p *v1.SriovNetworkNodePolicy) {
-			p.Spec.NicSelector = v1.SriovNetworkNicSelector{Vendor: "15B3"}
-			p.Spec.LinkType, p.Spec.ExcludeTopology = "ib", true
-		})}},
+		{name: "all-cards-of-a-vendor", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy,
+			func(p *v1.SriovNetworkNodePolicy) {
+				p.Spec.NicSelector = v1.SriovNetworkNicSelector{Vendor: "15B3"}
+				p.Spec.LinkType, p.Spec.ExcludeTopology = "ib", true
+			})}},
 		{name: "policy-gone-vfs-ours", change: func(c v1.InterfaceExts) { c[0].NumVfs, c[0].Managed = 12, true }},
 		{name: "policy-gone-vfs-adopted", change: func(c v1.InterfaceExts) { c[0].NumVfs = 12 }},
-		{name: "policy-being-deleted", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy, func(p *v1.SriovNetworkNodePolicy) { p.DeletionTimestamp = &metav1.Time{} })}},
+		{name: "policy-being-deleted", policies: []v1.SriovNetworkNodePolicy{policy(t, guidePolicy,
+			func(p *v1.SriovNetworkNodePolicy) { p.DeletionTimestamp = &metav1.Time{} })}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -148,10 +157,12 @@ func golden(t *testing.T, name string, v any) {
 func TestRdmaMode(t *testing.T) {
 	config := func(name, mode string, labels map[string]string) v1.SriovNetworkPoolConfig {
 		return v1.SriovNetworkPoolConfig{ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: v1.SriovNetworkPoolConfigSpec{RdmaMode: mode, NodeSelector: &metav1.LabelSelector{MatchLabels: labels}}}
+			Spec: v1.SriovNetworkPoolConfigSpec{RdmaMode: mode,
+				NodeSelector: &metav1.LabelSelector{MatchLabels: labels}}}
 	}
 	mode, overruled := RdmaMode([]v1.SriovNetworkPoolConfig{
-		config("c", "shared", nil), config("b", "exclusive", linux), config("a", "shared", map[string]string{"x": "y"}), config("d", "exclusive", linux), config("e", "", nil),
+		config("c", "shared", nil), config("b", "exclusive", linux), config("a", "shared", map[string]string{"x": "y"}),
+		config("d", "exclusive", linux), config("e", "", nil),
 	}, linux)
 	if mode != "exclusive" || cmp.Diff([]string{"c"}, overruled) != "" {
 		t.Errorf("mode %q, overruled %q; want exclusive and c", mode, overruled)
@@ -166,7 +177,9 @@ func TestJudgeRdmaMode(t *testing.T) {
 		wanted, observed string
 		ok               bool
 		reason           string
-	}{{"", "exclusive", true, "RdmaModeObserved"}, {"exclusive", "exclusive", true, "RdmaModeAsWanted"}, {"exclusive", "shared", false, "RdmaModeDrift"}, {"shared", "exclusive", false, "RdmaModeDrift"}, {"", "", false, "RdmaModeUnknown"}} {
+	}{{"", "exclusive", true, "RdmaModeObserved"}, {"exclusive", "exclusive", true, "RdmaModeAsWanted"},
+		{"exclusive", "shared", false, "RdmaModeDrift"}, {"shared", "exclusive", false, "RdmaModeDrift"},
+		{"", "", false, "RdmaModeUnknown"}} {
 		ok, reason, message := JudgeRdmaMode(tt.wanted, tt.observed)
 		if ok != tt.ok || reason != tt.reason || message == "" {
 			t.Errorf("wanted %q, observed %q: %t, %s: %s", tt.wanted, tt.observed, ok, reason, message)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package sriov decides about virtual functions: which ones a node shall have
 // (Desired), what has to be done for that and what may not be done yet (Plan),
 // which GUID each VF bears for ever, and which VFs may be given to pods (Pools).

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -23,10 +25,13 @@ func TestPlannedWaitsFor(t *testing.T) {
 			hold(&v[2], "default/b")
 		}},
 		{"a pod and a stranger", false, nil, func(_ *Node, v []VF) { hold(&v[0], "default/a"); hold(&v[1], "") }},
-		{"a pod and a virtual machine", false, nil, func(_ *Node, v []VF) { hold(&v[0], "default/a"); unbind(&v[1]); v[1].Driver = vfioDriver }},
+		{"a pod and a virtual machine", false, nil,
+			func(_ *Node, v []VF) { hold(&v[0], "default/a"); unbind(&v[1]); v[1].Driver = vfioDriver }},
 		{"a pod on vfio-pci", false, nil, func(_ *Node, v []VF) { hold(&v[0], "default/a"); v[0].Driver = vfioDriver }},
-		{"a pod whose name is not known yet", true, nil, func(_ *Node, v []VF) { hold(&v[0], "default/a"); v[1].Pod = "a pod that the kubelet is starting" }},
-		{"use unknown", true, nil, func(n *Node, v []VF) { hold(&v[0], "default/a"); n.UseUnknown = "the kubelet does not answer" }},
+		{"a pod whose name is not known yet", true, nil,
+			func(_ *Node, v []VF) { hold(&v[0], "default/a"); v[1].Pod = "a pod that the kubelet is starting" }},
+		{"use unknown", true, nil,
+			func(n *Node, v []VF) { hold(&v[0], "default/a"); n.UseUnknown = "the kubelet does not answer" }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -43,7 +48,8 @@ func TestPlannedWaitsFor(t *testing.T) {
 	}
 }
 
-// While a node is drained, the VFs that a change waits for are offered to nobody, and those of other cards are.
+// While a node is drained, the VFs that a change waits for are offered to nobody, and those of
+// other cards are.
 func TestDrainingWithholds(t *testing.T) {
 	two := func() (*v1.SriovNetworkNodeStateSpec, Node) {
 		spec, n := guideSpec(12), configured(4)
@@ -55,7 +61,8 @@ func TestDrainingWithholds(t *testing.T) {
 			v.NodeGUID = ib.VFGUID(other.GUID, i)
 			v.PortGUID = v.NodeGUID
 			bind(v)
-			n.Identities = append(n.Identities, Identity{PCI: v.PCI, PF: other.PCI, PFGUID: other.GUID, Index: i, GUID: v.PortGUID})
+			n.Identities = append(n.Identities, Identity{PCI: v.PCI, PF: other.PCI, PFGUID: other.GUID, Index: i,
+				GUID: v.PortGUID})
 		}
 		n.PFs = append(n.PFs, other)
 		card := guideSpec(2).Interfaces[0]

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -10,8 +12,9 @@ import (
 	"spidernet.io/spiderpool/internal/ib"
 )
 
-// GUIDFile is an administrator's choice of GUIDs for the VFs of some PFs: a JSON list of {"pci_address" or "pf_guid", "guids": [] or
-// "guidsRange": {"start", "end"}}. VF i bears the i-th GUID. A nil GUIDFile chooses nothing.
+// GUIDFile is an administrator's choice of GUIDs for the VFs of some PFs: a JSON list of
+// {"pci_address" or "pf_guid", "guids": [] or "guidsRange": {"start", "end"}}. VF i bears the i-th
+// GUID. A nil GUIDFile chooses nothing.
 type GUIDFile struct {
 	path    string
 	problem string // of the whole file; "" when there is none
@@ -43,15 +46,19 @@ type jsonEntry struct {
 
 // UnreadableGUIDs is a file that is there and cannot be read.
 func UnreadableGUIDs(path string, err error) *GUIDFile {
-	return &GUIDFile{path: path, problem: fmt.Sprintf("%s cannot be read: %s; make it readable, or remove it to have GUIDs derived from the PF's", path, err)}
+	return &GUIDFile{path: path,
+		problem: fmt.Sprintf(
+			"%s cannot be read: %s; make it readable, or remove it to have GUIDs derived from the PF's", path, err)}
 }
 
-// ParseGUIDs reads a file. What is wrong with it is kept and blocks the PFs that it concerns, which are all of them when that cannot be told.
+// ParseGUIDs reads a file. What is wrong with it is kept and blocks the PFs that it concerns, which
+// are all of them when that cannot be told.
 func ParseGUIDs(path string, text []byte) *GUIDFile {
 	f := &GUIDFile{path: path}
 	var raw []json.RawMessage
 	if err := json.Unmarshal(text, &raw); err != nil {
-		f.problem = fmt.Sprintf(`%s is not what it should be: %s; want a JSON list of {"pci_address" or "pf_guid", "guids" or "guidsRange"}`, path, err)
+		f.problem = fmt.Sprintf(
+			`%s is not what it should be: %s; want a JSON list of {"pci_address" or "pf_guid", "guids" or "guidsRange"}`, path, err)
 		return f
 	}
 	for i, r := range raw {
@@ -81,22 +88,17 @@ func (e *guidEntry) parse(raw []byte) error {
 			return fmt.Errorf("pf_guid: %w", err)
 		}
 		e.pf = guid
-	case !pciAddress(j.PCI):
-		return fmt.Errorf("pci_address is %q: want domain:bus:device.function, such as 0000:86:00.0", j.PCI)
 	default:
-		e.pci = strings.ToLower(j.PCI)
+		pci, err := ib.ParsePCIAddress(j.PCI)
+		if err != nil {
+			return fmt.Errorf("pci_address %q: %w", j.PCI, err)
+		}
+		e.pci = pci
 	}
 	if err := e.parseGUIDs(j); err != nil {
 		e.problem = err.Error()
 	}
 	return nil
-}
-
-// pciAddress tells whether the text is a full address.
-func pciAddress(s string) bool {
-	var domain, bus, device, function uint
-	n, err := fmt.Sscanf(s, "%x:%x:%x.%x", &domain, &bus, &device, &function)
-	return err == nil && n == 4 && len(s) >= len("0000:86:00.0")
 }
 
 func (e *guidEntry) parseGUIDs(j jsonEntry) error {
@@ -113,7 +115,8 @@ func (e *guidEntry) parseGUIDs(j jsonEntry) error {
 			return fmt.Errorf("guidsRange.end: %w", err)
 		}
 		if start.Uint64() > end.Uint64() {
-			return fmt.Errorf("guidsRange starts at %s and ends at %s: want a start that is not after the end", start, end)
+			return fmt.Errorf("guidsRange starts at %s and ends at %s: want a start that is not after the end", start,
+				end)
 		}
 		e.ranges = []guidRange{{start.Uint64(), end.Uint64()}}
 	default:
@@ -148,11 +151,15 @@ func (f *GUIDFile) findTwice() {
 			runs = append(runs, run{r, i})
 		}
 	}
-	slices.SortFunc(runs, func(a, b run) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.entry, b.entry)) })
+	slices.SortFunc(runs, func(a, b run) int {
+		return cmp.Or(cmp.Compare(a.start, b.start),
+			cmp.Compare(a.entry, b.entry))
+	})
 	for i := 1; i < len(runs); i++ {
 		a, b := runs[i-1], runs[i]
 		if b.start <= a.end {
-			text := fmt.Sprintf("GUID %s is in entry %d and again in entry %d: want each once", ib.GUIDFromUint64(b.start), f.entries[a.entry].number, f.entries[b.entry].number)
+			text := fmt.Sprintf("GUID %s is in entry %d and again in entry %d: want each once",
+				ib.GUIDFromUint64(b.start), f.entries[a.entry].number, f.entries[b.entry].number)
 			f.entries[a.entry].spoil(text)
 			f.entries[b.entry].spoil(text)
 		}
@@ -180,7 +187,8 @@ func (f *GUIDFile) of(p *PF) (entry *guidEntry, problem string) {
 			continue
 		}
 		if entry != nil {
-			return nil, fmt.Sprintf("%s: entries %d and %d are both for %s (port GUID %s): want one", f.path, entry.number, e.number, p.PCI, p.GUID)
+			return nil, fmt.Sprintf("%s: entries %d and %d are both for %s (port GUID %s): want one", f.path,
+				entry.number, e.number, p.PCI, p.GUID)
 		}
 		entry = e
 	}

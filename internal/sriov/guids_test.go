@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -39,20 +41,33 @@ func TestParseGUIDs(t *testing.T) {
 		{"empty", ``, guidPath + " is not what it should be: unexpected end of JSON input"},
 		{"not JSON", `pci_address: x`, "want a JSON list"},
 		{"not a list", `{}`, "want a JSON list"},
-		{"entry of another kind", `[{"pci_address":"0000:86:00.0","guids":["` + a + `"]}, 7]`, guidPath + ", entry 2: json: cannot unmarshal number"},
-		{"no PF", `[{"guids":["` + a + `"]}]`, `entry 1: pci_address is "" and pf_guid is "": want exactly one of them`},
+		{"entry of another kind", `[{"pci_address":"0000:86:00.0","guids":["` + a + `"]}, 7]`,
+			guidPath + ", entry 2: json: cannot unmarshal number"},
+		{"no PF", `[{"guids":["` + a + `"]}]`,
+			`entry 1: pci_address is "" and pf_guid is "": want exactly one of them`},
 		{"both PFs", `[{"pci_address":"0000:86:00.0","pf_guid":"` + a + `","guids":[]}]`, "want exactly one of them"},
-		{"PF without a domain", `[{"pci_address":"86:00.0","guids":[]}]`, `pci_address is "86:00.0": want domain:bus:device.function`},
+		{"PF without a domain", `[{"pci_address":"86:00.0","guids":[]}]`,
+			"pci_address \"86:00.0\": the PCI domain is missing: want 0000:86:00.0"},
 		{"PF with a broken GUID", `[{"pf_guid":"x","guids":[]}]`, `entry 1: pf_guid: GUID "x": want eight octets`},
-		{"no GUIDs", `[{"pci_address":"0000:86:00.0"}]`, "entry 1 (pci_address 0000:86:00.0): guids and guidsRange: want exactly one of them"},
+		{"no GUIDs", `[{"pci_address":"0000:86:00.0"}]`,
+			"entry 1 (pci_address 0000:86:00.0): guids and guidsRange: want exactly one of them"},
 		{"both kinds", `[{"pci_address":"0000:86:00.0","guids":[],"guidsRange":{}}]`, "want exactly one of them"},
-		{"GUID zero", `[{"pf_guid":"` + c + `","guids":["` + a + `","00:00:00:00:00:00:00:00"]}]`, "entry 1 (pf_guid " + c + "): guids[1]: GUID 00:00:00:00:00:00:00:00: want neither zero nor all ones"},
-		{"GUID of ones", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + a + `","end":"ff:ff:ff:ff:ff:ff:ff:ff"}}]`, "guidsRange.end: GUID ff:ff:ff:ff:ff:ff:ff:ff: want neither"},
-		{"broken start", `[{"pf_guid":"` + c + `","guidsRange":{"end":"` + a + `"}}]`, `guidsRange.start: GUID "": want eight octets`},
-		{"backwards", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + b + `","end":"` + a + `"}}]`, "guidsRange starts at " + b + " and ends at " + a + ": want a start that is not after the end"},
-		{"twice in an entry", `[{"pf_guid":"` + c + `","guids":["` + a + `","` + b + `","` + a + `"]}]`, "GUID " + a + " is in entry 1 and again in entry 1: want each once"},
-		{"twice in two entries", `[{"pf_guid":"` + c + `","guids":["` + b + `"]},{"pf_guid":"` + a + `","guidsRange":{"start":"` + a + `","end":"` + c + `"}}]`, "GUID " + b + " is in entry 2 and again in entry 1"},
-		{"under a long range", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + a + `","end":"` + c + `"}},{"pf_guid":"` + b + `","guids":["` + b + `","` + c + `"]}]`, "GUID " + b + " is in entry 1 and again in entry 2"},
+		{"GUID zero", `[{"pf_guid":"` + c + `","guids":["` + a + `","00:00:00:00:00:00:00:00"]}]`, "entry 1 (pf_guid " +
+			c + "): guids[1]: GUID 00:00:00:00:00:00:00:00: want neither zero nor all ones"},
+		{"GUID of ones", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + a + `","end":"ff:ff:ff:ff:ff:ff:ff:ff"}}]`,
+			"guidsRange.end: GUID ff:ff:ff:ff:ff:ff:ff:ff: want neither"},
+		{"broken start", `[{"pf_guid":"` + c + `","guidsRange":{"end":"` + a + `"}}]`,
+			`guidsRange.start: GUID "": want eight octets`},
+		{"backwards", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + b + `","end":"` + a + `"}}]`,
+			"guidsRange starts at " + b + " and ends at " + a + ": want a start that is not after the end"},
+		{"twice in an entry", `[{"pf_guid":"` + c + `","guids":["` + a + `","` + b + `","` + a + `"]}]`,
+			"GUID " + a + " is in entry 1 and again in entry 1: want each once"},
+		{"twice in two entries", `[{"pf_guid":"` + c + `","guids":["` + b + `"]},{"pf_guid":"` + a +
+			`","guidsRange":{"start":"` + a + `","end":"` + c + `"}}]`, "GUID " + b +
+			" is in entry 2 and again in entry 1"},
+		{"under a long range", `[{"pf_guid":"` + c + `","guidsRange":{"start":"` + a + `","end":"` + c +
+			`"}},{"pf_guid":"` + b + `","guids":["` + b + `","` + c + `"]}]`, "GUID " + b +
+			" is in entry 1 and again in entry 2"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := strings.Join(problems(ParseGUIDs(guidPath, []byte(tt.text))), "\n")
@@ -61,13 +76,16 @@ func TestParseGUIDs(t *testing.T) {
 			}
 		})
 	}
-	if got := UnreadableGUIDs(guidPath, errors.New("permission denied")).problem; !strings.Contains(got, guidPath+" cannot be read: permission denied") {
+	if got := UnreadableGUIDs(guidPath, errors.New("permission denied")).problem; !strings.Contains(got,
+		guidPath+" cannot be read: permission denied") {
 		t.Error(got)
 	}
 }
 
 func FuzzParseGUIDs(f *testing.F) {
-	f.Add([]byte(`[{"pci_address":"0000:86:00.0","guids":["02:00:00:00:00:00:00:01"]},{"pf_guid":"e8ebd3030093ae10","guidsRange":{"start":"0200000000000002","end":"0200000000000009"}}]`))
+	f.Add(
+		[]byte(
+			`[{"pci_address":"0000:86:00.0","guids":["02:00:00:00:00:00:00:01"]},{"pf_guid":"e8ebd3030093ae10","guidsRange":{"start":"0200000000000002","end":"0200000000000009"}}]`))
 	f.Add([]byte(`[{"pf_guid":"0000000000000001","guidsRange":{"start":"0000000000000001","end":"fffffffffffffffe"}}]`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		file := ParseGUIDs(guidPath, text)
@@ -93,7 +111,9 @@ func FuzzParseGUIDs(f *testing.F) {
 
 // guids is a file with one entry, of n GUIDs from 02:…:10 on.
 func guids(n int) *GUIDFile {
-	return ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pci_address":"0000:86:00.0","guidsRange":{"start":"0200000000000010","end":"%016x"}}]`, 0x0200000000000010+n-1))
+	return ParseGUIDs(guidPath,
+		fmt.Appendf(nil, `[{"pci_address":"0000:86:00.0","guidsRange":{"start":"0200000000000010","end":"%016x"}}]`,
+			0x0200000000000010+n-1))
 }
 
 func TestPlanWithGUIDFile(t *testing.T) {
@@ -112,36 +132,59 @@ func TestPlanWithGUIDFile(t *testing.T) {
 		want []string
 	}{
 		{"fresh VFs", 2, func() Node { return Node{PFs: []PF{fresh(guidePF(), 2)}} }, guids(2), []string{
-			"0000:86:00.0: VF 0000:86:00.1: set GUID " + gs + "0", "0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver",
-			"0000:86:00.0: VF 0000:86:00.2: set GUID " + gs + "1", "0000:86:00.0: VF 0000:86:00.2: bind the kernel's driver"}},
+			"0000:86:00.0: VF 0000:86:00.1: set GUID " + gs + "0",
+			"0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver",
+			"0000:86:00.0: VF 0000:86:00.2: set GUID " + gs + "1",
+			"0000:86:00.0: VF 0000:86:00.2: bind the kernel's driver"}},
 		{"a PF that the file does not name", 1, func() Node { return Node{PFs: []PF{fresh(guidePF(), 1)}} },
 			ParseGUIDs(guidPath, []byte(`[{"pci_address":"0000:99:00.0","guids":["0200000000000001"]}]`)), []string{
-				"0000:86:00.0: VF 0000:86:00.1: set GUID ea:eb:d3:03:01:93:ae:10", "0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver"}},
-		{"VFs under other GUIDs, one of them in a pod", 2, func() Node { n := configured(2); hold(&n.PFs[0].VFs[1], "default/a"); return n }, guids(2), []string{
-			"0000:86:00.0: VF 0000:86:00.1: unbind the driver", "0000:86:00.0: VF 0000:86:00.1: set GUID " + gs + "0",
-			"0000:86:00.0: VF 0000:86:00.1: set link state auto", "0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver",
-			"0000:86:00.0: VF 0000:86:00.2: unbind the driver | a VF takes another GUID only when its driver is bound anew, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods are deleted"}},
+				"0000:86:00.0: VF 0000:86:00.1: set GUID ea:eb:d3:03:01:93:ae:10",
+				"0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver"}},
+		{"VFs under other GUIDs, one of them in a pod", 2,
+			func() Node { n := configured(2); hold(&n.PFs[0].VFs[1], "default/a"); return n }, guids(2), []string{
+				"0000:86:00.0: VF 0000:86:00.1: unbind the driver", "0000:86:00.0: VF 0000:86:00.1: set GUID " + gs +
+					"0",
+				"0000:86:00.0: VF 0000:86:00.1: set link state auto",
+				"0000:86:00.0: VF 0000:86:00.1: bind the kernel's driver",
+				"0000:86:00.0: VF 0000:86:00.2: unbind the driver | a VF takes another GUID only when its driver is " +
+					"bound anew, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods " +
+					"are deleted"}},
 		{"two that change places: none takes what the other bears still", 2, func() Node { return configured(2) },
-			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":[%q,%q]}]`, pfGUID, ib.VFGUID(pfGUID, 1), ib.VFGUID(pfGUID, 0))), []string{
+			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":[%q,%q]}]`, pfGUID, ib.VFGUID(pfGUID, 1),
+				ib.VFGUID(pfGUID, 0))), []string{
 				"0000:86:00.0: VF 0000:86:00.1: unbind the driver",
-				"0000:86:00.0: VF 0000:86:00.1: set GUID ea:eb:d3:03:02:93:ae:10 | 0000:86:00.2 bears that GUID until it gets another, by a policy that covers it",
+				"0000:86:00.0: VF 0000:86:00.1: set GUID ea:eb:d3:03:02:93:ae:10 | 0000:86:00.2 bears that GUID " +
+					"until it gets another, by a policy that covers it",
 				"0000:86:00.0: VF 0000:86:00.2: unbind the driver",
-				"0000:86:00.0: VF 0000:86:00.2: set GUID ea:eb:d3:03:01:93:ae:10 | 0000:86:00.1 bears that GUID until it gets another, by a policy that covers it"}},
-		{"and the other is in a pod", 2, func() Node { n := configured(2); hold(&n.PFs[0].VFs[1], "default/a"); return n },
-			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":[%q,"0200000000000001"]}]`, pfGUID, ib.VFGUID(pfGUID, 1))), []string{
-				"0000:86:00.0: VF 0000:86:00.1: unbind the driver | GUID ea:eb:d3:03:02:93:ae:10 is another VF's still, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods are deleted",
-				"0000:86:00.0: VF 0000:86:00.2: unbind the driver | a VF takes another GUID only when its driver is bound anew, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods are deleted"}},
+				"0000:86:00.0: VF 0000:86:00.2: set GUID ea:eb:d3:03:01:93:ae:10 | 0000:86:00.1 bears that GUID " +
+					"until it gets another, by a policy that covers it"}},
+		{"and the other is in a pod", 2,
+			func() Node { n := configured(2); hold(&n.PFs[0].VFs[1], "default/a"); return n },
+			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":[%q,"0200000000000001"]}]`, pfGUID,
+				ib.VFGUID(pfGUID, 1))), []string{
+				"0000:86:00.0: VF 0000:86:00.1: unbind the driver | GUID ea:eb:d3:03:02:93:ae:10 is another VF's " +
+					"still, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods are deleted",
+				"0000:86:00.0: VF 0000:86:00.2: unbind the driver | a VF takes another GUID only when its driver is " +
+					"bound anew, and these are in use: 0000:86:00.2 by default/a; it goes on when these pods " +
+					"are deleted"}},
 		{"a broken file", 2, func() Node { return Node{PFs: []PF{guidePF()}} }, ParseGUIDs(guidPath, nil), []string{
-			`0000:86:00.0: choose GUIDs | ` + guidPath + ` is not what it should be: unexpected end of JSON input; want a JSON list of {"pci_address" or "pf_guid", "guids" or "guidsRange"}`}},
+			`0000:86:00.0: choose GUIDs | ` + guidPath +
+				` is not what it should be: unexpected end of JSON input; want a JSON list of {"pci_address" or "pf_guid", "guids" or "guidsRange"}`}},
 		{"too few", 4, func() Node { return Node{PFs: []PF{guidePF()}} }, guids(3), []string{
-			"0000:86:00.0: choose GUIDs | " + guidPath + ", entry 1 (pci_address 0000:86:00.0): it has 3 GUIDs: want one for each of the 4 VFs"}},
+			"0000:86:00.0: choose GUIDs | " + guidPath +
+				", entry 1 (pci_address 0000:86:00.0): it has 3 GUIDs: want one for each of the 4 VFs"}},
 		{"no VFs wanted", 0, func() Node { return configured(2) }, guids(1), []string{"0000:86:00.0: numVfs 2 -> 0"}},
 		{"two entries for one PF", 1, func() Node { return Node{PFs: []PF{guidePF()}} },
-			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":["0200000000000001"]},{"pci_address":"0000:86:00.0","guids":["0200000000000002"]}]`, pfGUID)), []string{
-				"0000:86:00.0: choose GUIDs | " + guidPath + ": entries 1 and 2 are both for 0000:86:00.0 (port GUID e8:eb:d3:03:00:93:ae:10): want one"}},
+			ParseGUIDs(guidPath,
+				fmt.Appendf(nil,
+					`[{"pf_guid":%q,"guids":["0200000000000001"]},{"pci_address":"0000:86:00.0","guids":["0200000000000002"]}]`, pfGUID)), []string{
+				"0000:86:00.0: choose GUIDs | " + guidPath +
+					": entries 1 and 2 are both for 0000:86:00.0 (port GUID e8:eb:d3:03:00:93:ae:10): want one"}},
 		{"the PF's own GUID", 1, func() Node { return Node{PFs: []PF{guidePF()}} },
 			ParseGUIDs(guidPath, fmt.Appendf(nil, `[{"pf_guid":%q,"guids":[%q]}]`, pfGUID, pfGUID)), []string{
-				"0000:86:00.0: choose GUIDs | " + guidPath + ", entry 1 (pf_guid e8:eb:d3:03:00:93:ae:10): GUID e8:eb:d3:03:00:93:ae:10 is that of the port of 0000:86:00.0: want one that nothing bears"}},
+				"0000:86:00.0: choose GUIDs | " + guidPath +
+					", entry 1 (pf_guid e8:eb:d3:03:00:93:ae:10): GUID e8:eb:d3:03:00:93:ae:10 is that of the port " +
+					"of 0000:86:00.0: want one that nothing bears"}},
 		{"a GUID of a VF that the file does not choose for", 1, func() Node {
 			n := Node{PFs: []PF{fresh(guidePF(), 1)}}
 			v := &second(&n).VFs[0]
@@ -149,7 +192,9 @@ func TestPlanWithGUIDFile(t *testing.T) {
 			v.PortGUID = v.NodeGUID
 			bind(v)
 			return n
-		}, guids(1), []string{"0000:86:00.0: choose GUIDs | " + guidPath + ", entry 1 (pci_address 0000:86:00.0): GUID " + gs + "0 is that of VF 0000:87:00.1, which the file does not choose for: want one that nothing bears"}},
+		}, guids(1), []string{"0000:86:00.0: choose GUIDs | " + guidPath +
+			", entry 1 (pci_address 0000:86:00.0): GUID " + gs +
+			"0 is that of VF 0000:87:00.1, which the file does not choose for: want one that nothing bears"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

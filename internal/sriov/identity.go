@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -8,15 +10,17 @@ import (
 	"spidernet.io/spiderpool/internal/ib"
 )
 
-// owner is what a GUID belongs to: a VF by its card and index, or a PF's port (index -1). A card keeps its VFs' GUIDs
-// when it moves to another slot, and another card in the slot does not inherit them.
+// owner is what a GUID belongs to: a VF by its card and index, or a PF's port (index -1). A card
+// keeps its VFs' GUIDs when it moves to another slot, and another card in the slot does not inherit
+// them.
 type owner struct {
 	pf    ib.GUID
 	index int
 }
 
-// identities chooses the GUID of each VF. What the administrator's file says counts first. Else choices are stable: an identity in
-// the ledger is kept, a VF that works under a GUID of its own keeps it, and only then one is derived from the PF's.
+// identities chooses the GUID of each VF. What the administrator's file says counts first. Else
+// choices are stable: an identity in the ledger is kept, a VF that works under a GUID of its own
+// keeps it, and only then one is derived from the PF's.
 type identities struct {
 	file   *GUIDFile
 	wishes map[string]pfWish // by the PF's PCI address
@@ -35,7 +39,8 @@ type pfWish struct {
 }
 
 func newIdentities(n Node) *identities {
-	ids := &identities{file: n.GUIDs, wishes: map[string]pfWish{}, known: map[owner]Identity{}, taken: map[ib.GUID]owner{},
+	ids := &identities{file: n.GUIDs, wishes: map[string]pfWish{}, known: map[owner]Identity{},
+		taken:  map[ib.GUID]owner{},
 		chosen: map[owner]Identity{}, bound: map[ib.GUID][]*VF{}, ours: map[owner]bool{}}
 	for _, p := range n.PFs {
 		if p.GUID.Valid() {
@@ -78,7 +83,8 @@ func (ids *identities) readFile(n Node) {
 	}
 }
 
-// conflict looks for GUIDs of an entry that a port on the node has for good: a PF's, or one of a VF that the file does not choose for.
+// conflict looks for GUIDs of an entry that a port on the node has for good: a PF's, or one of a VF
+// that the file does not choose for.
 func conflict(e *guidEntry, n Node) string {
 	for i := range n.PFs {
 		p := &n.PFs[i]
@@ -90,7 +96,9 @@ func conflict(e *guidEntry, n Node) string {
 		}
 		for j := range p.VFs {
 			if g := settled(&p.VFs[j], n.Identities, p); e.has(g) {
-				return fmt.Sprintf("GUID %s is that of VF %s, which the file does not choose for: want one that nothing bears", g, p.VFs[j].PCI)
+				return fmt.Sprintf(
+					"GUID %s is that of VF %s, which the file does not choose for: want one that nothing bears", g,
+					p.VFs[j].PCI)
 			}
 		}
 	}
@@ -117,7 +125,8 @@ func (ids *identities) problem(p *PF, numVFs int) string {
 	case numVFs == 0:
 		return ""
 	case w.entry != nil && !w.entry.enough(numVFs):
-		return ids.file.about(w.entry, fmt.Sprintf("it has %d GUIDs: want one for each of the %d VFs", w.entry.count(), numVFs))
+		return ids.file.about(w.entry, fmt.Sprintf("it has %d GUIDs: want one for each of the %d VFs", w.entry.count(),
+			numVFs))
 	}
 	return w.problem
 }
@@ -137,8 +146,8 @@ func (ids *identities) wished(o owner) bool {
 	return false
 }
 
-// learn takes an identity from the ledger unless its GUID is unusable or another's already. One that the file overrules is kept
-// too: it tells what the VF may bear still.
+// learn takes an identity from the ledger unless its GUID is unusable or another's already. One
+// that the file overrules is kept too: it tells what the VF may bear still.
 func (ids *identities) learn(id Identity) {
 	o := owner{id.PFGUID, id.Index}
 	holder, taken := ids.taken[id.GUID]
@@ -164,7 +173,8 @@ const (
 	tryStep  = 1024
 )
 
-// choose fixes the identity of one VF. Its GUID is zero when there is none to be had: the PF's GUID is not known.
+// choose fixes the identity of one VF. Its GUID is zero when there is none to be had: the PF's GUID
+// is not known.
 func (ids *identities) choose(p *PF, v *VF) Identity {
 	o := owner{p.GUID, v.Index}
 	if id, ok := ids.chosen[o]; ok {
@@ -217,7 +227,8 @@ func (ids *identities) recorded(p *PF, v *VF) bool {
 	return ok && id.GUID == ids.choose(p, v).GUID
 }
 
-// bearer finds another VF that is bound under the GUID that the file chooses for a VF; nil when there is none.
+// bearer finds another VF that is bound under the GUID that the file chooses for a VF; nil when
+// there is none.
 func (ids *identities) bearer(p *PF, v *VF) *VF {
 	wish, ok := ids.wish(p, v.Index)
 	if !ok {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -16,14 +18,17 @@ type Node struct {
 	Identities []Identity
 	// GUIDs is the administrator's choice; nil when there is none.
 	GUIDs *GUIDFile
-	// UseUnknown says why it is not known which VFs pods hold; nothing is reset meanwhile. "" when it is known.
+	// UseUnknown says why it is not known which VFs pods hold; nothing is reset meanwhile. "" when
+	// it is known.
 	UseUnknown string
-	// VerbsNumbers are the numbers of all verbs devices of the machine, in whatever namespace and of whatever card; none when they
-	// are not known.
+	// VerbsNumbers are the numbers of all verbs devices of the machine, in whatever namespace and
+	// of whatever card; none when they are not known.
 	VerbsNumbers []int
-	// GivenVerbs are the numbers of the verbs devices that containers were given last, by the VF's PCI address.
+	// GivenVerbs are the numbers of the verbs devices that containers were given last, by the VF's
+	// PCI address.
 	GivenVerbs map[string]int
-	// Draining: pods are being asked to leave VFs that have to be free; nobody is to take their place meanwhile.
+	// Draining: pods are being asked to leave VFs that have to be free; nobody is to take their
+	// place meanwhile.
 	Draining bool
 }
 
@@ -54,25 +59,28 @@ type VF struct {
 	Index          int // 0-based
 	Vendor, Device string
 	Driver         string // "" when unbound
-	// NodeGUID, PortGUID and State are what the PF reports. Zero GUIDs: none, or the PF does not report any (kernels before 5.6).
+	// NodeGUID, PortGUID and State are what the PF reports. Zero GUIDs: none, or the PF does not
+	// report any (kernels before 5.6).
 	NodeGUID, PortGUID ib.GUID
 	State              string // "auto", "enable", "disable"
 	// Name is its netdev's; "" when it has none in the node's namespace.
 	Name, MAC string
 	MTU       int
-	// RDMA is its RDMA device's name; "" when it has none in the node's namespace, and then the next three are zero.
+	// RDMA is its RDMA device's name; "" when it has none in the node's namespace, and then the
+	// next three are zero.
 	RDMA                           string
 	DeviceNodeGUID, DevicePortGUID ib.GUID // as the device shows them
 	PortState                      string
-	// Verbs tells whether it has a verbs device (uverbsN), wherever its RDMA device is, and VerbsNumber its number.
+	// Verbs tells whether it has a verbs device (uverbsN), wherever its RDMA device is, and
+	// VerbsNumber its number.
 	Verbs       bool
 	VerbsNumber int
 	// Pod is "namespace/name" of the pod that holds it; "" when none is known to.
 	Pod string
 }
 
-// Away tells whether the VF is in another network namespace: it has a driver, but the node does not see its netdev.
-// Somebody may use it although no pod is known to.
+// Away tells whether the VF is in another network namespace: it has a driver, but the node does not
+// see its netdev. Somebody may use it although no pod is known to.
 func (v *VF) Away() bool {
 	return v.Driver != "" && v.Driver != vfioDriver && v.Name == ""
 }
@@ -149,9 +157,11 @@ func Status(spec *v1.SriovNetworkNodeStateSpec, n Node) v1.InterfaceExts {
 
 func statusOf(w *v1.Interface, p *PF, ids *identities) v1.InterfaceExt {
 	out := v1.InterfaceExt{
-		Name: p.Name, AltNames: p.AltNames, Mac: p.MAC, Driver: p.Driver, PciAddress: p.PCI, Vendor: p.Vendor, DeviceID: p.Device,
-		Mtu: p.MTU, NumVfs: p.NumVFs, TotalVfs: p.TotalVFs, LinkType: p.LinkType, PortState: p.PortState, RdmaDevice: p.RDMA,
-		Guid: guidText(p.GUID), NumaNode: &p.NUMANode, Managed: ids.managed(p),
+		Name: p.Name, AltNames: p.AltNames, Mac: p.MAC, Driver: p.Driver, PciAddress: p.PCI, Vendor: p.Vendor,
+		DeviceID: p.Device,
+		Mtu:      p.MTU, NumVfs: p.NumVFs, TotalVfs: p.TotalVFs, LinkType: p.LinkType, PortState: p.PortState,
+		RdmaDevice: p.RDMA,
+		Guid:       guidText(p.GUID), NumaNode: &p.NUMANode, Managed: ids.managed(p),
 		ExternallyManaged: w != nil && w.ExternallyManaged,
 	}
 	if p.Name != "" {
@@ -160,7 +170,8 @@ func statusOf(w *v1.Interface, p *PF, ids *identities) v1.InterfaceExt {
 	for i := range p.VFs {
 		v := &p.VFs[i]
 		vf := v1.VirtualFunction{
-			Name: v.Name, Mac: v.MAC, Driver: v.Driver, PciAddress: v.PCI, Vendor: v.Vendor, DeviceID: v.Device, Mtu: v.MTU, VfID: v.Index,
+			Name: v.Name, Mac: v.MAC, Driver: v.Driver, PciAddress: v.PCI, Vendor: v.Vendor, DeviceID: v.Device,
+			Mtu: v.MTU, VfID: v.Index,
 			GUID: guidText(v.guid()), RdmaDevice: v.RDMA, LinkState: v.State, PortState: v.PortState, Pod: v.Pod,
 		}
 		if g := groupOf(w, v.Index); g != nil {
@@ -195,7 +206,8 @@ func (v *VF) guid() ib.GUID {
 	return v.PortGUID
 }
 
-// bears tells whether the VF works under a GUID: its device shows it, or, where the device cannot be seen, the PF reports it.
+// bears tells whether the VF works under a GUID: its device shows it, or, where the device cannot
+// be seen, the PF reports it.
 func (v *VF) bears(g ib.GUID) bool {
 	if v.RDMA != "" {
 		return v.DeviceNodeGUID == g && v.DevicePortGUID == g

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -69,7 +71,8 @@ func drawNode(t *rapid.T) Node {
 	return n
 }
 
-// drawGUIDs draws an administrator's file: for some cards GUIDs of their own, among them ones that VFs of the card bear already.
+// drawGUIDs draws an administrator's file: for some cards GUIDs of their own, among them ones that
+// VFs of the card bear already.
 func drawGUIDs(t *rapid.T, n Node) *GUIDFile {
 	var entries []string
 	for _, p := range n.PFs {
@@ -96,7 +99,8 @@ func drawGUIDs(t *rapid.T, n Node) *GUIDFile {
 }
 
 func drawVF(t *rapid.T, n *Node, p *PF, v *VF) {
-	guids := []ib.GUID{{}, ib.VFGUID(p.GUID, v.Index), {2, 0, 0, 0, 0, 0, 0, 7}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+	guids := []ib.GUID{{}, ib.VFGUID(p.GUID, v.Index), {2, 0, 0, 0, 0, 0, 0, 7}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xff, 0xff}}
 	v.NodeGUID = rapid.SampledFrom(guids).Draw(t, "node GUID")
 	v.PortGUID = rapid.SampledFrom([]ib.GUID{v.NodeGUID, v.NodeGUID, {}}).Draw(t, "port GUID")
 	v.State = rapid.SampledFrom([]string{"auto", "disable", "enable"}).Draw(t, "state")
@@ -118,7 +122,8 @@ func drawSpec(t *rapid.T, n Node) *v1.SriovNetworkNodeStateSpec {
 		i := v1.Interface{PciAddress: p.PCI, NumVfs: rapid.IntRange(0, 6).Draw(t, "numVfs")}
 		if i.NumVfs > 0 {
 			first := rapid.IntRange(0, i.NumVfs-1).Draw(t, "first")
-			i.VfGroups = []v1.VfGroup{{ResourceName: "r", DeviceType: "netdevice", IsRdma: true, VfRange: v1.VFRange{First: first, Last: i.NumVfs - 1}.String()}}
+			i.VfGroups = []v1.VfGroup{{ResourceName: "r", DeviceType: "netdevice", IsRdma: true,
+				VfRange: v1.VFRange{First: first, Last: i.NumVfs - 1}.String()}}
 		}
 		spec.Interfaces = append(spec.Interfaces, i)
 	}
@@ -147,7 +152,8 @@ func checkWishes(t *rapid.T, spec *v1.SriovNetworkNodeStateSpec, n Node) {
 		entry, _ := n.GUIDs.of(pf)
 		for _, v := range pf.VFs {
 			g, ok := entry.at(v.Index)
-			if !ok || GroupOf(w, v.Index) == nil || slices.ContainsFunc(plan, func(c Change) bool { return c.PF == pf.PCI && (c.VF == "" || c.VF == v.PCI) }) {
+			if !ok || GroupOf(w, v.Index) == nil || slices.ContainsFunc(plan,
+				func(c Change) bool { return c.PF == pf.PCI && (c.VF == "" || c.VF == v.PCI) }) {
 				continue
 			}
 			if !v.bears(g) {
@@ -177,8 +183,8 @@ func checkNoTwin(t *rapid.T, n Node, c Change) {
 	}
 }
 
-// From any state, plans come to an end; VFs that somebody holds are never touched; what is offered works and bears a GUID
-// that nothing else on the node bears; the cards do not affect each other.
+// From any state, plans come to an end; VFs that somebody holds are never touched; what is offered
+// works and bears a GUID that nothing else on the node bears; the cards do not affect each other.
 func TestPlansConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := drawNode(t)
@@ -222,7 +228,8 @@ func checkIndependence(t *rapid.T, spec *v1.SriovNetworkNodeStateSpec, n Node) {
 			}
 		}
 		if diff := cmp.Diff(alone, part); diff != "" {
-			t.Fatalf("the plan for %s depends on what is wanted of other cards: %s", spec.Interfaces[i].PciAddress, diff)
+			t.Fatalf("the plan for %s depends on what is wanted of other cards: %s", spec.Interfaces[i].PciAddress,
+				diff)
 		}
 	}
 }
@@ -247,7 +254,10 @@ func checkOffers(t *rapid.T, spec *v1.SriovNetworkNodeStateSpec, n Node) {
 		w := &spec.Interfaces[i]
 		pf := find(n.PFs, w.PciAddress)
 		for _, v := range pf.VFs {
-			blocked := slices.ContainsFunc(plan, func(c Change) bool { return c.PF == pf.PCI && (c.VF == "" || c.VF == v.PCI) })
+			blocked := slices.ContainsFunc(plan, func(c Change) bool {
+				return c.PF == pf.PCI &&
+					(c.VF == "" || c.VF == v.PCI)
+			})
 			if GroupOf(w, v.Index) != nil && v.holder() == "" && pf.NumVFs == w.NumVfs && !offered[v.PCI] && !blocked {
 				t.Fatalf("%s is free and configured, but not offered: %+v", v.PCI, v)
 			}

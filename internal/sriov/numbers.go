@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -8,10 +10,11 @@ import (
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 )
 
-// A container is given uverbsN before its VF moves into the pod's namespace, and the kernel gives a device that moves the lowest free
-// number. A VF keeps its number only if no lower one is free. So when VFs with low numbers go, as those of a card whose policy was
-// deleted, free VFs with higher numbers are bound anew to take their numbers, and are offered to nobody before that. Those in pods take
-// a low number when they come home.
+// A container is given uverbsN before its VF moves into the pod's namespace, and the kernel gives a
+// device that moves the lowest free number. A VF keeps its number only if no lower one is free. So
+// when VFs with low numbers go, as those of a card whose policy was deleted, free VFs with higher
+// numbers are bound anew to take their numbers, and are offered to nobody before that. Those in
+// pods take a low number when they come home.
 
 // gaps are the free verbs numbers below the highest one in use, in order. None when numbers are not known.
 func (n *Node) gaps() (out []int) {
@@ -26,7 +29,8 @@ func (n *Node) gaps() (out []int) {
 	return out
 }
 
-// withholdShifting says of the free VFs that would get another verbs number in a pod why they are not offered.
+// withholdShifting says of the free VFs that would get another verbs number in a pod why they are
+// not offered.
 func (n *Node) withholdShifting(out map[string]string) {
 	gaps := n.gaps()
 	if len(gaps) == 0 {
@@ -36,14 +40,17 @@ func (n *Node) withholdShifting(out map[string]string) {
 		for j := range n.PFs[i].VFs {
 			v := &n.PFs[i].VFs[j]
 			if v.Verbs && v.holder() == "" && v.VerbsNumber >= gaps[0] {
-				out[v.PCI] = fmt.Sprintf("in a pod its verbs device would be uverbs%d instead of uverbs%d, as a lower number is free: it is bound anew first",
+				out[v.PCI] = fmt.Sprintf(
+					"in a pod its verbs device would be uverbs%d instead of uverbs%d, as a lower number is free: it "+
+						"is bound anew first",
 					gaps[0], v.VerbsNumber)
 			}
 		}
 	}
 }
 
-// renumber plans for the gaps: the free VFs with the highest numbers are bound anew, one for each gap below them.
+// renumber plans for the gaps: the free VFs with the highest numbers are bound anew, one for each
+// gap below them.
 func renumber(spec *v1.SriovNetworkNodeStateSpec, n *Node) (out []Change) {
 	gaps := n.gaps()
 	if len(gaps) == 0 || n.UseUnknown != "" {
@@ -56,7 +63,8 @@ func renumber(spec *v1.SriovNetworkNodeStateSpec, n *Node) (out []Change) {
 		}
 		m := movable[i]
 		out = append(out, Change{Kind: Unbind, PF: m.pf, VF: m.vf.PCI,
-			Text: fmt.Sprintf("take verbs number %d for %d, so that it keeps it in a pod: unbind the driver", gap, m.vf.VerbsNumber)})
+			Text: fmt.Sprintf("take verbs number %d for %d, so that it keeps it in a pod: unbind the driver", gap,
+				m.vf.VerbsNumber)})
 		out = append(out, Change{Kind: Bind, PF: m.pf, VF: m.vf.PCI})
 	}
 	return out
@@ -67,7 +75,8 @@ type movable struct {
 	vf *VF
 }
 
-// movable are the free VFs of the spec's groups that have verbs devices, the one with the highest number first.
+// movable are the free VFs of the spec's groups that have verbs devices, the one with the highest
+// number first.
 func (n *Node) movable(spec *v1.SriovNetworkNodeStateSpec) (out []movable) {
 	for i := range spec.Interfaces {
 		w := &spec.Interfaces[i]
@@ -86,8 +95,9 @@ func (n *Node) movable(spec *v1.SriovNetworkNodeStateSpec) (out []movable) {
 	return out
 }
 
-// inNumberOrder puts the binding of VFs last, in an order that gives each the number that its container has, as far as can be. After a
-// reboot the kubelet starts the containers of a pod again with the devices of before, and does not ask anew.
+// inNumberOrder puts the binding of VFs last, in an order that gives each the number that its
+// container has, as far as can be. After a reboot the kubelet starts the containers of a pod again
+// with the devices of before, and does not ask anew.
 func inNumberOrder(plan []Change, n *Node) []Change {
 	out, groups := bindings(plan, n)
 	if !slices.ContainsFunc(groups, func(g binding) bool { return g.given >= 0 }) {
@@ -132,8 +142,9 @@ func bindings(plan []Change, n *Node) (rest []Change, groups []binding) {
 	return rest, groups
 }
 
-// nextFor chooses the VF to be bound while this number is the lowest free one: the one that had it, one in a pod first; else one that had
-// none, so that the number of the next comes up; else the one with the lowest.
+// nextFor chooses the VF to be bound while this number is the lowest free one: the one that had it,
+// one in a pod first; else one that had none, so that the number of the next comes up; else the one
+// with the lowest.
 func nextFor(number int, groups []binding) int {
 	best := func(fits func(binding) bool, less func(a, b binding) bool) int {
 		found := -1
@@ -144,7 +155,10 @@ func nextFor(number int, groups []binding) int {
 		}
 		return found
 	}
-	if i := best(func(g binding) bool { return g.given == number }, func(a, b binding) bool { return a.held && !b.held }); i >= 0 {
+	if i := best(func(g binding) bool { return g.given == number }, func(a, b binding) bool {
+		return a.held &&
+			!b.held
+	}); i >= 0 {
 		return i
 	}
 	if i := best(func(g binding) bool { return g.given < number }, func(_, _ binding) bool { return false }); i >= 0 {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -41,7 +43,8 @@ func numbersOf(n *Node, plan []Change) map[string]int {
 	return out
 }
 
-// Whatever numbers the VFs had before a reboot, as long as they can be had again each VF that a container was given with one has it again.
+// Whatever numbers the VFs had before a reboot, as long as they can be had again each VF that a
+// container was given with one has it again.
 func TestNumbersComeBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		count := rapid.IntRange(1, 8).Draw(t, "VFs")
@@ -76,7 +79,8 @@ func seq(from, count int) func(func(int) bool) {
 	}
 }
 
-// Of two VFs that were given one number, one after the other, the one in a pod gets it; a number that cannot be had costs no other its own.
+// Of two VFs that were given one number, one after the other, the one in a pod gets it; a number
+// that cannot be had costs no other its own.
 func TestNumbersThatCannotAllComeBack(t *testing.T) {
 	n := unbound(3)
 	n.GivenVerbs = map[string]int{"vf0": 1, "vf1": 1, "vf2": 9}

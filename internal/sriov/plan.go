@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -41,7 +43,8 @@ type Change struct {
 	InUse bool
 	// Stranger tells that a user is something that is no known pod: it does not help that pods go.
 	Stranger bool
-	// Pods are "namespace/name" of the users when every one is a pod and known, so that nothing else is waited for.
+	// Pods are "namespace/name" of the users when every one is a pod and known, so that nothing
+	// else is waited for.
 	Pods []string
 }
 
@@ -74,9 +77,10 @@ func (c Change) String() string {
 	return c.Text
 }
 
-// Plan lists, in order, what has to be done so that the node becomes what the spec says. Changes of one PF depend on
-// that PF alone. After each run of changes the caller observes again and asks again: VFs that do not exist
-// yet are planned for when they do. An empty plan means that the node is as it shall be.
+// Plan lists, in order, what has to be done so that the node becomes what the spec says. Changes of
+// one PF depend on that PF alone. After each run of changes the caller observes again and asks
+// again: VFs that do not exist yet are planned for when they do. An empty plan means that the node
+// is as it shall be.
 func Plan(spec *v1.SriovNetworkNodeStateSpec, n Node) []Change {
 	ids := newIdentities(n)
 	var out []Change
@@ -97,7 +101,8 @@ func Plan(spec *v1.SriovNetworkNodeStateSpec, n Node) []Change {
 func Planned(plan []Change) []v1.PlannedChange {
 	var out []v1.PlannedChange
 	for _, c := range plan {
-		out = append(out, v1.PlannedChange{PciAddress: c.PF, Change: c.String(), Blocked: c.Blocked, InUse: c.InUse && !c.Stranger, WaitsFor: c.Pods})
+		out = append(out, v1.PlannedChange{PciAddress: c.PF, Change: c.String(), Blocked: c.Blocked, InUse: c.InUse &&
+			!c.Stranger, WaitsFor: c.Pods})
 	}
 	return out
 }
@@ -122,7 +127,8 @@ func (p *planner) plan() {
 		return
 	}
 	if problem := p.ids.problem(p.pf, p.want.NumVfs); problem != "" {
-		// Before anything is made: VFs would get GUIDs that nobody wants for good. Those in service stay as they are.
+		// Before anything is made: VFs would get GUIDs that nobody wants for good. Those in service
+		// stay as they are.
 		p.add(Change{Kind: Check, Text: "choose GUIDs", Blocked: problem})
 		return
 	}
@@ -142,7 +148,8 @@ func (p *planner) plan() {
 func (p *planner) requirement() (text, blocked string) {
 	w, pf := p.want, p.pf
 	if pf == nil {
-		return "find the card", fmt.Sprintf("the node has no network card at %s: put it back, or take it out of the policy", w.PciAddress)
+		return "find the card",
+			fmt.Sprintf("the node has no network card at %s: put it back, or take it out of the policy", w.PciAddress)
 	}
 	if w.NumVfs == 0 {
 		return "", ""
@@ -151,17 +158,26 @@ func (p *planner) requirement() (text, blocked string) {
 	case w.LinkType != "" && !strings.EqualFold(w.LinkType, pf.LinkType):
 		number := map[bool]int{true: 1, false: 2}[strings.EqualFold(w.LinkType, v1.LinkTypeIB)]
 		return fmt.Sprintf("linkType %s -> %s", pf.LinkType, strings.ToUpper(w.LinkType)),
-			fmt.Sprintf("the link layer is a setting of the firmware: `mstconfig -d %s set LINK_TYPE_P1=%d` and reboot, or remove linkType from the policy", pf.PCI, number)
+			fmt.Sprintf(
+				"the link layer is a setting of the firmware: `mstconfig -d %s set LINK_TYPE_P1=%d` and reboot, or "+
+					"remove linkType from the policy", pf.PCI, number)
 	case pf.Driver == "":
-		return "bind a driver to the PF", fmt.Sprintf("no driver is bound: load the card's module (`modprobe mlx5_core`) and see `dmesg | grep %s`", pf.PCI)
+		return "bind a driver to the PF",
+			fmt.Sprintf("no driver is bound: load the card's module (`modprobe mlx5_core`) and see `dmesg | grep %s`",
+				pf.PCI)
 	case strings.EqualFold(w.EswitchMode, "switchdev"):
 		return "eSwitchMode switchdev", "only legacy is supported: remove eSwitchMode from the policy"
 	case pf.LinkType == v1.LinkTypeIB && pf.Name == "":
-		return "find the PF's netdev", "GUIDs are given through the PF's IPoIB netdev, and it has none in the node's namespace: `modprobe ib_ipoib`"
+		return "find the PF's netdev",
+			"GUIDs are given through the PF's IPoIB netdev, and it has none in the node's namespace: `modprobe " +
+				"ib_ipoib`"
 	case pf.LinkType == v1.LinkTypeIB && pf.RDMA == "":
-		return "find the PF's RDMA device", "GUIDs are derived from its port's, and the node has no RDMA device for the PF: `modprobe mlx5_ib`, then see `rdma link`"
+		return "find the PF's RDMA device",
+			"GUIDs are derived from its port's, and the node has no RDMA device for the PF: `modprobe mlx5_ib`, " +
+				"then see `rdma link`"
 	case pf.LinkType == v1.LinkTypeIB && !pf.GUID.Valid():
-		return "find the PF's port GUID", fmt.Sprintf("it is %s, and VFs get theirs from it: see `ibstat %s`", pf.GUID, pf.RDMA)
+		return "find the PF's port GUID", fmt.Sprintf("it is %s, and VFs get theirs from it: see `ibstat %s`", pf.GUID,
+			pf.RDMA)
 	}
 	return "", ""
 }
@@ -190,11 +206,17 @@ func (p *planner) planNumVFs() (going bool) {
 	c := Change{Kind: SetNumVFs, Number: w.NumVfs, Old: pf.NumVFs}
 	switch {
 	case w.ExternallyManaged:
-		c.Blocked = fmt.Sprintf("the policy says externallyManaged, so the VFs are made by somebody else: `echo %d > /sys/bus/pci/devices/%s/sriov_numvfs`", w.NumVfs, pf.PCI)
+		c.Blocked = fmt.Sprintf(
+			"the policy says externallyManaged, so the VFs are made by somebody else: `echo %d > "+
+				"/sys/bus/pci/devices/%s/sriov_numvfs`", w.NumVfs, pf.PCI)
 	case pf.TotalVFs == 0:
-		c.Blocked = fmt.Sprintf("the card allows no VFs (sriov_totalvfs is 0): `mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and reboot", pf.PCI, w.NumVfs)
+		c.Blocked = fmt.Sprintf(
+			"the card allows no VFs (sriov_totalvfs is 0): `mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` "+
+				"and reboot", pf.PCI, w.NumVfs)
 	case w.NumVfs > pf.TotalVFs:
-		c.Blocked = fmt.Sprintf("the card supports at most %d (sriov_totalvfs): lower numVfs, or `mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and reboot", pf.TotalVFs, pf.PCI, w.NumVfs)
+		c.Blocked = fmt.Sprintf(
+			"the card supports at most %d (sriov_totalvfs): lower numVfs, or `mstconfig -d %s set SRIOV_EN=True "+
+				"NUM_OF_VFS=%d` and reboot", pf.TotalVFs, pf.PCI, w.NumVfs)
 	case pf.NumVFs > 0:
 		p.needFree(&c, pf.VFs, "the number changes by removing all VFs")
 	}
@@ -224,10 +246,12 @@ func Holders(vfs []VF, why string) string {
 	if len(held) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s, and these are in use: %s; it goes on when these pods are deleted", why, strings.Join(held, ", "))
+	return fmt.Sprintf("%s, and these are in use: %s; it goes on when these pods are deleted", why,
+		strings.Join(held, ", "))
 }
 
-// holdingPods lists the pods that hold the VFs: none when not every holder is a pod that is known by its name (yet).
+// holdingPods lists the pods that hold the VFs: none when not every holder is a pod that is known
+// by its name (yet).
 func holdingPods(vfs []VF) (pods []string, stranger bool) {
 	unnamed := false
 	for i := range vfs {
@@ -259,11 +283,13 @@ func (p *planner) planVF(v *VF, g *v1.VfGroup) {
 	switch {
 	case g.DeviceType == v1.DeviceTypeVfioPci:
 		if v.Driver != vfioDriver {
-			p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": bind vfio-pci", Blocked: "deviceType vfio-pci is not supported: use netdevice"})
+			p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": bind vfio-pci",
+				Blocked: "deviceType vfio-pci is not supported: use netdevice"})
 		}
 	case v.Driver == vfioDriver:
 		p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": bind the kernel's driver",
-			Blocked: fmt.Sprintf("it is bound to vfio-pci, perhaps by a virtual machine: `driverctl unset-override %s`", v.PCI)})
+			Blocked: fmt.Sprintf("it is bound to vfio-pci, perhaps by a virtual machine: `driverctl unset-override %s`",
+				v.PCI)})
 	case p.pf.LinkType == v1.LinkTypeIB:
 		p.planIBVF(v, g)
 	default:
@@ -271,12 +297,13 @@ func (p *planner) planVF(v *VF, g *v1.VfGroup) {
 	}
 }
 
-// planIBVF: a VF takes the GUID that its PF was told when it is bound, and a VF without one has no working port; so
-// GUID first, then link state, then the driver.
+// planIBVF: a VF takes the GUID that its PF was told when it is bound, and a VF without one has no
+// working port; so GUID first, then link state, then the driver.
 func (p *planner) planIBVF(v *VF, g *v1.VfGroup) {
 	id := p.ids.choose(p.pf, v)
 	if !id.GUID.Valid() {
-		p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": choose a GUID", Blocked: "every GUID derived from the PF's is taken on this node"})
+		p.add(Change{Kind: Check, VF: v.PCI, Text: describeVF(v) + ": choose a GUID",
+			Blocked: "every GUID derived from the PF's is taken on this node"})
 		return
 	}
 	bearer := p.ids.bearer(p.pf, v)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -30,29 +32,35 @@ type Device struct {
 	Pod string
 }
 
-// Pools lists the resources that the spec names, in order of name, each with the VFs that are ready. A resource whose VFs are
-// all unready is listed empty. While the node is being drained, VFs that a change waits for are left out, whether free or in use.
+// Pools lists the resources that the spec names, in order of name, each with the VFs that are
+// ready. A resource whose VFs are all unready is listed empty. While the node is being drained, VFs
+// that a change waits for are left out, whether free or in use.
 func Pools(spec *v1.SriovNetworkNodeStateSpec, n Node) []Pool {
 	ids, held := newIdentities(n), withheld(spec, n)
 	byName := map[string][]Device{}
 	for i := range spec.Interfaces {
 		w := &spec.Interfaces[i]
 		for _, g := range w.VfGroups {
-			byName[g.ResourceName] = append(byName[g.ResourceName], groupDevices(w, &g, find(n.PFs, w.PciAddress), ids)...)
+			byName[g.ResourceName] = append(byName[g.ResourceName], groupDevices(w, &g, find(n.PFs, w.PciAddress),
+				ids)...)
 		}
 	}
 	var out []Pool
 	for name, devices := range byName {
 		devices = slices.DeleteFunc(devices, func(d Device) bool { return held[d.PCI] != "" })
-		slices.SortFunc(devices, func(a, b Device) int { return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.Index, b.Index)) })
+		slices.SortFunc(devices, func(a, b Device) int {
+			return cmp.Or(cmp.Compare(a.PF, b.PF),
+				cmp.Compare(a.Index, b.Index))
+		})
 		out = append(out, Pool{Resource: name, Devices: devices})
 	}
 	slices.SortFunc(out, func(a, b Pool) int { return cmp.Compare(a.Resource, b.Resource) })
 	return out
 }
 
-// withheld says of VFs, by PCI address, why they are not offered although they are ready: a pod would find another verbs device than
-// its container has, or a change waits for them while the node is being drained.
+// withheld says of VFs, by PCI address, why they are not offered although they are ready: a pod
+// would find another verbs device than its container has, or a change waits for them while the node
+// is being drained.
 func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]string {
 	out := map[string]string{}
 	n.withholdShifting(out)
@@ -62,8 +70,9 @@ func withheld(spec *v1.SriovNetworkNodeStateSpec, n Node) map[string]string {
 	return out
 }
 
-// withholdForDrain: VFs in use count, else the kubelet would give one to the next pod in the moment in which the pod before is gone. What
-// waits for a stranger withholds nothing, as nobody is evicted for it.
+// withholdForDrain: VFs in use count, else the kubelet would give one to the next pod in the moment
+// in which the pod before is gone. What waits for a stranger withholds nothing, as nobody is
+// evicted for it.
 func (n Node) withholdForDrain(spec *v1.SriovNetworkNodeStateSpec, out map[string]string) {
 	for _, c := range Plan(spec, n) {
 		pf := find(n.PFs, c.PF)
@@ -72,7 +81,8 @@ func (n Node) withholdForDrain(spec *v1.SriovNetworkNodeStateSpec, out map[strin
 		}
 		for i := range pf.VFs {
 			if c.VF == "" || c.VF == pf.VFs[i].PCI {
-				out[pf.VFs[i].PCI] = "it is withheld until the pods that use its card are gone: the node is being drained"
+				out[pf.VFs[i].PCI] = "it is withheld until the pods that use its card are gone: the node is " +
+					"being drained"
 			}
 		}
 	}
@@ -100,8 +110,8 @@ func groupDevices(w *v1.Interface, g *v1.VfGroup, pf *PF, ids *identities) (out 
 	return out
 }
 
-// notReady says why a VF is not offered; "" when it is. A VF that a pod holds is always offered: it must not vanish from the
-// count because it is in a pod.
+// notReady says why a VF is not offered; "" when it is. A VF that a pod holds is always offered: it
+// must not vanish from the count because it is in a pod.
 func notReady(w *v1.Interface, g *v1.VfGroup, p *PF, v *VF, ids *identities) string {
 	planner := planner{want: w, pf: p, ids: ids}
 	_, blocked := planner.requirement()
@@ -126,7 +136,8 @@ func notReady(w *v1.Interface, g *v1.VfGroup, p *PF, v *VF, ids *identities) str
 		return "it has no netdev in the node's namespace: is ib_ipoib loaded, or did something move it?"
 	}
 	if g.IsRdma && !v.Verbs {
-		return "it has no verbs device, and the policy says isRdma: `modprobe ib_uverbs`, and for Ethernet cards the vendor's RDMA module"
+		return "it has no verbs device, and the policy says isRdma: `modprobe ib_uverbs`, and for Ethernet cards " +
+			"the vendor's RDMA module"
 	}
 	return ""
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -11,9 +13,11 @@ type Preference string
 
 // The preferences.
 const (
-	// Spread takes VFs of as many PFs as it can, and of the one with the most free VFs first: rails share the load.
+	// Spread takes VFs of as many PFs as it can, and of the one with the most free VFs first: rails
+	// share the load.
 	Spread Preference = "spread"
-	// Pack takes VFs of as few PFs as it can, and of the fullest that suffices: whole PFs stay free for what needs them.
+	// Pack takes VFs of as few PFs as it can, and of the fullest that suffices: whole PFs stay free
+	// for what needs them.
 	Pack Preference = "pack"
 	// NoPreference leaves the choice to whoever asks.
 	NoPreference Preference = ""
@@ -33,12 +37,14 @@ type Candidate struct {
 	PCI, PF  string
 	Index    int
 	NUMANode int // -1 when unknown
-	// Class orders candidates before everything else: one of a higher class is taken only when those of the lower are used up.
+	// Class orders candidates before everything else: one of a higher class is taken only when
+	// those of the lower are used up.
 	Class int
 }
 
-// Choose picks n of the candidates, or all when there are fewer. Those that must names are among them. After class and PFs it
-// is VFs of one NUMA node that count, then how many are free. The same question has the same answer, whatever the order of candidates.
+// Choose picks n of the candidates, or all when there are fewer. Those that must names are among
+// them. After class and PFs it is VFs of one NUMA node that count, then how many are free. The same
+// question has the same answer, whatever the order of candidates.
 func (p Preference) Choose(candidates []Candidate, must []string, n int) []string {
 	candidates = slices.Clone(candidates)
 	slices.SortFunc(candidates, func(a, b Candidate) int {
@@ -124,7 +130,8 @@ func (p Preference) key(d *draft, c Candidate, free, missing int) []int {
 	if p != Pack {
 		return []int{d.perPF[c.PF], elsewhere, -free}
 	}
-	// A PF that is begun goes on; then the tightest that suffices, and when none does, the largest: that makes the fewest.
+	// A PF that is begun goes on; then the tightest that suffices, and when none does, the largest:
+	// that makes the fewest.
 	tight := -free
 	if free >= missing {
 		tight = free

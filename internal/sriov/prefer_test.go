@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package sriov
 
 import (
@@ -20,7 +22,8 @@ func card(pf string, numa, class int, indexes ...int) (out []Candidate) {
 
 func TestChoose(t *testing.T) {
 	two := slices.Concat(card("a", 0, 0, 0, 1), card("b", 1, 0, 0, 1, 2))
-	rails := slices.Concat(card("a", 0, 0, 0, 1, 2, 3), card("b", 0, 0, 0), card("c", 1, 0, 0, 1, 2), card("d", 1, 0, 0, 1, 2))
+	rails := slices.Concat(card("a", 0, 0, 0, 1, 2, 3), card("b", 0, 0, 0), card("c", 1, 0, 0, 1, 2),
+		card("d", 1, 0, 0, 1, 2))
 	for _, tt := range []struct {
 		name         string
 		from         []Candidate
@@ -40,8 +43,10 @@ func TestChoose(t *testing.T) {
 		{"two rails of one NUMA node rather than the two with the most free", rails, "", 2, "c0 d0", "c0 c1"},
 		{"must decides the NUMA node", rails, "b0", 2, "b0 a0", "b0 a0"},
 		{"all rails count more than one NUMA node", rails, "", 4, "a0 c0 d0 b0", "a0 a1 a2 a3"},
-		{"a port that is down comes last", slices.Concat(card("a", 0, 2, 0, 1, 2), card("b", 0, 0, 0)), "", 2, "b0 a0", "b0 a0"},
-		{"and is no reason to spread", slices.Concat(card("a", 0, 2, 0), card("b", 0, 0, 0, 1)), "", 2, "b0 b1", "b0 b1"},
+		{"a port that is down comes last", slices.Concat(card("a", 0, 2, 0, 1, 2), card("b", 0, 0, 0)), "", 2, "b0 a0",
+			"b0 a0"},
+		{"and is no reason to spread", slices.Concat(card("a", 0, 2, 0), card("b", 0, 0, 0, 1)), "", 2, "b0 b1",
+			"b0 b1"},
 		{"what its last pod still has waits", slices.Concat(card("a", 0, 1, 0), card("a", 0, 0, 1)), "", 1, "a1", "a1"},
 		{"unknown NUMA nodes", slices.Concat(card("a", -1, 0, 0), card("b", -1, 0, 0)), "", 2, "a0 b0", "a0 b0"},
 	} {
@@ -61,7 +66,8 @@ func TestParsePreference(t *testing.T) {
 			t.Errorf("%q: %q, %v", text, p, err)
 		}
 	}
-	if _, err := ParsePreference("random"); err == nil || !strings.Contains(err.Error(), `"random", want spread, pack or nothing`) {
+	if _, err := ParsePreference("random"); err == nil || !strings.Contains(err.Error(),
+		`"random", want spread, pack or nothing`) {
 		t.Error(err)
 	}
 }
@@ -93,8 +99,9 @@ func subsets(from []Candidate, must []string, n int, visit func([]string)) {
 	}
 }
 
-// TestChooseIsBest compares with every possible choice. What the must list allows is taken in order of class; with candidates of one
-// class the number of PFs is the best there is, and they are of one NUMA node when some equally good choice is.
+// TestChooseIsBest compares with every possible choice. What the must list allows is taken in order
+// of class; with candidates of one class the number of PFs is the best there is, and they are of
+// one NUMA node when some equally good choice is.
 func TestChooseIsBest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var from []Candidate

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package testapi owns the real Kubernetes API server that tests talk to: one
 // for each test package, started when the first test asks for it and stopped
 // by Main. It installs the project's CRDs from config/crd. It knows no

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package testapi_test
 
 import (
@@ -14,7 +16,8 @@ func TestMain(m *testing.M) { testapi.Main(m) }
 
 func TestServerHasOurKinds(t *testing.T) {
 	c := testapi.Start(t).Client(t)
-	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{GenerateName: "v4-"}, Spec: v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24"}}
+	pool := &v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{GenerateName: "v4-"},
+		Spec: v2beta1.IPPoolSpec{Subnet: "192.0.2.0/24"}}
 	if err := c.Create(t.Context(), pool); err != nil {
 		t.Fatalf("create a pool: %v", err)
 	}
@@ -25,7 +28,7 @@ func TestServerHasOurKinds(t *testing.T) {
 }
 
 func TestOneServerForAllTests(t *testing.T) {
-	if testapi.Start(t) != testapi.Start(t) {
+	if first, second := testapi.Start(t), testapi.Start(t); first != second {
 		t.Fatal("two servers started")
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package testapi
 
 import (
@@ -24,7 +26,8 @@ type Hook struct {
 // WebhookServer returns the server that a manager must run so that the API server finds its webhooks.
 func (a *API) WebhookServer() webhook.Server {
 	o := a.env.WebhookInstallOptions
-	return webhook.NewServer(webhook.Options{Host: o.LocalServingHost, Port: o.LocalServingPort, CertDir: o.LocalServingCertDir})
+	return webhook.NewServer(webhook.Options{Host: o.LocalServingHost, Port: o.LocalServingPort,
+		CertDir: o.LocalServingCertDir})
 }
 
 // InstallWebhooks points the API server at the webhooks until the test ends.
@@ -60,7 +63,8 @@ func (a *API) configurations(hooks []Hook) []client.Object {
 		if h.Validate {
 			validating.Webhooks = append(validating.Webhooks, admissionv1.ValidatingWebhook{
 				Name: name, ClientConfig: a.clientConfig("validate", h), SideEffects: &none, FailurePolicy: &fail,
-				AdmissionReviewVersions: versions, Rules: rules(h, admissionv1.Create, admissionv1.Update, admissionv1.Delete),
+				AdmissionReviewVersions: versions, Rules: rules(h, admissionv1.Create, admissionv1.Update,
+					admissionv1.Delete),
 			})
 		}
 	}

@@ -1,5 +1,8 @@
-// Package testchart gives tests the objects of the chart, as its golden files have them, and the identities that the
-// chart's service accounts have. It renders nothing: lab/chart keeps the golden files true. Product code never imports it.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testchart gives tests the objects of the chart, as its golden files have them, and the
+// identities that the chart's service accounts have. It renders nothing: lab/chart keeps the golden
+// files true. Product code never imports it.
 package testchart
 
 import (
@@ -22,7 +25,8 @@ import (
 // Namespace is the release's in the golden files.
 const Namespace = "kube-system"
 
-// Objects returns the objects of a golden file, such as "sriov.yaml", of the given kinds; all when none is given.
+// Objects returns the objects of a golden file, such as "sriov.yaml", of the given kinds; all when
+// none is given.
 func Objects(t testing.TB, golden string, kinds ...string) []*unstructured.Unstructured {
 	t.Helper()
 	root, err := moduleRoot()
@@ -77,8 +81,8 @@ func Install(t testing.TB, c client.Client, objects []*unstructured.Unstructured
 	}
 }
 
-// As returns a configuration that acts as a service account of the release, with a token that names a node unless that
-// is empty.
+// As returns a configuration that acts as a service account of the release, with a token that names
+// a node unless that is empty.
 func As(config *rest.Config, serviceAccount, node string) *rest.Config {
 	config = rest.CopyConfig(config)
 	config.Impersonate = rest.ImpersonationConfig{

@@ -1,10 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package webhookcert decides when the webhook server's certificates are renewed, and makes the new ones.
 //
-// It is a function from (what there is, now) to (what there shall be): it knows no client, no Secret object and no
-// server. Certificates are made by cert-controller's rotator.
+// It is a function from (what there is, now) to (what there shall be): it knows no client, no
+// Secret object and no server. Certificates are made by cert-controller's rotator.
 //
-// A renewal never leaves a moment in which a server's certificate is not trusted: a new authority is trusted for as
-// long as a server certificate lives before it signs one, and the old one until it ends.
+// A renewal never leaves a moment in which a server's certificate is not trusted: a new authority
+// is trusted for as long as a server certificate lives before it signs one, and the old one until
+// it ends.
 package webhookcert
 
 import (
@@ -40,7 +43,8 @@ type Material struct {
 
 // FromSecret reads the data of a Secret; absent keys are empty.
 func FromSecret(data map[string][]byte) Material {
-	return Material{CA: data[keyCA], CAKey: data[keyCAKey], PreviousCA: data[keyPreviousCA], Cert: data[keyCert], Key: data[keyKey]}
+	return Material{CA: data[keyCA], CAKey: data[keyCAKey], PreviousCA: data[keyPreviousCA], Cert: data[keyCert],
+		Key: data[keyKey]}
 }
 
 // SecretData is the reverse of FromSecret.
@@ -70,11 +74,13 @@ func (m Material) Serving() (*tls.Certificate, error) {
 type Policy struct {
 	// DNSNames of the server; the first is also its common name. At least one.
 	DNSNames []string
-	// CALife is more than three times CertLife, so that an authority that is about to end has no certificates left.
+	// CALife is more than three times CertLife, so that an authority that is about to end has no
+	// certificates left.
 	CALife, CertLife time.Duration
 }
 
-// NewPolicy returns the policy for a server that is reached by a Service: an authority for ten years, a certificate for one.
+// NewPolicy returns the policy for a server that is reached by a Service: an authority for ten
+// years, a certificate for one.
 func NewPolicy(service, namespace string) Policy {
 	name := fmt.Sprintf("%s.%s.svc", service, namespace)
 	// API servers use the first name; localhost is for webhooks that are given by a URL on the same machine.
@@ -87,8 +93,8 @@ func NewPolicy(service, namespace string) Policy {
 // authorityName is the common name of the certificate authorities.
 const authorityName = "spiderpool-ca"
 
-// Renew returns what there shall be at a time, and why it differs from what there is; an empty reason means that
-// nothing changed. Whatever cannot be read is replaced.
+// Renew returns what there shall be at a time, and why it differs from what there is; an empty
+// reason means that nothing changed. Whatever cannot be read is replaced.
 func (p Policy) Renew(m Material, now time.Time) (renewed Material, reason string, err error) {
 	if why := p.authorityFault(m, now); why != "" {
 		return p.renewAuthority(m, now, why)
@@ -118,7 +124,8 @@ func (p Policy) NextCheck(m Material, now time.Time) time.Duration {
 	return max(next, time.Minute)
 }
 
-// renewAuthority makes a new authority. A certificate of the old one goes on being served until its own renewal.
+// renewAuthority makes a new authority. A certificate of the old one goes on being served until its
+// own renewal.
 func (p Policy) renewAuthority(m Material, now time.Time, why string) (Material, string, error) {
 	artifacts, err := p.rotator().CreateCACert(now.Add(-clockSkew), now.Add(p.CALife))
 	if err != nil {

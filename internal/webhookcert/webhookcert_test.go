@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package webhookcert_test
 
 import (
@@ -42,7 +44,8 @@ func verify(t *testing.T, m webhookcert.Material, bundle []byte, at time.Time) {
 		t.Fatal(err)
 	}
 	_, err = cert.Verify(x509.VerifyOptions{
-		DNSName: "spiderpool-controller.kube-system.svc", Roots: roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSName: "spiderpool-controller.kube-system.svc", Roots: roots, CurrentTime: at,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
 	if err != nil {
 		t.Errorf("on %s: %v", at.Format(time.DateOnly), err)
@@ -70,8 +73,9 @@ func TestFirstCertificatesAreTrustedAndStay(t *testing.T) {
 	}
 }
 
-// TestEveryStepIsTrustedByBothSides walks through thirty years. At each renewal it checks that servers which have not
-// seen the new certificate are trusted by clients that have the new bundle, and the reverse.
+// TestEveryStepIsTrustedByBothSides walks through thirty years. At each renewal it checks that
+// servers which have not seen the new certificate are trusted by clients that have the new bundle,
+// and the reverse.
 func TestEveryStepIsTrustedByBothSides(t *testing.T) {
 	m, _ := renew(t, policy, webhookcert.Material{}, start)
 	certificates, authorities := 0, 0
@@ -96,7 +100,8 @@ func TestEveryStepIsTrustedByBothSides(t *testing.T) {
 		m = next
 	}
 	if authorities < 3 || certificates < 30 {
-		t.Errorf("in thirty years %d authorities and %d certificates were made, want at least 3 and 30", authorities, certificates)
+		t.Errorf("in thirty years %d authorities and %d certificates were made, want at least 3 and 30", authorities,
+			certificates)
 	}
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -46,6 +48,8 @@ func TestSummarize(t *testing.T) {
 }
 
 // agentAnswer is as an agent prints it, with calls of other pods and repeated ones between.
+//
+//nolint:lll // the lines of a raw string
 const agentAnswer = `[
  {"verb":"ADD","plugin":"multus","networkType":"ib-sriov","sandbox":"a","pod":"default/p0","ifname":"eth0","began":"2026-11-22T11:30:00Z","totalNs":40000000,
   "phases":[{"name":"coordinator","ns":12000000},{"name":"gather","ns":3000000},{"name":"device-move","ns":9000000},{"name":"link","ns":6000000},{"name":"address","ns":8000000}]},
@@ -89,7 +93,7 @@ func TestParseRefuses(t *testing.T) {
 func FuzzParseTimings(f *testing.F) {
 	f.Add(agentAnswer)
 	f.Add("null")
-	f.Fuzz(func(t *testing.T, text string) {
+	f.Fuzz(func(_ *testing.T, text string) {
 		all, err := ParseTimings(text)
 		if err != nil {
 			return
@@ -124,11 +128,13 @@ func TestReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Report{Node: "10-20-1-10", Pods: 2, Samples: testSamples(), Calls: map[string]Calls{"ib-sriov": Select(all, []string{"default/p0", "default/p1"})}}
+	r := Report{Node: "10-20-1-10", Pods: 2, Samples: testSamples(),
+		Calls: map[string]Calls{"ib-sriov": Select(all, []string{"default/p0", "default/p1"})}}
 	var out bytes.Buffer
 	r.Write(&out)
 	golden(t, "report.txt", out.Bytes())
-	if err := r.Incomplete(); err == nil || !strings.Contains(err.Error(), "ib-sriov: 1 ADD, 1 DEL and 1 status of 2 pods; ipoib: 0 ADD") {
+	if err := r.Incomplete(); err == nil || !strings.Contains(err.Error(),
+		"ib-sriov: 1 ADD, 1 DEL and 1 status of 2 pods; ipoib: 0 ADD") {
 		t.Errorf("incomplete: %v", err)
 	}
 }
@@ -182,16 +188,18 @@ func (l *fakeLab) Shell(ctx context.Context, script string) (string, error) {
 	return "", l.note(script)
 }
 
-func (l *fakeLab) Node(ctx context.Context, _, script string) (string, error) {
+func (l *fakeLab) Node(_ context.Context, _, script string) (string, error) {
 	var calls []string
 	for _, p := range l.pods {
-		calls = append(calls, fmt.Sprintf(`{"verb":"ADD","plugin":"multus","sandbox":%[1]q,"pod":"default/%[1]s","totalNs":2},{"verb":"ADD","plugin":"network-status","pod":"default/%[1]s"},
+		calls = append(calls,
+			fmt.Sprintf(
+				`{"verb":"ADD","plugin":"multus","sandbox":%[1]q,"pod":"default/%[1]s","totalNs":2},{"verb":"ADD","plugin":"network-status","pod":"default/%[1]s"},
 			{"verb":"DEL","plugin":"multus","sandbox":%[1]q,"pod":"default/%[1]s","totalNs":1}`, p))
 	}
 	return "[" + strings.Join(calls, ",") + "]", l.note(script)
 }
 
-func (l *fakeLab) Feed(ctx context.Context, _, script string, in io.Reader) (string, error) {
+func (l *fakeLab) Feed(_ context.Context, _, script string, in io.Reader) (string, error) {
 	err := l.note(script)
 	if strings.Contains(script, "hostbench -n") {
 		return `[{"series":"shim","step":"start, socket, answer","ns":1}]`, err
@@ -209,7 +217,8 @@ func run(t *testing.T, ctx context.Context, l *fakeLab) (Report, error) {
 	steps := []demo.Step{{Title: "install", Do: func(ctx context.Context, w *demo.Walk) (string, error) {
 		return w.Shell(ctx, "install")
 	}}}
-	return Run(ctx, l, Options{Node: "node", Pods: 2, Only: OnlyPods, Steps: steps, Program: program, ID: "id"}, io.Discard)
+	return Run(ctx, l, Options{Node: "node", Pods: 2, Only: OnlyPods, Steps: steps, Program: program, ID: "id"},
+		io.Discard)
 }
 
 func TestRun(t *testing.T) {
@@ -224,7 +233,8 @@ func TestRun(t *testing.T) {
 	if len(r.Samples) != 1 {
 		t.Errorf("samples: %+v", r.Samples)
 	}
-	if diff := cmp.Diff([]string{"bench-id-ib-sriov-0", "bench-id-ib-sriov-1", "bench-id-ipoib-0", "bench-id-ipoib-1"}, l.pods); diff != "" {
+	if diff := cmp.Diff([]string{"bench-id-ib-sriov-0", "bench-id-ib-sriov-1", "bench-id-ipoib-0", "bench-id-ipoib-1"},
+		l.pods); diff != "" {
 		t.Error(diff)
 	}
 	for _, script := range l.typed {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package bench measures what attaching a pod costs in the lab: the phases of
 // the product's CNI calls, as its agent keeps them, beside the bare kernel steps
 // on the same node in the same run. Beside real pods it measures pods that exist

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -21,7 +23,8 @@ type ManyOptions struct {
 	Rounds int
 	// Held is how many attachments are there while the agent's memory is read; 0 leaves that out.
 	Held int
-	// Bound gives the pods to the node, where the kubelet waits for a volume that never comes. Without it they are given to no node.
+	// Bound gives the pods to the node, where the kubelet waits for a volume that never comes.
+	// Without it they are given to no node.
 	Bound bool
 }
 
@@ -64,9 +67,10 @@ type Memory struct {
 // turn is how many rounds of the bare steps follow each round of many pods, or as many rounds of one.
 const turn = 3
 
-// quiet is the time before each round of calls: pods of one round are not to pay for the agent's work after the last one, and after
-// the bare steps, which let it stand still. It waits a second or two before it looks at the cards, and the look takes a second here.
-// The bare steps get as much, so that neither finds the machine warmer than the other.
+// quiet is the time before each round of calls: pods of one round are not to pay for the agent's
+// work after the last one, and after the bare steps, which let it stand still. It waits a second or
+// two before it looks at the cards, and the look takes a second here. The bare steps get as much,
+// so that neither finds the machine warmer than the other.
 const quiet = 4 * time.Second
 
 // Limits.
@@ -94,7 +98,8 @@ func (r runner) many(ctx context.Context) (*Many, error) {
 	return m, r.measureAll(ctx, m, vfs, cases)
 }
 
-// measureAll makes the networks, measures the cases, and the memory if that is asked for, and removes the networks.
+// measureAll makes the networks, measures the cases, and the memory if that is asked for, and
+// removes the networks.
 func (r runner) measureAll(ctx context.Context, m *Many, vfs []string, cases []Case) (err error) {
 	defer func() { err = errors.Join(err, r.removeNetworks(ctx)) }()
 	if err := r.makeNetworks(ctx, vfs, m.Mode == exclusive); err != nil {
@@ -129,12 +134,14 @@ func (r runner) withPrograms(ctx context.Context, use func(attach, bare string) 
 // Modes of a node's RDMA subsystem.
 const exclusive, shared = "exclusive", "shared"
 
-// inOtherMode measures ib-sriov, and the bare steps, with the node's RDMA subsystem in the mode that it is not in. The kernel changes it while no
-// network namespace is there (rdma_compatdev_set): when pods run on the node, this is left out and noted.
+// inOtherMode measures ib-sriov, and the bare steps, with the node's RDMA subsystem in the mode
+// that it is not in. The kernel changes it while no network namespace is there
+// (rdma_compatdev_set): when pods run on the node, this is left out and noted.
 func (r runner) inOtherMode(ctx context.Context, before *Many) (other *Report, err error) {
 	mode := map[string]string{exclusive: shared, shared: exclusive}[before.Mode]
 	if err := r.setMode(ctx, mode); err != nil {
-		before.Notes = append(before.Notes, fmt.Sprintf("ib-sriov with the RDMA subsystem in %s mode was not measured: %v", mode, err))
+		before.Notes = append(before.Notes,
+			fmt.Sprintf("ib-sriov with the RDMA subsystem in %s mode was not measured: %v", mode, err))
 		return nil, ctx.Err()
 	}
 	defer func() { err = errors.Join(err, r.setMode(context.WithoutCancel(ctx), before.Mode)) }()
@@ -145,7 +152,8 @@ func (r runner) inOtherMode(ctx context.Context, before *Many) (other *Report, e
 	}
 	r.Many.Held = 0
 	other = &Report{Node: r.Node, Pods: r.Pods, Many: &Many{Mode: mode, Bound: r.Many.Bound}}
-	if err := r.measureAll(ctx, other.Many, vfs, []Case{{Networks: []string{"ib-sriov"}, AtOnce: 1, Rounds: r.Pods}}); err != nil {
+	if err := r.measureAll(ctx, other.Many, vfs,
+		[]Case{{Networks: []string{"ib-sriov"}, AtOnce: 1, Rounds: r.Pods}}); err != nil {
 		return nil, err
 	}
 	other.Samples, err = r.bare(ctx)
@@ -170,7 +178,8 @@ func parseMode(text string) (string, error) {
 	return words[1], nil
 }
 
-// listFree prints the PCI addresses of the InfiniBand VFs whose netdev and RDMA device are both in the node's namespace.
+// listFree prints the PCI addresses of the InfiniBand VFs whose netdev and RDMA device are both in
+// the node's namespace.
 const listFree = `for v in /sys/bus/pci/devices/*/virtfn*; do
   d=$(readlink -f "$v")
   cat "$d"/net/*/type 2>/dev/null | grep -qx 32 && test -n "$(ls "$d/infiniband" 2>/dev/null)" && basename "$d"
@@ -191,7 +200,8 @@ func plan(vfs, pods, rounds int) (cases []Case, notes []string) {
 	const vf, child = "ib-sriov", "ipoib"
 	for _, networks := range [][]string{{child}, {vf}, {vf, child}, {vf, vf, child, child}} {
 		if need := count(networks, vf); need > vfs {
-			notes = append(notes, fmt.Sprintf("%s was not measured: it needs %d free VFs, and the node has %d.", strings.Join(networks, " + "), need, vfs))
+			notes = append(notes, fmt.Sprintf("%s was not measured: it needs %d free VFs, and the node has %d.",
+				strings.Join(networks, " + "), need, vfs))
 			continue
 		}
 		cases = append(cases, Case{Networks: networks, AtOnce: 1, Rounds: pods})
@@ -201,7 +211,8 @@ func plan(vfs, pods, rounds int) (cases []Case, notes []string) {
 	}
 	const wanted = 10
 	if vfs < wanted {
-		notes = append(notes, fmt.Sprintf("ib-sriov with %d pods at once was not measured: the node has %d free VFs.", wanted, vfs))
+		notes = append(notes, fmt.Sprintf("ib-sriov with %d pods at once was not measured: the node has %d free VFs.",
+			wanted, vfs))
 	}
 	if most := min(wanted, vfs); most > 1 {
 		cases = append(cases, Case{Networks: []string{vf}, AtOnce: most, Rounds: rounds})
@@ -218,7 +229,8 @@ func count(list []string, what string) (n int) {
 	return n
 }
 
-// measure runs one case, some pods and some bare steps in turn, so that whatever else the machine does is the same for both.
+// measure runs one case, some pods and some bare steps in turn, so that whatever else the machine
+// does is the same for both.
 func (r runner) measure(ctx context.Context, attach, bare, name string, c *Case) error {
 	rounds := 1
 	if c.AtOnce == 1 {
@@ -245,7 +257,8 @@ func (r runner) measure(ctx context.Context, attach, bare, name string, c *Case)
 
 // bareTurn adds some rounds of the bare steps to a case.
 func (r runner) bareTurn(ctx context.Context, program string, c *Case) error {
-	samples, err := r.steps(ctx, program, fmt.Sprintf("-n %d -steps -series %s -quiet %s%s", turn, strings.Join(c.series(), ","), quiet, inAgentsPlace))
+	samples, err := r.steps(ctx, program, fmt.Sprintf("-n %d -steps -series %s -quiet %s%s", turn,
+		strings.Join(c.series(), ","), quiet, inAgentsPlace))
 	if err != nil {
 		return err
 	}
@@ -273,7 +286,8 @@ func (c *Calls) append(more Calls) {
 }
 
 // batch makes pods, has them attached and detached, and removes them.
-func (r runner) batch(ctx context.Context, program string, pods []benchPod, atOnce int) (calls []Call, agent Calls, err error) {
+func (r runner) batch(ctx context.Context, program string, pods []benchPod, atOnce int) (calls []Call, agent Calls,
+	err error) {
 	defer func() { err = errors.Join(err, r.removePods(ctx)) }()
 	out, err := r.attach(ctx, pods, fmt.Sprintf("%s -at-once %d -quiet %s", program, atOnce, quiet))
 	if err != nil {
@@ -320,7 +334,8 @@ func (r runner) attach(ctx context.Context, pods []benchPod, command string) (ou
 	return out, nil
 }
 
-// memoryIdle prints the agent's process, what the node has left, and what the agent has resident, after a time in which nothing is asked of it.
+// memoryIdle prints the agent's process, what the node has left, and what the agent has resident,
+// after a time in which nothing is asked of it.
 const memoryIdle = `set -e
 pid=$(` + agentPID + `)
 sleep 10
@@ -328,8 +343,8 @@ echo $pid
 grep MemAvailable /proc/meminfo
 grep VmRSS /proc/$pid/status`
 
-// perAttachment is what a namespace with an IPoIB child and a veth pair takes of a node: 40 of them left none of 500 MiB. A node without
-// memory only reads its programs from disk, again and again.
+// perAttachment is what a namespace with an IPoIB child and a veth pair takes of a node: 40 of them
+// left none of 500 MiB. A node without memory only reads its programs from disk, again and again.
 const perAttachment = 16 << 20
 
 // errTooSmall: the node has too little memory.
@@ -350,14 +365,16 @@ func (r runner) memory(ctx context.Context, program string) (m *Memory, err erro
 		return nil, err
 	}
 	if need := int64(r.Many.Held) * perAttachment; available < need {
-		return nil, fmt.Errorf("%w: %d MiB are available, and %d attachments may need %d; see --memory and --held", errTooSmall, available>>20, r.Many.Held, need>>20)
+		return nil, fmt.Errorf("%w: %d MiB are available, and %d attachments may need %d; see --memory and --held",
+			errTooSmall, available>>20, r.Many.Held, need>>20)
 	}
 	m = &Memory{}
 	if m.Idle, err = parseKiB("VmRSS", idle); err != nil {
 		return nil, err
 	}
 	pods := r.benchPods("held", &Case{Networks: []string{"ipoib"}, AtOnce: r.Many.Held}, r.Many.Held, false)
-	out, err := r.attach(ctx, pods, fmt.Sprintf("%s -at-once 10 -hold 'sleep 10; grep VmRSS /proc/%s/status'", program, pid))
+	out, err := r.attach(ctx, pods, fmt.Sprintf("%s -at-once 10 -hold 'sleep 10; grep VmRSS /proc/%s/status'", program,
+		pid))
 	if err != nil {
 		return nil, err
 	}
@@ -378,7 +395,8 @@ func parseKiB(what, line string) (int64, error) {
 // write says what it came to.
 func (m *Memory) write(out io.Writer) {
 	const mib = 1 << 20
-	fmt.Fprintf(out, "\nThe agent's resident memory: %.1f MiB idle, %.1f MiB with %d ipoib attachments", float64(m.Idle)/mib, float64(m.Held)/mib, m.Attachments)
+	fmt.Fprintf(out, "\nThe agent's resident memory: %.1f MiB idle, %.1f MiB with %d ipoib attachments",
+		float64(m.Idle)/mib, float64(m.Held)/mib, m.Attachments)
 	if m.Attachments > 0 {
 		fmt.Fprintf(out, ", %.0f KiB each", float64(m.Held-m.Idle)/1024/float64(m.Attachments))
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -8,8 +10,9 @@ import (
 	"time"
 )
 
-// The networks and the pool are the run's own, so that the guide's few addresses are not what is measured. A network with a VF names the VF
-// itself and no resource: then nobody asks the kubelet, which knows nothing of these pods.
+// The networks and the pool are the run's own, so that the guide's few addresses are not what is
+// measured. A network with a VF names the VF itself and no resource: then nobody asks the kubelet,
+// which knows nothing of these pods.
 
 // manifestPool is in the range that RFC 2544 gives to benchmarks.
 const manifestPool = `apiVersion: spiderpool.spidernet.io/v2beta1
@@ -62,13 +65,15 @@ func vfName(i int) string { return fmt.Sprintf("vf%d", i) }
 
 // conflist is a configuration as a SpiderMultusConfig's is: the plugin, then the coordinator.
 func conflist(name string, main map[string]any) string {
-	list := map[string]any{"cniVersion": "0.3.1", "name": name, "plugins": []any{main, map[string]any{"type": "coordinator"}}}
+	list := map[string]any{"cniVersion": "0.3.1", "name": name,
+		"plugins": []any{main, map[string]any{"type": "coordinator"}}}
 	text, _ := json.Marshal(list) // texts and lists of them can be encoded
 	return string(text)
 }
 
 func (r runner) makeNetworks(ctx context.Context, vfs []string, isolate bool) error {
-	if _, err := r.lab.Shell(ctx, "kubectl apply -f - >/dev/null <<'EOF'\n"+r.networks(vfs, isolate)+"EOF"); err != nil {
+	if _, err := r.lab.Shell(ctx, "kubectl apply -f - >/dev/null <<'EOF'\n"+r.networks(vfs,
+		isolate)+"EOF"); err != nil {
 		return fmt.Errorf("making the networks of this run: %w", err)
 	}
 	return nil
@@ -78,7 +83,8 @@ func (r runner) makeNetworks(ctx context.Context, vfs []string, isolate bool) er
 func (r runner) removeNetworks(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
-	script := fmt.Sprintf(`kubectl -n kube-system delete network-attachment-definitions -l %[1]s=%[2]s --ignore-not-found
+	script := fmt.Sprintf(
+		`kubectl -n kube-system delete network-attachment-definitions -l %[1]s=%[2]s --ignore-not-found
 networks=$?
 kubectl delete spiderippools -l %[1]s=%[2]s --ignore-not-found --timeout=90s && exit $networks`, runLabel, r.ID)
 	if _, err := r.lab.Shell(ctx, script); err != nil {
@@ -94,7 +100,8 @@ type benchPod struct {
 	bound    bool
 }
 
-// benchPods are so many pods of a case. Pods of one round have VFs of their own, which those of the next round have again.
+// benchPods are so many pods of a case. Pods of one round have VFs of their own, which those of the
+// next round have again.
 func (r runner) benchPods(batch string, c *Case, number int, bound bool) []benchPod {
 	var pods []benchPod
 	vfs := count(c.Networks, "ib-sriov")
@@ -157,7 +164,8 @@ func (r runner) makePods(ctx context.Context, pods []benchPod) (string, error) {
 	script := fmt.Sprintf(`set -e
 kubectl apply -f - >/dev/null <<'EOF'
 %sEOF
-kubectl -n default get pods -l %s=%s -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}'`, b.String(), runLabel, r.ID)
+kubectl -n default get pods -l %s=%s -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}'`,
+		b.String(), runLabel, r.ID)
 	text, err := r.lab.Shell(ctx, script)
 	if err != nil {
 		return "", fmt.Errorf("making %d pods for nobody to run: %w", len(pods), err)
@@ -179,7 +187,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// podList puts the pods, whose order says which are in one round, together with their UIDs, which come in the API server's order.
+// podList puts the pods, whose order says which are in one round, together with their UIDs, which
+// come in the API server's order.
 func podList(pods []benchPod, text string) (string, error) {
 	uids := map[string]string{}
 	for line := range strings.Lines(text) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -12,10 +14,12 @@ func (r Report) writeMany(out io.Writer) {
 	if r.Many == nil {
 		return
 	}
-	fmt.Fprintf(out, "\nPods that no kubelet runs on %s, attached by calls of the CNI shim, in milliseconds\n%s", r.Node, explanation)
+	fmt.Fprintf(out, "\nPods that no kubelet runs on %s, attached by calls of the CNI shim, in milliseconds\n%s",
+		r.Node, explanation)
 	fmt.Fprintln(out, map[bool]string{
-		false: "The pods are given to no node: gather holds a read from the API server, and nobody writes their network-status.",
-		true:  "The pods are given to the node, so that the agent knows them, as it knows real ones.",
+		false: "The pods are given to no node: gather holds a read from the API server, and nobody writes their " +
+			"network-status.",
+		true: "The pods are given to the node, so that the agent knows them, as it knows real ones.",
 	}[r.Many.Bound])
 	for _, note := range r.Many.Notes {
 		fmt.Fprintln(out, note)
@@ -27,7 +31,8 @@ func (r Report) writeMany(out io.Writer) {
 		r.Many.Memory.write(out)
 	}
 	if r.InOtherMode != nil {
-		fmt.Fprintf(out, "\nThe same node with its RDMA subsystem in %s mode, and floors measured in it\n", r.InOtherMode.Many.Mode)
+		fmt.Fprintf(out, "\nThe same node with its RDMA subsystem in %s mode, and floors measured in it\n",
+			r.InOtherMode.Many.Mode)
 		for _, c := range r.InOtherMode.Many.Cases {
 			r.InOtherMode.writeCase(out, c)
 		}
@@ -35,6 +40,8 @@ func (r Report) writeMany(out io.Writer) {
 }
 
 // explanation says what stands in the columns.
+//
+//nolint:lll // the lines of a raw string
 const explanation = `call: from the start of the shim to its end, as a runtime sees it. agent: from the request on its socket to the answer.
 floor: the median of the bare kernel steps for the same networks, measured in turn with the calls, in place of the agent, which stands still: all
 steps of the first network, and of each further one all but the coordinator's, which are those of a pod's first interface. It holds
@@ -112,7 +119,8 @@ func (r Report) floorOf(c Case, verb string) time.Duration {
 	return r.floor(c.Networks, verb)
 }
 
-// floor is what the kernel alone takes for a pod's networks; 0 when the steps of one of them were not measured.
+// floor is what the kernel alone takes for a pod's networks; 0 when the steps of one of them were
+// not measured.
 func (r Report) floor(networks []string, verb string) (all time.Duration) {
 	for i, network := range networks {
 		s := Summarize(r.roundSums(network, verb, func(phase string) bool { return i == 0 || phase != "coordinator" }))
@@ -141,7 +149,8 @@ func (c Case) durations(verb string) (out []time.Duration) {
 	return out
 }
 
-// last are the times of the rounds until the last call ended. A round with a call that failed is left out: it did less.
+// last are the times of the rounds until the last call ended. A round with a call that failed is
+// left out: it did less.
 func (c Case) last(verb string) (out []time.Duration) {
 	rounds, failed := map[int]time.Duration{}, map[int]bool{}
 	for _, call := range c.Runtime {
@@ -158,7 +167,8 @@ func (c Case) last(verb string) (out []time.Duration) {
 	return out
 }
 
-// phasesText lists the medians of phases. Those of networks that are attached beside each other add up to more than the call.
+// phasesText lists the medians of phases. Those of networks that are attached beside each other add
+// up to more than the call.
 func phasesText(calls []Timing) string {
 	var parts []string
 	for _, phase := range phasesOf(calls) {

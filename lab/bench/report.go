@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -18,7 +20,8 @@ type Report struct {
 	Calls   map[string]Calls // by network; nil when they were not measured
 	Many    *Many            // the same
 	Samples []Sample
-	// InOtherMode is what was measured with the node's RDMA subsystem in the other mode; nil when it could not be changed.
+	// InOtherMode is what was measured with the node's RDMA subsystem in the other mode; nil when
+	// it could not be changed.
 	InOtherMode *Report
 }
 
@@ -60,7 +63,8 @@ func (r Report) writePhases(out io.Writer, network, verb string, calls, status [
 	}
 	t := table{{"phase", "p50", "p99", "min", "kernel p50", "p99", "min", "ratio of p50"}}
 	for _, row := range r.rows(network, verb, calls, status) {
-		t = append(t, append([]string{row.name}, slices.Concat(cells(row.calls), cells(row.bare), []string{ratio(row)})...))
+		t = append(t, append([]string{row.name}, slices.Concat(cells(row.calls), cells(row.bare),
+			[]string{ratio(row)})...))
 	}
 	t.write(out)
 }
@@ -70,7 +74,8 @@ func (r Report) rows(network, verb string, calls, status []Timing) []row {
 	shim := r.durations(func(s Sample) bool { return s.Step == "start, socket, answer" })
 	rows := []row{{name: rowShim, calls: Summarize(shim)}}
 	for _, phase := range phasesOf(calls) {
-		rows = append(rows, row{phase, Summarize(phaseTimes(calls, phase)), Summarize(r.perRound(network, verb, phase))})
+		rows = append(rows, row{phase, Summarize(phaseTimes(calls, phase)),
+			Summarize(r.perRound(network, verb, phase))})
 	}
 	rows = append(rows, row{name: rowOther, calls: Summarize(others(calls))},
 		row{rowTotal, Summarize(totals(calls)), Summarize(r.perRound(network, verb, ""))})
@@ -144,7 +149,8 @@ func (r Report) durations(want func(Sample) bool) []time.Duration {
 	return out
 }
 
-// perRound adds up each round's steps of a phase; phase "" is all of them. A phase without steps has no durations.
+// perRound adds up each round's steps of a phase; phase "" is all of them. A phase without steps
+// has no durations.
 func (r Report) perRound(network, verb, phase string) []time.Duration {
 	return r.roundSums(network, verb, func(p string) bool { return phase == "" || p == phase })
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -105,11 +107,13 @@ func (r runner) withoutKubelet(ctx context.Context, report *Report) (err error) 
 // allocatable prints how many VFs the kubelet offers.
 const allocatable = `kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/mellanoxibsriov}'`
 
-// waitCounted waits until the agent offers the VFs again that were used past the kubelet: it looks at the node every half minute.
+// waitCounted waits until the agent offers the VFs again that were used past the kubelet: it looks
+// at the node every half minute.
 func (r runner) waitCounted(ctx context.Context, before string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
-	script := fmt.Sprintf(`for i in $(seq 60); do test "$(%s)" = "%s" && exit; sleep 1; done; exit 1`, fmt.Sprintf(allocatable, r.Node), before)
+	script := fmt.Sprintf(`for i in $(seq 60); do test "$(%s)" = "%s" && exit; sleep 1; done; exit 1`,
+		fmt.Sprintf(allocatable, r.Node), before)
 	if _, err := r.lab.Shell(ctx, script); err != nil {
 		return fmt.Errorf("%s does not offer %s VFs again, as it did before: %w", r.Node, before, err)
 	}
@@ -147,7 +151,8 @@ func (r runner) pods(ctx context.Context, network string) (calls Calls, err erro
 			return calls, err
 		}
 		if (i+1)%5 == 0 || i+1 == r.Pods {
-			fmt.Fprintf(r.out, "%s: %d of %d pods came and went, %.0f s\n", network, i+1, r.Pods, time.Since(began).Seconds())
+			fmt.Fprintf(r.out, "%s: %d of %d pods came and went, %.0f s\n", network, i+1, r.Pods,
+				time.Since(began).Seconds())
 		}
 	}
 	return r.collect(ctx, pods, func(c Calls) bool { return c.complete(len(pods)) })
@@ -203,14 +208,16 @@ spec:
 func (r runner) removePods(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
-	script := fmt.Sprintf("kubectl -n default delete pod -l %s=%s --ignore-not-found --timeout=%ds", runLabel, r.ID, int(podLimit.Seconds()))
+	script := fmt.Sprintf("kubectl -n default delete pod -l %s=%s --ignore-not-found --timeout=%ds", runLabel, r.ID,
+		int(podLimit.Seconds()))
 	if _, err := r.lab.Shell(ctx, script); err != nil {
 		return fmt.Errorf("removing the pods of this run: %w", err)
 	}
 	return nil
 }
 
-// collect reads the agent's memory. The last pod's DEL and status may be a moment late: it asks again until it has enough, for a while.
+// collect reads the agent's memory. The last pod's DEL and status may be a moment late: it asks
+// again until it has enough, for a while.
 func (r runner) collect(ctx context.Context, pods []string, enough func(Calls) bool) (Calls, error) {
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		text, err := r.lab.Node(ctx, r.Node, "curl -sSf http://127.0.0.1:5710/v1/node/timings")
@@ -286,8 +293,9 @@ func (r runner) removeProgram(ctx context.Context, dir, name string) error {
 	return nil
 }
 
-// untilDone runs a command that ends early, having cleared up, when its standard input ends after what it is given. That is how ctx reaches
-// it: breaking the connection instead would leave nobody to wait for it.
+// untilDone runs a command that ends early, having cleared up, when its standard input ends after
+// what it is given. That is how ctx reaches it: breaking the connection instead would leave nobody
+// to wait for it.
 func (r runner) untilDone(ctx context.Context, command, given string, limit time.Duration) (string, error) {
 	in, hold := io.Pipe()
 	defer hold.Close()
@@ -306,11 +314,13 @@ func (r Report) Incomplete() error {
 	var missing []string
 	for _, network := range Networks {
 		if c := r.Calls[network]; r.Calls != nil && !c.complete(r.Pods) {
-			missing = append(missing, fmt.Sprintf("%s: %d ADD, %d DEL and %d status of %d pods", network, len(c.Add), len(c.Del), len(c.Status), r.Pods))
+			missing = append(missing, fmt.Sprintf("%s: %d ADD, %d DEL and %d status of %d pods", network, len(c.Add),
+				len(c.Del), len(c.Status), r.Pods))
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the agent on %s remembers only some of the calls; did it start anew? %s", r.Node, strings.Join(missing, "; "))
+		return fmt.Errorf("the agent on %s remembers only some of the calls; did it start anew? %s", r.Node,
+			strings.Join(missing, "; "))
 	}
 	return nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -38,8 +40,9 @@ type SRIOVReport struct {
 // Made is what it took to make VFs.
 type Made struct {
 	Cards, VFs int
-	// Ready is the time from the policy until the node's state said that it is as wanted; Offered until the API server showed the
-	// VFs as allocatable, which the kubelet tells at its own pace; Bare what the kernel alone takes, without a policy.
+	// Ready is the time from the policy until the node's state said that it is as wanted; Offered
+	// until the API server showed the VFs as allocatable, which the kubelet tells at its own pace;
+	// Bare what the kernel alone takes, without a policy.
 	Ready, Offered, Bare []time.Duration
 	Samples              []Sample
 }
@@ -62,7 +65,8 @@ type sriovRunner struct {
 	want SRIOVOptions
 }
 
-// RunSRIOV measures and returns what it found. Progress goes to out. It removes all policies meanwhile, and puts them back.
+// RunSRIOV measures and returns what it found. Progress goes to out. It removes all policies
+// meanwhile, and puts them back.
 func RunSRIOV(ctx context.Context, lab Lab, o SRIOVOptions, out io.Writer) (report SRIOVReport, err error) {
 	r := sriovRunner{runner{o.Options, lab, out}, o}
 	report.Node = o.Node
@@ -108,6 +112,7 @@ func (r sriovRunner) all(ctx context.Context, report *SRIOVReport) error {
 
 // clear deletes all policies and returns them, to be put back.
 func (r sriovRunner) clear(ctx context.Context) (saved string, err error) {
+	//nolint:lll // the lines of a raw string
 	saved, err = r.lab.Shell(ctx, `set -e
 kubectl -n kube-system get sriovnetworknodepolicies -o json | jq 'del(.items[].metadata["uid","resourceVersion","generation","creationTimestamp","managedFields"], .items[].status)'
 kubectl -n kube-system delete sriovnetworknodepolicies --all >&2`)
@@ -120,7 +125,8 @@ kubectl -n kube-system delete sriovnetworknodepolicies --all >&2`)
 func (r sriovRunner) restore(ctx context.Context, saved string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 	defer cancel()
-	_, err := r.lab.Shell(ctx, "kubectl -n kube-system delete sriovnetworknodepolicy --ignore-not-found "+benchPolicy+" && kubectl apply -f - <<'END'\n"+saved+"\nEND\n")
+	_, err := r.lab.Shell(ctx, "kubectl -n kube-system delete sriovnetworknodepolicy --ignore-not-found "+benchPolicy+
+		" && kubectl apply -f - <<'END'\n"+saved+"\nEND\n")
 	if err != nil {
 		return fmt.Errorf("putting the policies back: %w", err)
 	}
@@ -150,7 +156,8 @@ func (r sriovRunner) made(ctx context.Context, cards []string, vfs int) (Made, e
 			m.Samples = append(m.Samples, s)
 		}
 		m.Bare = append(m.Bare, bare)
-		fmt.Fprintf(r.out, "%d VFs on %d cards, round %d: ready after %.1f s, offered after %.1f s, the bare steps %.1f s\n",
+		fmt.Fprintf(r.out,
+			"%d VFs on %d cards, round %d: ready after %.1f s, offered after %.1f s, the bare steps %.1f s\n",
 			vfs, len(cards), round+1, ready.Seconds(), offered.Seconds(), bare.Seconds())
 	}
 	return m, nil
@@ -171,7 +178,10 @@ spec:
 `, benchPolicy, node, vfs, list)
 }
 
-// waits apply a policy and wait, with a watch, until the API server shows what is wanted. They print milliseconds since the policy.
+// waits apply a policy and wait, with a watch, until the API server shows what is wanted. They
+// print milliseconds since the policy.
+//
+//nolint:lll // the lines of a raw string
 const waits = `set -e
 node=%[1]s total=%[2]d
 kubectl apply -f - >/dev/null <<'END'
@@ -221,13 +231,16 @@ func (r sriovRunner) waitGone(ctx context.Context, cards []string) error {
 	for _, c := range cards {
 		files = append(files, "/sys/bus/pci/devices/"+c+"/sriov_numvfs")
 	}
-	script := fmt.Sprintf(`for i in $(seq %d); do test "$(cat %s | sort -u)" = 0 && exit; sleep 0.5; done; echo "VFs are still there" >&2; exit 1`,
+	script := fmt.Sprintf(
+		`for i in $(seq %d); do test "$(cat %s | sort -u)" = 0 && exit; sleep 0.5; done; echo "VFs are still there" >&2; exit 1`,
 		2*int(makeLimit.Seconds()), strings.Join(files, " "))
 	if _, err := r.lab.Node(ctx, r.Node, script); err != nil {
 		return fmt.Errorf("waiting for the VFs of %s to go: %w", r.Node, err)
 	}
 	// Until the kubelet has told that they are gone, the next time would be right at once.
-	_, err := r.lab.Shell(ctx, fmt.Sprintf(`for i in $(seq 240); do n=$(kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/bench}'); test "${n:-0}" = 0 && exit; sleep 0.5; done; exit 1`, r.Node))
+	_, err := r.lab.Shell(ctx,
+		fmt.Sprintf(
+			`for i in $(seq 240); do n=$(kubectl get node %s -o jsonpath='{.status.allocatable.spidernet\.io/bench}'); test "${n:-0}" = 0 && exit; sleep 0.5; done; exit 1`, r.Node))
 	if err != nil {
 		return fmt.Errorf("waiting for %s to offer none: %w", r.Node, err)
 	}
@@ -244,7 +257,8 @@ func (r sriovRunner) idle(ctx context.Context, vfs int) (Idle, error) {
 pid=$(%s)
 ticks() { awk '{print $14 + $15}' /proc/$pid/stat; }
 before=$(ticks); sleep %d; after=$(ticks)
-echo $((after - before)) $(getconf CLK_TCK) $(awk '/^VmRSS/ {print $2}' /proc/$pid/status)`, agentPID, int(r.want.Idle.Seconds()))
+echo $((after - before)) $(getconf CLK_TCK) $(awk '/^VmRSS/ {print $2}' /proc/$pid/status)`, agentPID,
+		int(r.want.Idle.Seconds()))
 	out, err := r.lab.Node(ctx, r.Node, script)
 	if err != nil {
 		return Idle{}, fmt.Errorf("watching the idle agent: %w", err)
@@ -258,18 +272,21 @@ echo $((after - before)) $(getconf CLK_TCK) $(awk '/^VmRSS/ {print $2}' /proc/$p
 
 // Kill is what the death of an agent came to.
 type Kill struct {
-	// Serving is the time until its successor said that it is ready; Wrong the time, from the death on, until the API server showed
-	// the right number for good, 0 if it never showed another.
+	// Serving is the time until its successor said that it is ready; Wrong the time, from the death
+	// on, until the API server showed the right number for good, 0 if it never showed another.
 	Serving, Wrong time.Duration
 }
 
-// killWatch is how long allocatable is watched after a kill; the kubelet tells the API server every 10 seconds.
+// killWatch is how long allocatable is watched after a kill; the kubelet tells the API server every
+// 10 seconds.
 const killWatch = 45 * time.Second
 
-// watchOffered prints what the API server shows as allocatable, with milliseconds, at each change of the node.
+// watchOffered prints what the API server shows as allocatable, with milliseconds, at each change
+// of the node.
 const watchOffered = `timeout %d kubectl get node %s --watch -o jsonpath='{.status.allocatable.spidernet\.io/bench}{"\n"}' | while read v; do echo $(date +%%s%%3N) $v; done`
 
-// killAgent kills the agent and waits for its successor. It prints the milliseconds of the death and of the answer.
+// killAgent kills the agent and waits for its successor. It prints the milliseconds of the death
+// and of the answer.
 const killAgent = `set -e
 kill -9 $(%s)
 date +%%s%%3N
@@ -323,23 +340,29 @@ func wrongFor(seen, want string, begun time.Time) (time.Duration, error) {
 
 // Write writes the tables.
 func (r SRIOVReport) Write(out io.Writer) {
-	fmt.Fprintf(out, "\nVFs made on %s, in milliseconds: from the policy until the node is as wanted (ready), until the API server shows it (offered), and the bare kernel steps\n", r.Node)
+	fmt.Fprintf(out,
+		"\nVFs made on %s, in milliseconds: from the policy until the node is as wanted (ready), until the API "+
+			"server shows it (offered), and the bare kernel steps\n", r.Node)
 	t := table{{"cards", "VFs each", "ready p50", "min", "offered p50", "min", "bare p50", "min", "ratio ready/bare"}}
 	for _, m := range r.Made {
 		ready, offered, bare := Summarize(m.Ready), Summarize(m.Offered), Summarize(m.Bare)
-		t = append(t, []string{strconv.Itoa(m.Cards), strconv.Itoa(m.VFs), millis(ready.P50), millis(ready.Min), millis(offered.P50), millis(offered.Min),
+		t = append(t, []string{strconv.Itoa(m.Cards), strconv.Itoa(m.VFs), millis(ready.P50), millis(ready.Min),
+			millis(offered.P50), millis(offered.Min),
 			millis(bare.P50), millis(bare.Min), fmt.Sprintf("%.1f", float64(ready.P50)/float64(max(bare.P50, 1)))})
 	}
 	t.write(out)
 	r.writeBare(out)
-	fmt.Fprintf(out, "\nThe agent, idle with %d VFs: %.2f %% of a processor, %.1f MiB resident\n", r.Idle.VFs, 100*r.Idle.CPU, float64(r.Idle.Memory)/(1<<20))
+	fmt.Fprintf(out, "\nThe agent, idle with %d VFs: %.2f %% of a processor, %.1f MiB resident\n", r.Idle.VFs,
+		100*r.Idle.CPU, float64(r.Idle.Memory)/(1<<20))
 	fmt.Fprintln(out, "\nThe agent killed, in milliseconds")
 	t = table{{"until its successor is ready", "until allocatable is right for good"}}
 	for _, k := range r.Kills {
 		t = append(t, []string{millis(k.Serving), millis(k.Wrong)})
 	}
 	t.write(out)
-	fmt.Fprintln(out, "\nThe kubelet tells the API server of a change within 10 seconds; a container that died is started again by the kubelet.")
+	fmt.Fprintln(out,
+		"\nThe kubelet tells the API server of a change within 10 seconds; a container that died is started again "+
+			"by the kubelet.")
 }
 
 // writeBare lists the bare steps of the largest case.

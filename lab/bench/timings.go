@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package bench
 
 import (
@@ -53,7 +55,8 @@ func ParseSamples(text string) ([]Sample, error) {
 	return list, nil
 }
 
-// The agent's name for the writer of network-status, which works after the answer; and for the meta plugin's calls.
+// The agent's name for the writer of network-status, which works after the answer; and for the meta
+// plugin's calls.
 const (
 	statusWriter = "network-status"
 	metaPlugin   = "multus"
@@ -65,8 +68,9 @@ type Calls struct {
 	Failed           []Timing
 }
 
-// Select takes the calls for the named pods ("namespace/name") of all that the agent remembers, oldest first. A runtime
-// repeats a DEL to be sure: only the first after an ADD has something to do, and only it counts.
+// Select takes the calls for the named pods ("namespace/name") of all that the agent remembers,
+// oldest first. A runtime repeats a DEL to be sure: only the first after an ADD has something to
+// do, and only it counts.
 func Select(all []Timing, pods []string) Calls {
 	var c Calls
 	attached := map[string]bool{} // by sandbox

@@ -1,5 +1,8 @@
-// Package chart_test renders the product's chart with Helm's own library. It lives in the lab's module so that the
-// product's does not link Helm; the product's tests read the golden files that this one keeps.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package chart_test renders the product's chart with Helm's own library. It lives in the lab's
+// module so that the product's does not link Helm; the product's tests read the golden files that
+// this one keeps.
 package chart_test
 
 import (
@@ -24,7 +27,27 @@ var update = flag.Bool("update", false, "write the golden files")
 
 const chartDirectory = "../../charts/spiderpool"
 
+// load returns the chart as `make release` packages it: with an image of its own.
 func load(t *testing.T) *chart.Chart {
+	t.Helper()
+	c := source(t)
+	for _, f := range c.Files {
+		if f.Name == "release.yaml" {
+			f.Data = []byte(released)
+			return c
+		}
+	}
+	t.Fatal("the chart has no release.yaml")
+	return nil
+}
+
+const (
+	digest   = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	released = `{registry: registry.example.com, repository: me/spiderpool, tag: v0.2.0, digest: "` + digest + `"}`
+)
+
+// source returns the chart of the source tree.
+func source(t *testing.T) *chart.Chart {
 	t.Helper()
 	c, err := loader.Load(chartDirectory)
 	if err != nil {
@@ -67,6 +90,7 @@ func mustRender(t *testing.T, c *chart.Chart, values string) string {
 }
 
 func TestGolden(t *testing.T) {
+	//nolint:lll // the lines of a raw string
 	for name, values := range map[string]string{
 		"default.yaml": "",
 		"sriov.yaml":   "sriov: {install: true}",
@@ -99,8 +123,66 @@ spiderpoolController: {replicas: 2, hostnetwork: false, prometheus: {enabled: tr
 	}
 }
 
-// TestReuseValues renders as "helm upgrade --reuse-values" does: the old release's values are all there is, none of the
-// chart's new defaults.
+func TestImage(t *testing.T) {
+	const previous = "registry: ghcr.io, repository: spidernet-io/spiderpool/spiderpool" // chart 0.1.0's values
+	packaged, unpackaged := load(t), source(t)
+	for name, tt := range map[string]struct {
+		chart        *chart.Chart
+		values, want string
+	}{
+		"packaged": {packaged, "", "registry.example.com/me/spiderpool@" + digest},
+		"packaged, mirror": {packaged, "global: {imageRegistryOverride: 'mirror.example.com:5000'}",
+			"mirror.example.com:5000/me/spiderpool@" + digest},
+		"packaged, registry with a path": {packaged, "image: {registry: other.example.com/them}",
+			"other.example.com/them/me/spiderpool@" + digest},
+		"packaged, repository": {packaged, "image: {repository: fork/spiderpool}",
+			"registry.example.com/fork/spiderpool@" + digest},
+		"packaged, tag": {packaged, "image: {tag: v9}", "registry.example.com/me/spiderpool:v9"},
+		"packaged, values of chart 0.1.0": {packaged, "image: {" + previous + ", tag: '', digest: ''}",
+			"registry.example.com/me/spiderpool@" + digest},
+		"packaged, image of the old name": {packaged, "image: {" + previous + ", tag: dev}",
+			"ghcr.io/spidernet-io/spiderpool/spiderpool:dev"},
+		"source, registry": {unpackaged, "image: {registry: 'registry.example.com:5000/me'}",
+			"registry.example.com:5000/me/spiderpool:v0.1.0"},
+		"source, registry and mirror": {unpackaged,
+			"image: {registry: registry.example.com/me}\nglobal: {imageRegistryOverride: mirror.example.com}",
+			"mirror.example.com/me/spiderpool:v0.1.0"},
+		"source, mirror alone": {unpackaged, "global: {imageRegistryOverride: mirror.example.com/me}",
+			"mirror.example.com/me/spiderpool:v0.1.0"},
+		"source, digest": {unpackaged, "image: {registry: r.example.com, digest: '" + digest + "'}",
+			"r.example.com/spiderpool@" + digest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := mustRender(t, tt.chart, tt.values)
+			if !strings.Contains(text, "image: "+tt.want+"\n") {
+				t.Errorf("no image %s in\n%s", tt.want, text)
+			}
+		})
+	}
+}
+
+// TestSourceTreeHasNoRegistry shows what somebody sees who installs from a clone without having
+// published an image.
+func TestSourceTreeHasNoRegistry(t *testing.T) {
+	for name, values := range map[string]string{
+		"defaults":              "",
+		"a tag":                 "image: {tag: v0.2.0}",
+		"values of chart 0.1.0": "image: {registry: ghcr.io, repository: spidernet-io/spiderpool/spiderpool}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := render(source(t), values)
+			for _, want := range []string{"image.registry is empty", "make release REGISTRY=", "--set image.registry=",
+				"global.imageRegistryOverride"} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error is %v; want it to contain %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestReuseValues renders as "helm upgrade --reuse-values" does: the old release's values are all
+// there is, none of the chart's new defaults.
 func TestReuseValues(t *testing.T) {
 	want := mustRender(t, load(t), "sriov: {install: true}")
 	for name, old := range map[string]string{
@@ -134,20 +216,22 @@ grafanaDashboard: {install: false}
 
 func TestRefusals(t *testing.T) {
 	for name, tt := range map[string]struct{ values, want string }{
-		"mode":                  {"coordinator: {mode: bridge}", "/coordinator/mode"},
-		"word for a number":     {"sriov: {replicas: many}", "/sriov/replicas"},
-		"word for a switch":     {`sriov: {install: "yes"}`, "/sriov/install"},
-		"port out of range":     {"spiderpoolController: {webhookPort: 70000}", "/spiderpoolController/webhookPort"},
-		"relative path":         {"global: {cniBinHostPath: opt/cni/bin}", "/global/cniBinHostPath"},
-		"pull policy":           {"image: {pullPolicy: Sometimes}", "/image/pullPolicy"},
-		"resource prefix":       {"sriov: {resourcePrefix: Spider_Net}", "/sriov/resourcePrefix"},
-		"preferred allocation":  {"sriov: {preferredAllocation: random}", "/sriov/preferredAllocation"},
-		"other TLS method":      {"spiderpoolController: {tls: {method: certmanager}}", "/spiderpoolController/tls/method"},
-		"too much stock":        {"ipam: {stock: {perPool: 257}}", "/ipam/stock/perPool"},
-		"short heartbeat":       {"ipam: {stock: {heartbeatSeconds: 5}}", "/ipam/stock/heartbeatSeconds"},
-		"no address family":     {"ipam: {enableIPv4: false, enableIPv6: false}", "set at least one to true"},
-		"pool without a subnet": {"clusterDefaultPool: {installIPv4IPPool: true}", "clusterDefaultPool.ipv4Subnet is needed"},
-		"pool of nonsense":      {"clusterDefaultPool: {ipv4Subnet: everything}", "/clusterDefaultPool/ipv4Subnet"},
+		"mode":                 {"coordinator: {mode: bridge}", "/coordinator/mode"},
+		"word for a number":    {"sriov: {replicas: many}", "/sriov/replicas"},
+		"word for a switch":    {`sriov: {install: "yes"}`, "/sriov/install"},
+		"port out of range":    {"spiderpoolController: {webhookPort: 70000}", "/spiderpoolController/webhookPort"},
+		"relative path":        {"global: {cniBinHostPath: opt/cni/bin}", "/global/cniBinHostPath"},
+		"pull policy":          {"image: {pullPolicy: Sometimes}", "/image/pullPolicy"},
+		"resource prefix":      {"sriov: {resourcePrefix: Spider_Net}", "/sriov/resourcePrefix"},
+		"preferred allocation": {"sriov: {preferredAllocation: random}", "/sriov/preferredAllocation"},
+		"other TLS method": {"spiderpoolController: {tls: {method: certmanager}}",
+			"/spiderpoolController/tls/method"},
+		"too much stock":    {"ipam: {stock: {perPool: 257}}", "/ipam/stock/perPool"},
+		"short heartbeat":   {"ipam: {stock: {heartbeatSeconds: 5}}", "/ipam/stock/heartbeatSeconds"},
+		"no address family": {"ipam: {enableIPv4: false, enableIPv6: false}", "set at least one to true"},
+		"pool without a subnet": {"clusterDefaultPool: {installIPv4IPPool: true}",
+			"clusterDefaultPool.ipv4Subnet is needed"},
+		"pool of nonsense": {"clusterDefaultPool: {ipv4Subnet: everything}", "/clusterDefaultPool/ipv4Subnet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := render(load(t), tt.values)
@@ -160,8 +244,13 @@ func TestRefusals(t *testing.T) {
 
 // TestOffValuesCount guards the completion of values against taking "false", 0 and "" for absent.
 func TestOffValuesCount(t *testing.T) {
-	got := mustRender(t, load(t), "ipam: {enableIPv6: false, enableStatefulSet: false, enableKubevirtStaticIP: false, enableIPConflictDetection: true, stock: {perPool: 0}}\nspiderpoolAgent: {tolerations: []}\nmultus: {multusCNI: {install: false}}\ncoordinator: {enabled: false}")
-	for _, want := range []string{"enableIPv6: false", "enableStatefulSet: false", "enableKubevirtStaticIP: false", "enableIPConflictDetection: true", "enableGatewayDetection: false", "perPool: 0", "heartbeatSeconds: 120", "name: INSTALL_MULTUS\n              value: \"false\""} {
+	got := mustRender(t, load(t),
+		"ipam: {enableIPv6: false, enableStatefulSet: false, enableKubevirtStaticIP: false, "+
+			"enableIPConflictDetection: true, stock: {perPool: 0}}\nspiderpoolAgent: {tolerations: []}\nmultus: "+
+			"{multusCNI: {install: false}}\ncoordinator: {enabled: false}")
+	for _, want := range []string{"enableIPv6: false", "enableStatefulSet: false", "enableKubevirtStaticIP: false",
+		"enableIPConflictDetection: true", "enableGatewayDetection: false", "perPool: 0", "heartbeatSeconds: 120",
+		"name: INSTALL_MULTUS\n              value: \"false\""} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is missing", want)
 		}

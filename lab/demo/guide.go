@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package demo walks the user's guide on the lab, step by step: what the guide
 // promises, what happened here, and whether that is the same.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package demo
 
 import (
@@ -24,9 +26,11 @@ func TestScriptsOfTheGuide(t *testing.T) {
 	g := ParseGuide(guideText)
 	for _, c := range []struct{ part, pattern, first, contains string }{
 		{PartSRIOV, "SriovNetworkNodePolicy", "cat <<EOF | kubectl apply -f -\n", "\n  numVfs: 12\n"},
-		{PartSRIOV, "SpiderMultusConfig", "cat <<EOF | kubectl apply -f -\n", "\n  cniType: ib-sriov\n  ibsriov:\n    resourceName: spidernet.io/mellanoxibsriov\n"},
+		{PartSRIOV, "SpiderMultusConfig", "cat <<EOF | kubectl apply -f -\n",
+			"\n  cniType: ib-sriov\n  ibsriov:\n    resourceName: spidernet.io/mellanoxibsriov\n"},
 		{PartSRIOV, "kind: DaemonSet", "ANNOTATION_MULTUS=", " ls -l /dev/infiniband /sys/class/net\n"},
-		{PartIPoIB, "SpiderMultusConfig", "cat <<EOF | kubectl apply -f -\n", "\n  cniType: ib-sriov\n  ipoib:\n    master: \"ibs5f0\"\n"},
+		{PartIPoIB, "SpiderMultusConfig", "cat <<EOF | kubectl apply -f -\n",
+			"\n  cniType: ib-sriov\n  ipoib:\n    master: \"ibs5f0\"\n"},
 		{PartIPoIB, "kind: DaemonSet", "ANNOTATION_MULTUS=", "\nNAME=ipoib\n"},
 	} {
 		s, err := g.Script(c.part, c.pattern)
@@ -46,10 +50,12 @@ func TestScriptsOfTheGuide(t *testing.T) {
 func TestPromises(t *testing.T) {
 	g := ParseGuide(guideText)
 	for _, c := range []struct{ part, pattern, want string }{
-		{PartSRIOV, "lspci", "86:00.0 Infiniband controller [0207]: Mellanox Technologies MT27800 Family [ConnectX-5] [15b3:1017]"},
+		{PartSRIOV, "lspci",
+			"86:00.0 Infiniband controller [0207]: Mellanox Technologies MT27800 Family [ConnectX-5] [15b3:1017]"},
 		{PartSRIOV, "ibstat", "Link layer: InfiniBand"},
 		{PartSRIOV, "rdma system$", "netns exclusive copy-on-fork on"},
-		{PartSRIOV, "rdma link", "link mlx5_0/1 subnet_prefix fe80:0000:0000:0000 lid 2 sm_lid 2 lmc 0 state ACTIVE physical_state LINK_UP"},
+		{PartSRIOV, "rdma link",
+			"link mlx5_0/1 subnet_prefix fe80:0000:0000:0000 lid 2 sm_lid 2 lmc 0 state ACTIVE physical_state LINK_UP"},
 	} {
 		got, err := g.Promise(c.part, c.pattern)
 		if err != nil || got != c.want {

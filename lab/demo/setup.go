@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package demo
 
 // Setup are the guide's steps that any pod needs: the product, its VFs, both networks and their addresses.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package demo
 
 import (
@@ -65,7 +67,8 @@ func (b *builder) script(part, pattern string) string {
 
 // onNodes adds a step that runs a command on every node, whose output must satisfy same.
 func (b *builder) onNodes(title, command, promise string, same func(here string) error) {
-	b.add(Step{Title: title, Command: command, Promise: promise, Do: func(ctx context.Context, w *Walk) (string, error) {
+	b.add(Step{Title: title, Command: command, Promise: promise, Do: func(ctx context.Context, w *Walk) (string,
+		error) {
 		var all []string
 		for _, n := range b.Nodes {
 			here, err := w.Node(ctx, n, command)
@@ -107,13 +110,16 @@ const linkActive = `^link mlx5_\d+/1 subnet_prefix fe80:0000:0000:0000 lid \d+ s
 func (b *builder) cards() {
 	lspci := b.promise(PartSRIOV, "lspci")
 	b.onNodes("An InfiniBand card in each node", "lspci -nn | grep Infiniband | head -1", lspci, equals(lspci))
-	b.onNodes("Its RDMA device is active", "rdma link show mlx5_0/1", b.promise(PartSRIOV, "rdma link"), matches(linkActive))
-	b.onNodes("Its link layer is InfiniBand", `ibstat mlx5_0 | grep "Link layer"`, b.promise(PartSRIOV, "ibstat"), equals("Link layer: InfiniBand"))
+	b.onNodes("Its RDMA device is active", "rdma link show mlx5_0/1", b.promise(PartSRIOV, "rdma link"),
+		matches(linkActive))
+	b.onNodes("Its link layer is InfiniBand", `ibstat mlx5_0 | grep "Link layer"`, b.promise(PartSRIOV, "ibstat"),
+		equals("Link layer: InfiniBand"))
 	mode := b.promise(PartSRIOV, "rdma system$")
 	b.onNodes("The RDMA subsystem is exclusive", "rdma system", mode, equals(mode))
 	b.onNodes("The IPoIB interface of the card", "ip a show ibs5f0", b.promise(PartIPoIB, "ip a show"),
 		func(here string) error {
-			for _, want := range []string{"link/infiniband", "altname ibp134s0f0", "inet 172.91.0.", "mtu 2044", "LOWER_UP"} {
+			for _, want := range []string{"link/infiniband", "altname ibp134s0f0", "inet 172.91.0.", "mtu 2044",
+				"LOWER_UP"} {
 				if !strings.Contains(here, want) {
 					return fmt.Errorf("want %q in it", want)
 				}
@@ -162,7 +168,8 @@ func (b *builder) virtualFunctions() {
 				return allocatable(out, "spidernet.io/mellanoxibsriov", "12", b.Nodes)
 			})
 		}})
-	b.onNodes("Every VF has a valid GUID of its own", `ip link show ibs5f0 | grep -o 'NODE_GUID [0-9a-f:]*' | grep -v -e 00:00:00:00:00:00:00:00 -e ff:ff:ff:ff:ff:ff:ff:ff | sort -u | wc -l`,
+	b.onNodes("Every VF has a valid GUID of its own",
+		`ip link show ibs5f0 | grep -o 'NODE_GUID [0-9a-f:]*' | grep -v -e 00:00:00:00:00:00:00:00 -e ff:ff:ff:ff:ff:ff:ff:ff | sort -u | wc -l`,
 		"12 different GUIDs, none of them zero", equals("12"))
 }
 
@@ -201,12 +208,14 @@ func (b *builder) networks(part, network string) {
 				return applied, fmt.Errorf("applying the guide's manifest: %w", err)
 			}
 			state, err := w.poll(ctx, func() (bool, string, error) {
-				nad, err := w.Shell(ctx, "kubectl -n kube-system get network-attachment-definition "+network+" -o jsonpath='{.spec.config}'")
+				nad, err := w.Shell(ctx, "kubectl -n kube-system get network-attachment-definition "+network+
+					" -o jsonpath='{.spec.config}'")
 				if err != nil {
 					return false, "", err
 				}
 				pool, err := w.Shell(ctx, "kubectl get spiderippool v4-91 --no-headers")
-				return strings.Contains(nad, `"type":"`+network+`"`) && regexp.MustCompile(`\s21\s`).MatchString(pool), nad + "\n" + strings.TrimSpace(pool), err
+				return strings.Contains(nad, `"type":"`+network+`"`) && regexp.MustCompile(`\s21\s`).MatchString(pool),
+					nad + "\n" + strings.TrimSpace(pool), err
 			})
 			return strings.TrimSpace(applied) + "\n" + state, err
 		}})
@@ -216,7 +225,8 @@ func (b *builder) networks(part, network string) {
 const devices = `ip -o link show | sed 's/^[0-9]*: \([^:@]*\).*/\1/' | grep -v -e ^veth -e ^cni0$ | sort; rdma dev show | sed 's/^[0-9]*: \([^:]*\):.*/\1/' | sort`
 
 func (b *builder) rememberDevices() {
-	b.add(Step{Title: "What the nodes own before any pod", Command: devices, Promise: "12 VF interfaces and 13 RDMA devices",
+	b.add(Step{Title: "What the nodes own before any pod", Command: devices,
+		Promise: "12 VF interfaces and 13 RDMA devices",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			var state []string
 			for _, n := range b.Nodes {
@@ -226,9 +236,13 @@ func (b *builder) rememberDevices() {
 				}
 				w.before[n] = out
 				// A lab may have more cards than the guide's: each function of any has a link and a device.
-				vfs, links, rdma := strings.Count(out, "ibs5f0v"), strings.Count(out, "ibs"), strings.Count(out, "mlx5_")
+				vfs, links, rdma := strings.Count(out, "ibs5f0v"), strings.Count(out, "ibs"),
+					strings.Count(out, "mlx5_")
 				if vfs != 12 || rdma != links {
-					return out, fmt.Errorf("%s has %d VF interfaces of the card, and %d RDMA devices to %d InfiniBand interfaces", n, vfs, rdma, links)
+					return out,
+						fmt.Errorf(
+							"%s has %d VF interfaces of the card, and %d RDMA devices to %d InfiniBand interfaces", n,
+							vfs, rdma, links)
 				}
 				state = append(state, n+": "+strings.Join(strings.Fields(out), " "))
 			}
@@ -239,7 +253,8 @@ func (b *builder) rememberDevices() {
 func (b *builder) application(part, app string) {
 	script := b.script(part, "kind: DaemonSet")
 	list := "kubectl get pod -l app=" + app + " -o wide --no-headers"
-	b.add(Step{Title: "Pods on " + app, Command: script, Promise: "one pod on each node, Running, each with an address of the pool",
+	b.add(Step{Title: "Pods on " + app, Command: script,
+		Promise: "one pod on each node, Running, each with an address of the pool",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			if err := w.apply(ctx, script); err != nil {
 				return "", err
@@ -296,7 +311,8 @@ func contains(text string, want, not []string) error {
 	return nil
 }
 
-// runningPods reads `kubectl get pod -o wide --no-headers`: those that are 1/1 Running with an address of the guide's pool.
+// runningPods reads `kubectl get pod -o wide --no-headers`: those that are 1/1 Running with an
+// address of the guide's pool.
 func runningPods(list string) []podRef {
 	re := regexp.MustCompile(`(?m)^(\S+) +1/1 +Running +\S+(?: +\(.*?\))? +\S+ +(172\.91\.0\.1\d\d) +(\S+)`)
 	var pods []podRef
@@ -339,7 +355,8 @@ func (b *builder) networkStatus() {
 			return w.poll(ctx, func() (bool, string, error) {
 				out, err := w.Shell(ctx, fmt.Sprintf(query, p.Name))
 				if err == nil {
-					err = contains(out, []string{`"kube-system/ib-sriov"`, `"eth0"`, p.IP, `"pci-address": "0000:86:0`, `"rdma-device": "mlx5_`}, nil)
+					err = contains(out, []string{`"kube-system/ib-sriov"`, `"eth0"`, p.IP, `"pci-address": "0000:86:0`,
+						`"rdma-device": "mlx5_`}, nil)
 				}
 				return err == nil, out, err
 			})
@@ -354,7 +371,8 @@ func (w *Walk) needPods(app string, n int) error {
 }
 
 func (b *builder) ping(app string) {
-	b.add(Step{Title: "ping between nodes on " + app, Command: "kubectl exec POD -- ping -c 3 PEER", Promise: "64 bytes from PEER: icmp_seq=1 ttl=64",
+	b.add(Step{Title: "ping between nodes on " + app, Command: "kubectl exec POD -- ping -c 3 PEER",
+		Promise: "64 bytes from PEER: icmp_seq=1 ttl=64",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			if err := w.needPods(app, len(b.Nodes)); err != nil {
 				return "", err
@@ -369,7 +387,8 @@ func (b *builder) ping(app string) {
 }
 
 func (b *builder) readLatency() {
-	b.add(Step{Title: "ib_read_lat between nodes", Command: "kubectl exec PEER -- ib_read_lat &\nkubectl exec POD -- ib_read_lat PEER",
+	b.add(Step{Title: "ib_read_lat between nodes",
+		Command: "kubectl exec PEER -- ib_read_lat &\nkubectl exec POD -- ib_read_lat PEER",
 		Promise: "RDMA reads succeed: a line of latencies",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			if err := w.needPods("ib-sriov", len(b.Nodes)); err != nil {
@@ -386,6 +405,7 @@ func (b *builder) readLatency() {
 
 // readLatencyScript starts a server in one pod, waits until it listens, and runs the client in the other.
 func readLatencyScript(client, server podRef) string {
+	//nolint:lll // the lines of a raw string
 	return fmt.Sprintf(`
 kubectl exec %[1]s -- timeout 120 ib_read_lat >/dev/null 2>&1 &
 server=$!
@@ -405,12 +425,15 @@ func latencyTable(out string) string {
 }
 
 func (b *builder) nodeAndServices() {
-	b.add(Step{Title: "Probes and Services reach an ib-sriov pod, and it reaches them", Command: servicePods, Promise: "a readiness probe over the pod's address, a ClusterIP both ways",
+	b.add(Step{Title: "Probes and Services reach an ib-sriov pod, and it reaches them", Command: servicePods,
+		Promise: "a readiness probe over the pod's address, a ClusterIP both ways",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
 			if err := w.apply(ctx, servicePods); err != nil {
 				return "", err
 			}
-			defer w.Shell(context.WithoutCancel(ctx), "kubectl delete --wait=false pod/web-ib pod/web service/web-ib service/web") //nolint:errcheck // best effort; the step that gives back notices
+			defer w.Shell(context.WithoutCancel(ctx),
+				"kubectl delete --wait=false pod/web-ib pod/web service/web-ib "+
+					"service/web") //nolint:errcheck // best effort; the step that gives back notices
 			state, err := w.poll(ctx, func() (bool, string, error) {
 				out, err := w.Shell(ctx, "kubectl get pod web-ib web -o wide --no-headers")
 				return strings.Count(out, "1/1") == 2, out, err
@@ -434,7 +457,8 @@ func (b *builder) nodeAndServices() {
 const fetch = `ip=$(kubectl get service %[2]s -o jsonpath='{.spec.clusterIP}')
 kubectl exec %[1]s -- timeout 20 bash -c "exec 3<>/dev/tcp/$ip/80; printf 'GET / HTTP/1.0\r\n\r\n' >&3; tail -n 1 <&3"`
 
-// servicePods are an ib-sriov pod and an ordinary pod, each a web server behind a Service and a readiness probe.
+// servicePods are an ib-sriov pod and an ordinary pod, each a web server behind a Service and a
+// readiness probe.
 const servicePods = `cat <<EOF | kubectl apply -f -
 apiVersion: v1
 kind: Pod
@@ -481,8 +505,11 @@ EOF
 `
 
 func (b *builder) giveBack(app string) {
-	// The guide's container does not listen to the signal to end; a short grace period spares half a minute of waiting.
-	command := fmt.Sprintf("kubectl delete daemonset %[1]s --cascade=orphan && kubectl delete pod -l app=%[1]s --grace-period=2 --timeout=90s", app)
+	// The guide's container does not listen to the signal to end; a short grace period spares half
+	// a minute of waiting.
+	command := fmt.Sprintf(
+		"kubectl delete daemonset %[1]s --cascade=orphan && kubectl delete pod -l app=%[1]s --grace-period=2 "+
+			"--timeout=90s", app)
 	b.add(Step{Title: "Deleting the pods of " + app + " gives everything back", Command: command,
 		Promise: "VF interfaces and RDMA devices on the node under their old names, all addresses free, no record",
 		Do: func(ctx context.Context, w *Walk) (string, error) {
@@ -493,8 +520,8 @@ func (b *builder) giveBack(app string) {
 		}})
 }
 
-// allBack compares each node with what it owned before any pod, and counts records and the leases that pods have: those without a
-// pod are what a node holds ready.
+// allBack compares each node with what it owned before any pod, and counts records and the leases
+// that pods have: those without a pod are what a node holds ready.
 func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 	var differ []string
 	for _, n := range b.Nodes {
@@ -503,7 +530,8 @@ func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 			return false, "", err
 		}
 		if now != w.before[n] {
-			differ = append(differ, fmt.Sprintf("%s: had %s; has %s", n, strings.Fields(w.before[n]), strings.Fields(now)))
+			differ = append(differ, fmt.Sprintf("%s: had %s; has %s", n, strings.Fields(w.before[n]),
+				strings.Fields(now)))
 		}
 		records, err := w.Node(ctx, n, "curl -sf http://127.0.0.1:5710/v1/node/sandboxes")
 		if err != nil {
@@ -513,12 +541,15 @@ func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 			differ = append(differ, n+": the agent still has a record of "+ib)
 		}
 	}
-	used, err := w.Shell(ctx, "kubectl get spiderippool v4-91 -o jsonpath='{.status.allocatedIPCount}'; echo; kubectl get spideripleases -o jsonpath='{.items[*].spec.pod.uid}' | wc -w")
+	used, err := w.Shell(ctx,
+		"kubectl get spiderippool v4-91 -o jsonpath='{.status.allocatedIPCount}'; echo; kubectl get spideripleases "+
+			"-o jsonpath='{.items[*].spec.pod.uid}' | wc -w")
 	if err != nil {
 		return false, "", err
 	}
 	if strings.Join(strings.Fields(used), " ") != "0 0" {
-		differ = append(differ, "addresses in the pool's status, leases of pods: "+strings.Join(strings.Fields(used), ", "))
+		differ = append(differ,
+			"addresses in the pool's status, leases of pods: "+strings.Join(strings.Fields(used), ", "))
 	}
 	if len(differ) > 0 {
 		return false, strings.Join(differ, "\n"), nil
@@ -526,11 +557,12 @@ func (b *builder) allBack(ctx context.Context, w *Walk) (bool, string, error) {
 	return true, "every node has what it had; 0 addresses in use; no record of an InfiniBand interface", nil
 }
 
-// Install is the guide's helm command with what this lab needs beside it: --install because there is no release yet, the chart of this
-// repository, and the image that was built here.
+// Install is the guide's helm command with what this lab needs beside it: --install because there
+// is no release yet, the chart of this repository, and the image that was built here.
 func Install(image string) string {
 	repository, tag, _ := strings.Cut(image, ":")
 	registry, repository, _ := strings.Cut(repository, "/")
-	return fmt.Sprintf(`helm upgrade --install spiderpool charts/spiderpool --namespace kube-system --reuse-values --set sriov.install=true \
+	return fmt.Sprintf(
+		`helm upgrade --install spiderpool charts/spiderpool --namespace kube-system --reuse-values --set sriov.install=true \
   --set image.registry=%s,image.repository=%s,image.tag=%s --wait --timeout 4m`, registry, repository, tag)
 }

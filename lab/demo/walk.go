@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package demo
 
 import (
@@ -62,7 +64,8 @@ const stepLimit = 5 * time.Minute
 // ErrBroken means that at least one promise was not kept.
 var ErrBroken = errors.New("the guide's promises were not all kept")
 
-// Run runs all steps, also after one that failed, and returns their results. The error is ErrBroken when one of them failed.
+// Run runs all steps, also after one that failed, and returns their results. The error is ErrBroken
+// when one of them failed.
 func (w *Walk) Run(ctx context.Context, steps []Step) ([]Result, error) {
 	var results []Result
 	var err error
@@ -166,7 +169,8 @@ func Summary(out io.Writer, results []Result) {
 			kept++
 		}
 		total += r.Took
-		fmt.Fprintf(out, " %s%s  %s  %8s\n", r.Step.Title, strings.Repeat(" ", width-len([]rune(r.Step.Title))), word, seconds(r.Took))
+		fmt.Fprintf(out, " %s%s  %s  %8s\n", r.Step.Title, strings.Repeat(" ", width-len([]rune(r.Step.Title))), word,
+			seconds(r.Took))
 	}
 	fmt.Fprintf(out, "%s\n %d of %d promises kept in %s\n", line, kept, len(results), seconds(total))
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package e2e holds the tests that need the whole lab: the guide, bad input of
 // every kind, and what else only a cluster with real kernels can show.
 //

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -9,8 +11,9 @@ import (
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
-// TestKernel runs the tests that need an InfiniBand card, on a machine's second card: the real kernel passes the suite that the fake passes. It
-// comes first of all, as its file does: once agents know the VFs of that card as theirs, they mend what they take for drift.
+// TestKernel runs the tests that need an InfiniBand card, on a machine's second card: the real
+// kernel passes the suite that the fake passes. It comes first of all, as its file does: once
+// agents know the VFs of that card as theirs, they mend what they take for drift.
 func TestKernel(t *testing.T) {
 	name := machineWithoutPods(t)
 	for _, test := range []struct{ pkg, run string }{
@@ -24,7 +27,8 @@ func TestKernel(t *testing.T) {
 	}
 }
 
-// machineWithoutPods finds a machine whose only network namespace is its own: the kernel changes the mode of its RDMA subsystem on no other.
+// machineWithoutPods finds a machine whose only network namespace is its own: the kernel changes
+// the mode of its RDMA subsystem on no other.
 func machineWithoutPods(t *testing.T) string {
 	t.Helper()
 	found := ""
@@ -51,11 +55,14 @@ func onMachine(t *testing.T, name, pkg, run string) {
 	}
 	defer program.Close()
 	const there = "/run/e2e-kernel"
-	if _, err := term.Feed(t.Context(), name, fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/test && chmod 755 %[1]s/test", there), program); err != nil {
+	if _, err := term.Feed(t.Context(), name, fmt.Sprintf("mkdir -p %[1]s && cat >%[1]s/test && chmod 755 %[1]s/test",
+		there), program); err != nil {
 		t.Fatal(err)
 	}
 	defer node(t, name, "rm -rf "+there)
-	out, err := term.Node(t.Context(), name, fmt.Sprintf("cd %s && TMPDIR=%s HOSTTEST_IB_PF=%s ./test -test.v -test.timeout 300s -test.run %s 2>&1", there, there, secondCard, run))
+	out, err := term.Node(t.Context(), name,
+		fmt.Sprintf("cd %s && TMPDIR=%s HOSTTEST_IB_PF=%s ./test -test.v -test.timeout 300s -test.run %s 2>&1", there,
+			there, secondCard, run))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -25,11 +27,15 @@ var (
 	laboratory cluster.Lab
 )
 
-// The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen pods and 28 VFs.
+// The nodes have one more card than the guide's, for the tests of policies, and memory for a dozen
+// pods and 28 VFs.
 const cards, memoryMiB = 2, 1536
 
-// long has the tests that repeat things, or do them to many pods, do so as often as is meant. Emulated machines take most of an hour for that.
-var long = flag.Bool("long", false, "ten restarts of the kubelet instead of three, twelve pods over a reboot instead of four, two hundred pods in waves instead of 24")
+// long has the tests that repeat things, or do them to many pods, do so as often as is meant.
+// Emulated machines take most of an hour for that.
+var long = flag.Bool("long", false,
+	"ten restarts of the kubelet instead of three, twelve pods and VFs over a reboot instead of four, two hundred "+
+		"pods in waves instead of 16 and a power failure among them")
 
 // atLength chooses how many.
 func atLength(usual, full int) int {
@@ -103,7 +109,8 @@ func openLab() (cluster.Lab, error) {
 	return cluster.Lab{Layout: layout, Source: source, Cache: c, Say: progress.New(os.Stderr)}, err
 }
 
-// TestGuide walks the guide as the demo does; every promise is a test of its own. All tests of the product use what it installed.
+// TestGuide walks the guide as the demo does; every promise is a test of its own. All tests of the
+// product use what it installed.
 func TestGuide(t *testing.T) {
 	steps, err := demo.Steps(demo.Options{Nodes: topology.Names(), Install: demo.Install(topology.ProductImage)})
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -40,10 +42,12 @@ func TestBadInputDoc(t *testing.T) {
 	}
 }
 
-// TestBadInput (in a file behind main_test.go, because it needs what TestGuide installs) gives the product everything that users get wrong. Each is answered by one message, where the user looks
+// TestBadInput (in a file behind main_test.go, because it needs what TestGuide installs) gives the
+// product everything that users get wrong. Each is answered by one message, where the user looks
 // first, and leaves nothing behind. The bad pods are made all at once: kubelets take their time.
 func TestBadInput(t *testing.T) {
-	shell(t, "kubectl -n kube-system rollout status --timeout=90s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	shell(t,
+		"kubectl -n kube-system rollout status --timeout=90s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
 	stop(t) // what a run that was interrupted left
 	before := remember(t)
 	t.Cleanup(func() { stop(t) })
@@ -80,10 +84,12 @@ func testAnswer(t *testing.T, b badInput) {
 }
 
 // preamble is what API server and kubectl put before a message: who refused which object.
-var preamble = regexp.MustCompile(`^(Warning: |Error from server \(Invalid\): error when creating "STDIN": |The \w+ "[^"]+" is invalid: ?)` +
-	`(admission webhook "[^"]+" denied the request: )?(\S+ "[^"]+" is invalid: )?`)
+var preamble = regexp.MustCompile(
+	`^(Warning: |Error from server \(Invalid\): error when creating "STDIN": |The \w+ "[^"]+" is invalid: ?)` +
+		`(admission webhook "[^"]+" denied the request: )?(\S+ "[^"]+" is invalid: )?`)
 
-// finalizerWarning is the API server's word on every pool, good or bad: the name of our finalizer is older than the rule.
+// finalizerWarning is the API server's word on every pool, good or bad: the name of our finalizer
+// is older than the rule.
 const finalizerWarning = "Warning: metadata.finalizers:"
 
 // answer is kubectl's answer without what does not tell anything of the mistake.
@@ -97,7 +103,8 @@ func answer(stderr string) string {
 	return strings.Join(lines, "\n")
 }
 
-// start makes what the bad pods need, and the good ones. One of these is to have the only address of its pool.
+// start makes what the bad pods need, and the good ones. One of these is to have the only address
+// of its pool.
 func start(t *testing.T) {
 	t.Helper()
 	apply(t, common)
@@ -127,13 +134,16 @@ func badPods() []pod {
 	return pods
 }
 
-// podTime bounds the waiting for some bad pods; emulated machines try and give up about one pod in two seconds.
+// podTime bounds the waiting for some bad pods; emulated machines try and give up about one pod in
+// two seconds.
 const podTime = 2 * time.Minute
 
-// podsAtATime is how many bad pods there are at once: with more, the machines have no time for the kubelet to answer.
+// podsAtATime is how many bad pods there are at once: with more, the machines have no time for the
+// kubelet to answer.
 const podsAtATime = 5
 
-// testPods makes the bad pods, a few at a time, and waits until each has told what is wrong and holds nothing.
+// testPods makes the bad pods, a few at a time, and waits until each has told what is wrong and
+// holds nothing.
 func testPods(t *testing.T) {
 	for some := range slices.Chunk(badPods(), podsAtATime) {
 		tellAll(t, some)
@@ -146,13 +156,15 @@ func testPods(t *testing.T) {
 	}
 	t.Run("Explicit rdmaIsolation on an exclusive node is right", func(t *testing.T) {
 		shell(t, "kubectl -n badinput wait --for=condition=Ready --timeout=60s pod/isolated pod/holder")
-		if devices := strings.Fields(shell(t, "kubectl -n badinput exec isolated -- ls /sys/class/infiniband")); len(devices) != 1 {
+		if devices := strings.Fields(shell(t, "kubectl -n badinput exec isolated -- ls /sys/class/infiniband")); len(
+			devices) != 1 {
 			t.Errorf("the pod sees RDMA devices %s, want its own alone", devices)
 		}
 	})
 }
 
-// tellAll makes pods and waits for their events. A pod is deleted as soon as it has told: the kubelet would go on trying.
+// tellAll makes pods and waits for their events. A pod is deleted as soon as it has told: the
+// kubelet would go on trying.
 func tellAll(t *testing.T, pods []pod) {
 	t.Helper()
 	apply(t, manifests(pods))
@@ -163,7 +175,8 @@ func tellAll(t *testing.T, pods []pod) {
 	eventually(t, podTime, func() string {
 		all, holders := readEvents(t), holders(t)
 		done := func(name string, _ bool) bool {
-			return len(all.of(name, reasonOurs)) > 0 && len(all.of(name, reasonKubelet)) > 0 && !slices.Contains(holders, "badinput/"+name)
+			return len(all.of(name, reasonOurs)) > 0 && len(all.of(name, reasonKubelet)) > 0 &&
+				!slices.Contains(holders, "badinput/"+name)
 		}
 		gone := maps.Clone(waiting)
 		maps.DeleteFunc(waiting, done)
@@ -183,7 +196,8 @@ func words(set map[string]bool) string { return strings.Join(slices.Sorted(maps.
 // holders are the pods that have an address, or of which an agent has a record.
 func holders(t *testing.T) []string {
 	t.Helper()
-	list := strings.Fields(shell(t, `kubectl get spideripleases -o jsonpath='{range .items[?(@.spec.pod)]}{.spec.pod.namespace}/{.spec.pod.name}{"\n"}{end}'`))
+	list := strings.Fields(shell(t,
+		`kubectl get spideripleases -o jsonpath='{range .items[?(@.spec.pod)]}{.spec.pod.namespace}/{.spec.pod.name}{"\n"}{end}'`))
 	for _, n := range topology.Names() {
 		list = append(list, strings.Fields(records(t, n))...)
 	}
@@ -241,8 +255,8 @@ func (e events) of(pod, reason string) []string {
 	return slices.Compact(messages)
 }
 
-// outOfTime tells messages of a machine that was too slow: the kubelet did not answer the agent, or the agent not the shim. Both
-// are repeated, and what comes then is what is compared.
+// outOfTime tells messages of a machine that was too slow: the kubelet did not answer the agent, or
+// the agent not the shim. Both are repeated, and what comes then is what is compared.
 func outOfTime(message string) bool {
 	return strings.Contains(message, "code = DeadlineExceeded") || strings.Contains(message, "i/o timeout")
 }
@@ -281,15 +295,18 @@ func remember(t *testing.T) snapshot {
 func look(t *testing.T) snapshot {
 	t.Helper()
 	s := snapshot{Nodes: map[string]string{}}
-	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,sriovnetworknodepolicies,spiderendpoints -A -o name")
-	s.Leases = shell(t, `kubectl get spideripleases -o jsonpath='{.items[?(@.spec.pod)].metadata.name}'`) // the others are nodes' stock
+	s.Objects = shell(t, "kubectl get spiderippools,spidermultusconfigs,network-attachment-definitions,"+
+		"sriovnetworknodepolicies,spiderendpoints -A -o name")
+	// the others are nodes' stock
+	s.Leases = shell(t, `kubectl get spideripleases -o jsonpath='{.items[?(@.spec.pod)].metadata.name}'`)
 	for _, n := range topology.Names() {
 		s.Nodes[n] = node(t, n, devicesOfNode) + records(t, n)
 	}
 	return s
 }
 
-// devicesOfNode prints links, RDMA devices with their GUIDs, and what the kubelet may give away, without the primary network's links.
+// devicesOfNode prints links, RDMA devices with their GUIDs, and what the kubelet may give away,
+// without the primary network's links.
 const devicesOfNode = `ip -br link show | awk '{print $1}' | sed 's/@.*//' | grep -v -e ^veth -e ^cni0$ | sort; rdma dev show | sed 's/^[0-9]*: //' | sort` + "\n"
 
 // records are the pods of which the agent on a node has a record of InfiniBand.
@@ -332,8 +349,9 @@ func (p pod) manifest() string {
 	if p.node != "" {
 		fmt.Fprintf(&b, "  nodeSelector: {kubernetes.io/hostname: %q}\n", p.node)
 	}
-	b.WriteString("  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: docker.io/mellanox/rping-test\n" +
-		"    imagePullPolicy: IfNotPresent\n    command: [sleep, infinity]\n")
+	b.WriteString(
+		"  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: docker.io/mellanox/rping-test\n" +
+			"    imagePullPolicy: IfNotPresent\n    command: [sleep, infinity]\n")
 	limits := map[string]int{}
 	if p.vfs > 0 {
 		limits[guideVFs] = p.vfs
@@ -435,10 +453,13 @@ func state(t *testing.T) string {
 // renderErrors is the table as users read it.
 func renderErrors(list []badInput) string {
 	var b strings.Builder
-	b.WriteString("# Errors\n\nWhat you may get wrong, what you are told, and what to do. The end-to-end test gives the product each of these and compares\n" +
-		"the message; it also writes this page. Words in angle brackets stand for what differs.\n\n" +
-		"An object that is refused is not made. A pod whose network cannot be made holds no address and no device, and starts by itself\n" +
-		"once the cause is gone.\n")
+	b.WriteString(
+		"# Errors\n\nWhat you may get wrong, what you are told, and what to do. The end-to-end test gives the " +
+			"product each of these and compares\n" +
+			"the message; it also writes this page. Words in angle brackets stand for what differs.\n\n" +
+			"An object that is refused is not made. A pod whose network cannot be made holds no address and no " +
+			"device, and starts by itself\n" +
+			"once the cause is gone.\n")
 	group := ""
 	for _, c := range list {
 		if c.group != group {
@@ -452,7 +473,8 @@ func renderErrors(list []badInput) string {
 		if c.where == atPod {
 			written = c.pod.excerpt()
 		}
-		fmt.Fprintf(&b, "\n### %s\n\n```yaml\n%s```\n\nSeen in %s.\n\n```\n%s\n```\n\n%s\n", c.title, written, c.where, c.message, c.remedy)
+		fmt.Fprintf(&b, "\n### %s\n\n```yaml\n%s```\n\nSeen in %s.\n\n```\n%s\n```\n\n%s\n", c.title, written, c.where,
+			c.message, c.remedy)
 	}
 	return b.String()
 }

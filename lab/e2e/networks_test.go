@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -15,12 +17,15 @@ var networkOfMACs = documents(
 	pool("e2e-95", "  subnet: 172.95.0.0/16\n  gateway: 172.95.0.1\n  ips: [172.95.0.100-172.95.0.120]\n"),
 	network("e2e-mac", "  cniType: macvlan\n  macvlan: {master: [eth0], ippools: {ipv4: [e2e-95]}}\n"))
 
-// railsPod has a function of each card, one of them with an address that it asks for, and a macvlan interface.
+// railsPod has a function of each card, one of them with an address that it asks for, and a macvlan
+// interface.
 func railsPod(name, node, address string) string {
-	return pod{name: name, namespace: "e2e", label: "rails", node: node, devices: []string{guideVFs, lowVFs}, annotations: map[string]string{
-		defaultNetwork: "kube-system/ib-sriov",
-		networks:       `[{"name":"e2e-low","namespace":"kube-system","interface":"rail2","ips":["` + address + `"]},{"name":"e2e-mac","namespace":"kube-system"}]`,
-	}}.manifest()
+	return pod{name: name, namespace: "e2e", label: "rails", node: node, devices: []string{guideVFs, lowVFs},
+		annotations: map[string]string{
+			defaultNetwork: "kube-system/ib-sriov",
+			networks: `[{"name":"e2e-low","namespace":"kube-system","interface":"rail2","ips":["` + address +
+				`"]},{"name":"e2e-mac","namespace":"kube-system"}]`,
+		}}.manifest()
 }
 
 // routedPod is on the cluster's own network, and has its default route on the macvlan interface.
@@ -34,7 +39,10 @@ func routedPod(node string) string {
 func statusOf(t *testing.T, pod string) map[string]networkStatus {
 	t.Helper()
 	var list []networkStatus
-	text := shell(t, fmt.Sprintf(`kubectl -n e2e get pod %s -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}'`, pod))
+	text := shell(t,
+		fmt.Sprintf(
+			`kubectl -n e2e get pod %s -o jsonpath='{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}'`,
+			pod))
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
 		t.Fatalf("network-status of %s: %v\n%s", pod, err, text)
 	}
@@ -58,12 +66,16 @@ type networkStatus struct {
 	} `json:"device-info"`
 }
 
-// TestSeveralNetworks gives two pods on two nodes a function of each card, and a macvlan interface by Debian's plugin with an address of ours: what is
-// sent from an address leaves by its interface, and each network reaches the other pod.
+// TestSeveralNetworks gives two pods on two nodes a function of each card, and a macvlan interface
+// by Debian's plugin with an address of ours: what is sent from an address leaves by its interface,
+// and each network reaches the other pod.
 func TestSeveralNetworks(t *testing.T) {
 	sriovSetup(t)
 	apply(t, sriovPolicy("e2e-low", 2, 0, 1)+networkOfMACs)
-	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	eventually(t, configureLimit, func() string {
+		return differs("allocatable", offered(t, lowVFs),
+			every("2", lowVFs))
+	})
 	before := remember(t)
 	names := topology.Names()
 	apply(t, railsPod("a", names[0], "172.93.0.150")+railsPod("b", names[1], "172.93.0.151/16")+routedPod(names[0]))
@@ -77,26 +89,31 @@ func TestSeveralNetworks(t *testing.T) {
 		a, b = statusOf(t, "a"), statusOf(t, "b")
 		return differs("networks in the status of a and b", []int{len(a), len(b)}, []int{3, 3})
 	})
-	if got := slices.Concat(a["rail2"].IPs, b["rail2"].IPs); !slices.Equal(got, []string{"172.93.0.150", "172.93.0.151"}) {
+	if got := slices.Concat(a["rail2"].IPs, b["rail2"].IPs); !slices.Equal(got,
+		[]string{"172.93.0.150", "172.93.0.151"}) {
 		t.Errorf("rail2 of a and b have %v, want the addresses that they ask for", got)
 	}
 	gatewaysOn(t, names[1])
 	devices := map[string]bool{}
 	for ifname, subnet := range map[string]string{"eth0": "172.91.", "rail2": "172.93.", "net2": "172.95."} {
 		from, to := a[ifname], b[ifname]
-		if len(from.IPs) != 1 || len(to.IPs) != 1 || !strings.HasPrefix(from.IPs[0], subnet) || !strings.HasPrefix(to.IPs[0], subnet) || (from.DeviceInfo != nil) != (ifname != "net2") {
+		if len(from.IPs) != 1 || len(to.IPs) != 1 || !strings.HasPrefix(from.IPs[0], subnet) ||
+			!strings.HasPrefix(to.IPs[0], subnet) || (from.DeviceInfo != nil) != (ifname != "net2") {
 			t.Fatalf("%s: network-status of a %+v, of b %+v; want an address of %s each", ifname, from, to, subnet)
 		}
 		if from.DeviceInfo != nil {
 			devices[from.DeviceInfo.PCI.Address], devices[from.DeviceInfo.PCI.RDMA] = true, true
 		}
-		if route := in("a", fmt.Sprintf("ip route get %s from %s", to.IPs[0], from.IPs[0])); !strings.Contains(route, "dev "+ifname) {
+		if route := in("a", fmt.Sprintf("ip route get %s from %s", to.IPs[0], from.IPs[0])); !strings.Contains(route,
+			"dev "+ifname) {
 			t.Errorf("from %s to %s the route is %q, want one by %s", from.IPs[0], to.IPs[0], route, ifname)
 		}
 		in("a", fmt.Sprintf("ping -c 3 -i 0.2 -W 5 -I %s %s", from.IPs[0], to.IPs[0]))
-		// What is in none of the pod's networks goes to the gateway of the address that it is sent from, whichever has the default route.
+		// What is in none of the pod's networks goes to the gateway of the address that it is sent
+		// from, whichever has the default route.
 		gateway := "via " + subnet + "0.1 dev " + ifname
-		if route := in("a", fmt.Sprintf("ip route get %s from %s", farAway, from.IPs[0])); !strings.Contains(route, gateway) {
+		if route := in("a", fmt.Sprintf("ip route get %s from %s", farAway, from.IPs[0])); !strings.Contains(route,
+			gateway) {
 			t.Errorf("from %s to %s the route is %q, want one %s", from.IPs[0], farAway, route, gateway)
 		}
 		in("a", fmt.Sprintf("ping -c 3 -i 0.2 -W 5 -I %s %s", from.IPs[0], farAway))
@@ -111,8 +128,9 @@ func TestSeveralNetworks(t *testing.T) {
 	if s := statusOf(t, "routed")["net1"]; !s.Default || !slices.Equal(s.Gateway, []string{"172.95.0.1"}) {
 		t.Errorf("network-status of routed: %+v, want net1 to be default by 172.95.0.1", s)
 	}
-	// Its node and Services are by the cluster's own network, although the default route is not, and the node finds it there by either address: a
-	// macvlan link and the link below it do not hear each other.
+	// Its node and Services are by the cluster's own network, although the default route is not,
+	// and the node finds it there by either address: a macvlan link and the link below it do not
+	// hear each other.
 	in("routed", "ping -c 2 -W 5 "+topology.Nodes()[0].Address.String())
 	in("routed", "timeout 10 bash -c \"</dev/tcp/$KUBERNETES_SERVICE_HOST/$KUBERNETES_SERVICE_PORT\"")
 	for ifname, s := range statusOf(t, "routed") {
@@ -121,7 +139,9 @@ func TestSeveralNetworks(t *testing.T) {
 		}
 		node(t, names[0], "ping -c 2 -W 5 "+s.IPs[0])
 	}
-	shell(t, "kubectl -n e2e delete pod a b routed --timeout=300s; kubectl -n kube-system delete spidermultusconfig e2e-mac; kubectl delete spiderippool e2e-95")
+	shell(t,
+		"kubectl -n e2e delete pod a b routed --timeout=300s; kubectl -n kube-system delete spidermultusconfig "+
+			"e2e-mac; kubectl delete spiderippool e2e-95")
 	want := before
 	want.Objects = withoutLines(before.Objects, "e2e-95", "e2e-mac")
 	eventually(t, configureLimit, func() string { return differs("left behind", look(t), want) })
@@ -153,8 +173,10 @@ func withoutLines(text string, names ...string) string {
 	return b.String()
 }
 
-// foreign calls plugins of ours as another meta plugin, or cnitool, does: by their own names, with another product's address management, for no pod.
-// The function is the last of the second card.
+// foreign calls plugins of ours as another meta plugin, or cnitool, does: by their own names, with
+// another product's address management, for no pod. The function is the last of the second card.
+//
+//nolint:lll // the lines of a raw string
 const foreign = `set -eu
 vf=$(basename "$(readlink /sys/bus/pci/devices/` + secondCard + `/virtfn1)")
 ip netns add e2e-foreign
@@ -200,11 +222,15 @@ echo "rdma 0.4.0 ADD $(call ADD rdma <<<"$rdma" | jq -c '[.code, .msg]')" # it i
 CNI_COMMAND=VERSION call VERSION coordinator <<<'{"cniVersion":"1.0.0"}' | jq -c .supportedVersions
 echo "no agent: $(SPIDERPOOL_SOCKET=/run/e2e-nothing CNI_IFNAME=ib0 call ADD ipoib <<<'{"cniVersion":"1.0.0","name":"x","type":"ipoib"}' | jq .code)"`
 
-// TestForeignCallers shows that plugins of ours work in another's hands, alone and in a chain, in every version of the specification.
+// TestForeignCallers shows that plugins of ours work in another's hands, alone and in a chain, in
+// every version of the specification.
 func TestForeignCallers(t *testing.T) {
 	sriovSetup(t)
 	apply(t, sriovPolicy("e2e-low", 2, 0, 1))
-	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	eventually(t, configureLimit, func() string {
+		return differs("allocatable", offered(t, lowVFs),
+			every("2", lowVFs))
+	})
 	name := topology.Names()[0]
 	before := look(t)
 	got, err := term.Node(t.Context(), name, foreign)
@@ -247,21 +273,31 @@ var detectionNetwork = documents(
 	network("e2e-detect", "  cniType: ipoib\n  ipoib: {master: ibs5f0, ippools: {ipv4: [e2e-97]}}\n"))
 
 func detectionPod(node string) string {
-	return pod{name: "detect", namespace: "e2e", node: node, annotations: map[string]string{defaultNetwork: "kube-system/e2e-detect"}}.manifest()
+	return pod{name: "detect", namespace: "e2e", node: node,
+		annotations: map[string]string{defaultNetwork: "kube-system/e2e-detect"}}.manifest()
 }
 
-// TestDetection has another machine on the InfiniBand fabric use an address of a pool, which a pod is not given then; and a gateway that is silent first.
+// TestDetection has another machine on the InfiniBand fabric use an address of a pool, which a pod
+// is not given then; and a gateway that is silent first.
 func TestDetection(t *testing.T) {
 	sriovSetup(t)
 	here, there := topology.Names()[0], topology.Names()[1]
 	detection := func(on string) {
-		shell(t, "helm -n kube-system upgrade spiderpool charts/spiderpool --reuse-values --set ipam.enableIPConflictDetection="+on+",ipam.enableGatewayDetection="+on+
-			" && kubectl -n kube-system rollout status --timeout=400s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+		shell(t,
+			"helm -n kube-system upgrade spiderpool charts/spiderpool --reuse-values --set "+
+				"ipam.enableIPConflictDetection="+on+",ipam.enableGatewayDetection="+on+
+				" && kubectl -n kube-system rollout status --timeout=400s daemonset,deployment -l "+
+				"app.kubernetes.io/name=spiderpool")
 	}
 	detection("true")
 	t.Cleanup(func() {
-		node(t, there, "sysctl -qw net.ipv4.conf.all.arp_ignore=0; ip addr del 172.97.0.10/16 dev ibs5f0 2>/dev/null; ip addr del 172.97.0.1/16 dev ibs5f0 2>/dev/null; true")
-		shell(t, "kubectl -n e2e delete pod detect --ignore-not-found --timeout=300s; kubectl -n kube-system delete --ignore-not-found spidermultusconfig e2e-detect; kubectl delete --ignore-not-found spiderippool e2e-97")
+		node(t, there,
+			"sysctl -qw net.ipv4.conf.all.arp_ignore=0; ip addr del 172.97.0.10/16 dev ibs5f0 2>/dev/null; ip addr "+
+				"del 172.97.0.1/16 dev ibs5f0 2>/dev/null; true")
+		shell(t,
+			"kubectl -n e2e delete pod detect --ignore-not-found --timeout=300s; kubectl -n kube-system delete "+
+				"--ignore-not-found spidermultusconfig e2e-detect; kubectl delete --ignore-not-found "+
+				"spiderippool e2e-97")
 		detection("false")
 	})
 	// Else each of its cards answers for the address, and which one is first is chance.
@@ -271,7 +307,8 @@ func TestDetection(t *testing.T) {
 	told := func(reason, want string) {
 		t.Helper()
 		eventually(t, podLimit, func() string {
-			notes := shell(t, "kubectl -n e2e get events --field-selector involvedObject.name=detect,reason="+reason+" -o jsonpath='{.items[*].message}'")
+			notes := shell(t, "kubectl -n e2e get events --field-selector involvedObject.name=detect,reason="+reason+
+				" -o jsonpath='{.items[*].message}'")
 			if !strings.Contains(notes, want) {
 				return fmt.Sprintf("events %s say %q, want %q", reason, notes, want)
 			}
@@ -282,7 +319,8 @@ func TestDetection(t *testing.T) {
 	told("FailedAttach", "gateway 172.97.0.1 of pool e2e-97 does not answer on eth0")
 	node(t, there, "ip addr add 172.97.0.1/16 dev ibs5f0")
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/detect")
-	if out := shell(t, "kubectl -n e2e exec detect -- ip -br addr show eth0"); !strings.Contains(out, "172.97.0.11/16") && !strings.Contains(out, "172.97.0.12/16") {
+	if out := shell(t, "kubectl -n e2e exec detect -- ip -br addr show eth0"); !strings.Contains(out,
+		"172.97.0.11/16") && !strings.Contains(out, "172.97.0.12/16") {
 		t.Errorf("the pod has %q, want an address that nobody uses", out)
 	}
 }

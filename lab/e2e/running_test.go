@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -15,12 +17,13 @@ import (
 // received matches ping's last lines.
 var received = regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`)
 
-// pinging has a pod ask an address again and again, from the first answer on, until the function that it returns is called, which tells how many
-// packets there were and how many came back.
+// pinging has a pod ask an address again and again, from the first answer on, until the function
+// that it returns is called, which tells how many packets there were and how many came back.
 func pinging(t *testing.T, pod, address string) (stop func() (sent, back int)) {
 	t.Helper()
 	ping := func(ctx context.Context, count int) (string, error) {
-		return term.Shell(ctx, fmt.Sprintf("kubectl -n e2e exec %s -- ping -q -i 0.2 -c %d -W 5 %s", pod, count, address))
+		return term.Shell(ctx, fmt.Sprintf("kubectl -n e2e exec %s -- ping -q -i 0.2 -c %d -W 5 %s", pod, count,
+			address))
 	}
 	eventually(t, podLimit, func() string {
 		if out, err := ping(t.Context(), 1); err != nil {
@@ -53,13 +56,17 @@ func pinging(t *testing.T, pod, address string) (stop func() (sent, back int)) {
 	return end
 }
 
-// TestRunningPods has the agent killed, and replaced, beside pods whose traffic goes on; has other software on the node take away the node's routes to
-// its pods, which come back; and resets the driver of a running pod's function, of which the pod's owner is told.
+// TestRunningPods has the agent killed, and replaced, beside pods whose traffic goes on; has other
+// software on the node take away the node's routes to its pods, which come back; and resets the
+// driver of a running pod's function, of which the pod's owner is told.
 func TestRunningPods(t *testing.T) {
 	sriovSetup(t)
 	here, there := topology.Names()[0], topology.Names()[1]
 	apply(t, sriovPolicy("e2e-low", 2, 0, 1))
-	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	eventually(t, configureLimit, func() string {
+		return differs("allocatable", offered(t, lowVFs),
+			every("2", lowVFs))
+	})
 	before := remember(t)
 	apply(t, sriovPod("stays", here)+sriovPod("peer", there))
 	shell(t, "kubectl -n e2e wait --for=condition=Ready --timeout=400s pod/stays pod/peer")
@@ -93,13 +100,19 @@ func TestRunningPods(t *testing.T) {
 	node(t, here, fmt.Sprintf("cd /sys/bus/pci/devices/%[1]s/driver/ && echo %[1]s >unbind && echo %[1]s >bind", pci))
 	restartAgent(t, here)
 	eventually(t, podLimit, func() string {
-		notes := shell(t, "kubectl -n e2e get events --field-selector involvedObject.name=stays,reason=AttachmentBroken -o jsonpath='{.items[*].message}'")
-		if !strings.Contains(notes, "network kube-system/e2e-low as eth0: plugin ib-sriov: ") || !strings.Contains(notes, "VF "+pci) {
+		notes := shell(t,
+			"kubectl -n e2e get events --field-selector involvedObject.name=stays,reason=AttachmentBroken -o "+
+				"jsonpath='{.items[*].message}'")
+		if !strings.Contains(notes, "network kube-system/e2e-low as eth0: plugin ib-sriov: ") ||
+			!strings.Contains(notes, "VF "+pci) {
 			return fmt.Sprintf("no event tells what the pod has lost: %q", notes)
 		}
 		return ""
 	})
 	shell(t, "kubectl -n e2e delete pod stays peer --timeout=300s")
 	eventually(t, configureLimit, func() string { return differs("left behind", look(t), before) })
-	eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs), every("2", lowVFs)) })
+	eventually(t, configureLimit, func() string {
+		return differs("allocatable", offered(t, lowVFs),
+			every("2", lowVFs))
+	})
 }

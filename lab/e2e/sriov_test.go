@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package e2e
 
 import (
@@ -47,7 +49,8 @@ spec:
 // sriovNetwork is on the functions of the low range.
 var sriovNetwork = documents(
 	pool("e2e-93", "  subnet: 172.93.0.0/16\n  gateway: 172.93.0.1\n  ips: [172.93.0.100-172.93.0.180]\n"),
-	network("e2e-low", "  cniType: ib-sriov\n  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-93]}}\n"))
+	network("e2e-low",
+		"  cniType: ib-sriov\n  ibsriov: {resourceName: spidernet.io/e2e_low, ippools: {ipv4: [e2e-93]}}\n"))
 
 // documents are manifests one after another.
 func documents(all ...string) string {
@@ -56,7 +59,8 @@ func documents(all ...string) string {
 
 // lowPod uses one VF of the low range on a node.
 func lowPod(name, node string) pod {
-	return pod{name: name, namespace: "e2e", label: "sriov", node: node, devices: []string{lowVFs}, annotations: map[string]string{defaultNetwork: "kube-system/e2e-low"}}
+	return pod{name: name, namespace: "e2e", label: "sriov", node: node, devices: []string{lowVFs},
+		annotations: map[string]string{defaultNetwork: "kube-system/e2e-low"}}
 }
 
 func sriovPod(name, node string) string { return lowPod(name, node).manifest() }
@@ -64,16 +68,24 @@ func sriovPod(name, node string) string { return lowPod(name, node).manifest() }
 // sriovSetup brings the second cards' networks and a namespace, and takes all of it away again.
 func sriovSetup(t *testing.T) {
 	t.Helper()
-	shell(t, "kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
+	shell(t,
+		"kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l "+
+			"app.kubernetes.io/name=spiderpool")
 	shell(t, "kubectl create namespace e2e --dry-run=client -o yaml | kubectl apply -f -")
 	apply(t, sriovNetwork)
 	t.Cleanup(func() {
-		shell(t, "kubectl -n e2e delete pods --all --grace-period=0 --timeout=300s; kubectl -n kube-system delete --ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
-		eventually(t, configureLimit, func() string { return differs("allocatable", offered(t, lowVFs, highVFs), none(lowVFs, highVFs)) })
+		shell(t,
+			"kubectl -n e2e delete pods --all --grace-period=0 --timeout=300s; kubectl -n kube-system delete "+
+				"--ignore-not-found sriovnetworknodepolicies e2e-low e2e-high")
+		eventually(t, configureLimit, func() string {
+			return differs("allocatable", offered(t, lowVFs, highVFs),
+				none(lowVFs, highVFs))
+		})
 	})
 }
 
-// offered is what the API server shows as allocatable of some resources on each node, "" for what it does not show.
+// offered is what the API server shows as allocatable of some resources on each node, "" for what
+// it does not show.
 func offered(t *testing.T, resources ...string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -88,7 +100,8 @@ func offered(t *testing.T, resources ...string) map[string]string {
 func allocatableOf(t *testing.T, node, resource string) string {
 	t.Helper()
 	path := strings.ReplaceAll(resource, ".", `\.`)
-	text := strings.TrimSpace(shell(t, fmt.Sprintf(`kubectl get node %s -o jsonpath='{.status.allocatable.%s}'`, node, path)))
+	text := strings.TrimSpace(shell(t, fmt.Sprintf(`kubectl get node %s -o jsonpath='{.status.allocatable.%s}'`, node,
+		path)))
 	if text == "0" {
 		return "" // the kubelet keeps the name of a resource that has gone
 	}
@@ -123,7 +136,9 @@ func numVFs(t *testing.T, name string) string {
 // guids are those of the second card's VFs, by index.
 func guids(t *testing.T, node string) []string {
 	t.Helper()
-	return strings.Fields(shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.interfaces[?(@.pciAddress=="%s")].Vfs[*].guid}'`, node, secondCard)))
+	return strings.Fields(shell(t,
+		fmt.Sprintf(
+			`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.interfaces[?(@.pciAddress=="%s")].Vfs[*].guid}'`, node, secondCard)))
 }
 
 // knownGUIDs are the GUIDs once the node's state, which follows the node, shows as many.
@@ -139,11 +154,12 @@ func knownGUIDs(t *testing.T, node string, n int) (all []string) {
 // planOf is what a node will do, and what it may not do yet.
 func planOf(t *testing.T, node string) string {
 	t.Helper()
-	return shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.plan}'`, node))
+	return shell(t, fmt.Sprintf(`kubectl -n kube-system get sriovnetworknodestate %s -o jsonpath='{.status.plan}'`,
+		node))
 }
 
-// restartAgent kills a node's agent with all its children, at once, and has its pod replaced: the kubelet would let a container
-// that died several times wait for minutes.
+// restartAgent kills a node's agent with all its children, at once, and has its pod replaced: the
+// kubelet would let a container that died several times wait for minutes.
 func restartAgent(t *testing.T, name string) {
 	t.Helper()
 	node(t, name, killAgent+" || true")
@@ -155,7 +171,8 @@ const killAgent = "pkill -9 -f '^/[^ ]*spiderpool agent'"
 
 // replaceAgent has a node's agent's pod replaced.
 func replaceAgent(name string) string {
-	return "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l app.kubernetes.io/component=agent --field-selector spec.nodeName=" + name
+	return "kubectl -n kube-system delete pod --wait=false --force --grace-period=0 -l " +
+		"app.kubernetes.io/component=agent --field-selector spec.nodeName=" + name
 }
 
 // TestSRIOVRanges has two policies share a card, and changes the number of VFs with pods and without.
@@ -184,7 +201,8 @@ func TestSRIOVRanges(t *testing.T) {
 		if plan := planOf(t, here); !strings.Contains(plan, "e2e/holder") {
 			return "the plan does not name the pod that is in the way: " + plan
 		}
-		return differs("allocatable", []string{allocatableOf(t, here, lowVFs), allocatableOf(t, there, lowVFs)}, []string{"4", "4"})
+		return differs("allocatable", []string{allocatableOf(t, here, lowVFs), allocatableOf(t, there, lowVFs)},
+			[]string{"4", "4"})
 	})
 	if n := numVFs(t, here); n != "12" {
 		t.Errorf("the card with a VF in use has %s VFs, want 12 as before", n)
@@ -198,7 +216,10 @@ func TestSRIOVRanges(t *testing.T) {
 	set(12)
 	must("12 again", every("12", lowVFs), lowVFs)
 	for _, n := range topology.Names() {
-		eventually(t, configureLimit, func() string { return differs("GUIDs of "+n+" after all that", guids(t, n), first[n]) })
+		eventually(t, configureLimit, func() string {
+			return differs("GUIDs of "+n+" after all that", guids(t, n),
+				first[n])
+		})
 	}
 	if diff := cmp.Diff(guideBefore, offered(t, guideVFs)); diff != "" {
 		t.Errorf("the guide's card was touched: %s", diff)
@@ -226,7 +247,9 @@ func TestSRIOVDrain(t *testing.T) {
 	sriovSetup(t)
 	here := topology.Names()[0]
 	leave := func(disable bool) {
-		shell(t, fmt.Sprintf(`kubectl -n kube-system patch sriovoperatorconfig default --type merge -p '{"spec":{"disableDrain":%t}}'`, disable))
+		shell(t,
+			fmt.Sprintf(
+				`kubectl -n kube-system patch sriovoperatorconfig default --type merge -p '{"spec":{"disableDrain":%t}}'`, disable))
 	}
 	t.Cleanup(func() { leave(true) })
 	apply(t, sriovPolicy("e2e-low", 4, 0, 3)+sriovPod("in-the-way", here))
@@ -297,7 +320,9 @@ func TestSRIOVCable(t *testing.T) {
 		t.Errorf("the other node offers %s, want 4", got)
 	}
 	eventually(t, configureLimit, func() string {
-		events := shell(t, "kubectl -n kube-system get events --field-selector reason=PortDown -o jsonpath='{.items[*].message}{.items[*].note}'")
+		events := shell(t,
+			"kubectl -n kube-system get events --field-selector reason=PortDown -o "+
+				"jsonpath='{.items[*].message}{.items[*].note}'")
 		if !strings.Contains(events, secondCard) || !strings.Contains(events, "cable") {
 			return "no event says why: " + events
 		}
@@ -336,7 +361,8 @@ func TestSRIOVDrift(t *testing.T) {
 // others returns a VF of the second card other than the given one.
 func others(t *testing.T, name, pci string) string {
 	t.Helper()
-	for vf := range strings.FieldsSeq(node(t, name, "for l in /sys/bus/pci/devices/"+secondCard+"/virtfn*; do basename $(readlink -f $l); done")) {
+	for vf := range strings.FieldsSeq(node(t, name, "for l in /sys/bus/pci/devices/"+secondCard+
+		"/virtfn*; do basename $(readlink -f $l); done")) {
 		if vf != pci {
 			return vf
 		}
@@ -366,10 +392,13 @@ func TestSRIOVKubelet(t *testing.T) {
 	}
 	stop()
 	running.Wait()
-	t.Logf("%d restarts of the kubelet: allocatable was not 6 in %d of %d looks, for %s at most", restarts, wrong.times, wrong.looks, wrong.longest.Round(100*time.Millisecond))
+	t.Logf("%d restarts of the kubelet: allocatable was not 6 in %d of %d looks, for %s at most", restarts, wrong.times,
+		wrong.looks, wrong.longest.Round(100*time.Millisecond))
 	shell(t, "kubectl -n e2e delete pods -l e2e=churn --grace-period=0 --timeout=300s")
 	eventually(t, configureLimit, func() string {
-		return differs("left behind", strings.Fields(shell(t, `kubectl get pods -A -o jsonpath='{range .items[?(@.status.reason=="UnexpectedAdmissionError")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'`)), []string{})
+		return differs("left behind",
+			strings.Fields(shell(t,
+				`kubectl get pods -A -o jsonpath='{range .items[?(@.status.reason=="UnexpectedAdmissionError")]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'`)), []string{})
 	})
 	shell(t, "kubectl -n e2e exec stays -- ip link show eth0")
 	apply(t, manifestOf(5, func(i int) string { return sriovPod(fmt.Sprint("all-", i), here) }))
@@ -377,6 +406,8 @@ func TestSRIOVKubelet(t *testing.T) {
 }
 
 // restartKubelet ends the kubelet and returns when the next one has looked at its pods.
+//
+//nolint:lll // the lines of a raw string
 const restartKubelet = `old=$(pgrep -x kubelet); pkill -x kubelet
 for i in $(seq 300); do
   new=$(pgrep -x kubelet || true)
@@ -433,13 +464,14 @@ func churn(ctx context.Context, t *testing.T, node string) {
 	}
 }
 
-// TestSRIOVReboot restarts a node under pods, as if its power had failed. The kubelet admits pods anew before any device plugin can have
-// registered, and refuses those that have a device (devicesToAllocate in its device manager: "node reboot"); whoever owns them makes others. These get
-// working devices, of VFs under the GUIDs of before.
+// TestSRIOVReboot restarts a node under pods, as if its power had failed. The kubelet admits pods
+// anew before any device plugin can have registered, and refuses those that have a device
+// (devicesToAllocate in its device manager: "node reboot"); whoever owns them makes others. These
+// get working devices, of VFs under the GUIDs of before.
 func TestSRIOVReboot(t *testing.T) {
 	sriovSetup(t)
-	const vfs = 12
 	pods := atLength(4, 12)
+	vfs := pods // each has one
 	here := topology.Nodes()[0]
 	apply(t, sriovPolicy("e2e-low", vfs, 0, vfs-1))
 	eventually(t, configureLimit, func() string {
@@ -454,7 +486,8 @@ func TestSRIOVReboot(t *testing.T) {
 	}
 	rebooted := time.Now()
 	eventually(t, 12*time.Minute, func() string {
-		running := strings.Fields(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.metadata.name}{"\n"}{end}'`))
+		running := strings.Fields(shell(t,
+			`kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase=="Running")]}{.metadata.name}{"\n"}{end}'`))
 		if len(running) != pods {
 			return fmt.Sprintf("%d pods run, want %d", len(running), pods)
 		}
@@ -467,12 +500,16 @@ func TestSRIOVReboot(t *testing.T) {
 	})
 	took := time.Since(rebooted).Round(time.Second)
 	eventually(t, podLimit, func() string {
-		return differs("pods that are left", strings.Fields(shell(t, `kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase!="Running")]}{.metadata.name}{"\n"}{end}'`)), []string{})
+		return differs("pods that are left",
+			strings.Fields(shell(t,
+				`kubectl -n e2e get pods -l e2e=sriov -o jsonpath='{range .items[?(@.status.phase!="Running")]}{.metadata.name}{"\n"}{end}'`)), []string{})
 	})
 	t.Logf("%d pods have working devices %s after the reboot; the kubelet refused %s, and they are gone", pods, took,
-		strings.TrimSpace(shell(t, `kubectl -n e2e get events --field-selector reason=RefusedPodRemoved -o name | wc -l`)))
+		strings.TrimSpace(shell(t,
+			`kubectl -n e2e get events --field-selector reason=RefusedPodRemoved -o name | wc -l`)))
 	eventually(t, configureLimit, func() string {
-		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)}, []any{want, fmt.Sprint(vfs)})
+		return differs("after the reboot", []any{guids(t, here.Name), allocatableOf(t, here.Name, lowVFs)},
+			[]any{want, fmt.Sprint(vfs)})
 	})
 }
 
@@ -499,13 +536,16 @@ func indented(text, by string) string {
 	return b.String()
 }
 
-// works says what a pod lacks: an interface that is up, and its own RDMA device that opens and has an active port.
+// works says what a pod lacks: an interface that is up, and its own RDMA device that opens and has
+// an active port.
 func works(t *testing.T, pod string) string {
-	out, err := term.Shell(t.Context(), fmt.Sprintf("kubectl -n e2e exec %s -- sh -c 'ip -br addr show eth0 && ibv_devinfo'", pod))
+	out, err := term.Shell(t.Context(),
+		fmt.Sprintf("kubectl -n e2e exec %s -- sh -c 'ip -br addr show eth0 && ibv_devinfo'", pod))
 	switch {
 	case err != nil:
 		return fmt.Sprintf("pod %s: %v", pod, err)
-	case !strings.Contains(out, "172.93.") || strings.Count(out, "hca_id:") != 1 || !strings.Contains(out, "PORT_ACTIVE"):
+	case !strings.Contains(out, "172.93.") || strings.Count(out, "hca_id:") != 1 ||
+		!strings.Contains(out, "PORT_ACTIVE"):
 		return fmt.Sprintf("pod %s: %s", pod, out)
 	}
 	return ""

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package vhca
 
 import (
@@ -91,7 +93,9 @@ func findKernel(cache string) (kernel, error) {
 		version, _, _ = strings.Cut(rest, "\n")
 	}
 	if version == "" {
-		return kernel{}, errors.New("apt knows no package linux-headers-amd64: run apt-get update, or set VHCA_KVER to a kernel version")
+		return kernel{},
+			errors.New(
+				"apt knows no package linux-headers-amd64: run apt-get update, or set VHCA_KVER to a kernel version")
 	}
 	headers, err := headerPackages(version)
 	if err != nil {
@@ -131,7 +135,8 @@ func unpack(cache, name string, pkgs []string) (string, error) {
 	args := append([]string{"download", "--print-uris", "-q"}, pkgs...)
 	uris, err := run("", "apt-get", args...)
 	if err != nil {
-		return "", fmt.Errorf("apt has no candidate for all of %s: run apt-get update: %w", strings.Join(pkgs, " "), err)
+		return "", fmt.Errorf("apt has no candidate for all of %s: run apt-get update: %w", strings.Join(pkgs, " "),
+			err)
 	}
 	sum := sha256.Sum256([]byte(uris))
 	dir := filepath.Join(cache, name+"-"+hex.EncodeToString(sum[:6]))
@@ -442,7 +447,7 @@ func dropEarlier(list []string) []string {
 // indexModules maps the name of each module below dir to its file.
 func indexModules(dir string) (map[string]string, error) {
 	index := map[string]string{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok && err == nil {
 			index[strings.ReplaceAll(name, "-", "_")] = path
 		}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package vhca
 
 import (
@@ -59,14 +61,15 @@ func (r rig) boot(ctx context.Context, g guest, log io.Writer) ([]verdict, error
 	// Process 1 leaves through isa-debug-exit, whose least status is 1.
 	var exit *exec.ExitError
 	if waitErr == nil || !errors.As(waitErr, &exit) || exit.ExitCode() != 1 {
-		return verdicts, errors.Join(endErr, fmt.Errorf("the guest did not end by itself: QEMU: %v", waitErr))
+		return verdicts, errors.Join(endErr, fmt.Errorf("the guest did not end by itself: QEMU: %v", cmd.ProcessState))
 	}
 	return verdicts, endErr
 }
 
 func (r rig) args(g guest) []string {
 	// perftest refuses to report unless the guest's clock is the TSC.
-	cmdline := fmt.Sprintf("console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d",
+	cmdline := fmt.Sprintf(
+		"console=ttyS0 panic=-1 quiet loglevel=3 tsc=reliable clocksource=tsc check.script=%s check.node=%d",
 		g.script, g.node)
 	args := []string{
 		"-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max",

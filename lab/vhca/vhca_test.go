@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package vhca holds the checks of the virtual InfiniBand card in module/: they
 // build it, boot Debian's stock kernel with it in QEMU, and report what the
 // scripts in guest/ found. It knows nothing of the product or of Kubernetes.
@@ -105,7 +107,8 @@ func TestDropEarlier(t *testing.T) {
 	}
 }
 
-// TestSetupInstallsTheHostPrograms holds lab/packages.txt, from which "make test" installs, to what these checks run on the host.
+// TestSetupInstallsTheHostPrograms holds lab/packages.txt, from which "make test" installs, to what
+// these checks run on the host.
 func TestSetupInstallsTheHostPrograms(t *testing.T) {
 	b, err := os.ReadFile("../packages.txt")
 	if err != nil {

@@ -1,6 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
-// Key is "namespace/name" of the NetworkAttachmentDefinition that the element names, as network-status writes it.
+// Key is "namespace/name" of the NetworkAttachmentDefinition that the element names, as
+// network-status writes it.
 func (e *NetworkSelectionElement) Key() string {
 	if e.Namespace == "" {
 		return e.Name

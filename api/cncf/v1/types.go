@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package v1 owns the objects of the API group k8s.cni.cncf.io: the
 // NetworkAttachmentDefinition and the two pod annotations that name networks
 // and report them. It knows nothing of who reads or writes them.
@@ -23,7 +25,8 @@ const (
 	AnnotationNetworks = "k8s.v1.cni.cncf.io/networks"
 	// AnnotationNetworkStatus reports the networks of a pod, as JSON.
 	AnnotationNetworkStatus = "k8s.v1.cni.cncf.io/network-status"
-	// AnnotationResourceName on a NetworkAttachmentDefinition names the extended resource whose devices serve it.
+	// AnnotationResourceName on a NetworkAttachmentDefinition names the extended resource whose
+	// devices serve it.
 	AnnotationResourceName = "k8s.v1.cni.cncf.io/resourceName"
 )
 

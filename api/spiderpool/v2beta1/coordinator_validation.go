@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -63,10 +65,12 @@ func setDefault[T any](p **T, value T) {
 	}
 }
 
-// ValidateCoordinator checks a SpiderCoordinator. A second one is allowed and has no effect, which the warning says.
+// ValidateCoordinator checks a SpiderCoordinator. A second one is allowed and has no effect, which
+// the warning says.
 func ValidateCoordinator(c *SpiderCoordinator) (errs field.ErrorList, warnings []string) {
 	if c.Name != DefaultCoordinatorName {
-		warnings = append(warnings, fmt.Sprintf("SpiderCoordinator %q has no effect: only the one named %q is read", c.Name, DefaultCoordinatorName))
+		warnings = append(warnings, fmt.Sprintf("SpiderCoordinator %q has no effect: only the one named %q is read",
+			c.Name, DefaultCoordinatorName))
 	}
 	return ValidateCoordinatorSpec(&c.Spec, specPath()), warnings
 }
@@ -82,7 +86,8 @@ func ValidateCoordinatorSpec(s *CoordinatorSpec, path *field.Path) field.ErrorLi
 	}
 	for i, cidr := range s.HijackCIDR {
 		if p, err := netip.ParsePrefix(cidr); err != nil || p.Addr().Is4In6() {
-			errs = append(errs, field.Invalid(path.Child("hijackCIDR").Index(i), cidr, "want a network such as 169.254.0.0/16"))
+			errs = append(errs, field.Invalid(path.Child("hijackCIDR").Index(i), cidr,
+				"want a network such as 169.254.0.0/16"))
 		}
 	}
 	for i, r := range s.PolicyRoutes {
@@ -95,7 +100,8 @@ func ValidateCoordinatorSpec(s *CoordinatorSpec, path *field.Path) field.ErrorLi
 	}
 	if s.VethLinkAddress != nil && *s.VethLinkAddress != "" {
 		if a, err := netip.ParseAddr(*s.VethLinkAddress); err != nil || !linkLocalIPv4.Contains(a) {
-			errs = append(errs, field.Invalid(path.Child("vethLinkAddress"), *s.VethLinkAddress, "want an IPv4 link-local address, in 169.254.0.0/16"))
+			errs = append(errs, field.Invalid(path.Child("vethLinkAddress"), *s.VethLinkAddress,
+				"want an IPv4 link-local address, in 169.254.0.0/16"))
 		}
 	}
 	return append(errs, validateCoordinatorNumbers(s, path)...)
@@ -104,16 +110,20 @@ func ValidateCoordinatorSpec(s *CoordinatorSpec, path *field.Path) field.ErrorLi
 func validateCoordinatorNumbers(s *CoordinatorSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if t := s.HostRuleTable; t != nil && (*t < 1 || *t > 1<<31-1 || *t >= firstKernelTable && *t <= lastKernelTable) {
-		errs = append(errs, field.Invalid(path.Child("hostRuleTable"), *t, fmt.Sprintf("want a routing table of its own, from 1 on and not %d to %d, which the kernel uses", firstKernelTable, lastKernelTable)))
+		errs = append(errs, field.Invalid(path.Child("hostRuleTable"), *t,
+			fmt.Sprintf("want a routing table of its own, from 1 on and not %d to %d, which the kernel uses",
+				firstKernelTable, lastKernelTable)))
 	}
 	if f := s.PodRPFilter; f != nil && *f > 2 {
-		errs = append(errs, field.Invalid(path.Child("podRPFilter"), *f, "want 0 (off), 1 (strict), 2 (loose), or a negative number to leave it as it is"))
+		errs = append(errs, field.Invalid(path.Child("podRPFilter"), *f,
+			"want 0 (off), 1 (strict), 2 (loose), or a negative number to leave it as it is"))
 	}
 	if q := s.TxQueueLen; q != nil && *q < 0 {
 		errs = append(errs, field.Invalid(path.Child("txQueueLen"), *q, "want 0, to leave it as it is, or more"))
 	}
 	if m := s.VethMTU; m != nil && (*m < 68 || *m > 65535) {
-		errs = append(errs, field.Invalid(path.Child("vethMTU"), *m, "want 68, the least that IPv4 works with, to 65535"))
+		errs = append(errs, field.Invalid(path.Child("vethMTU"), *m,
+			"want 68, the least that IPv4 works with, to 65535"))
 	}
 	return errs
 }
@@ -134,14 +144,17 @@ func validatePolicyRoute(path *field.Path, r Route) field.ErrorList {
 	return errs
 }
 
-// checkMACPrefix wants two octets, the first with its group bit (the lowest) clear, so that the address is unicast.
+// checkMACPrefix wants two octets, the first with its group bit (the lowest) clear, so that the
+// address is unicast.
 func checkMACPrefix(prefix string) error {
 	octets, err := hex.DecodeString(strings.ReplaceAll(prefix, ":", ""))
 	if err != nil || len(octets) != 2 || len(prefix) != 5 || prefix[2] != ':' {
 		return fmt.Errorf("want two hexadecimal octets, such as 0a:1b")
 	}
 	if octets[0]&1 != 0 {
-		return fmt.Errorf("the lowest bit of the first octet is set, which makes a group address: want a unicast prefix such as 0a:1b")
+		return fmt.Errorf(
+			"the lowest bit of the first octet is set, which makes a group address: want a unicast prefix such " +
+				"as 0a:1b")
 	}
 	return nil
 }

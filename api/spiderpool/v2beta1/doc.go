@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package v2beta1 owns the objects of the API group spiderpool.spidernet.io:
 // address pools, reserved addresses, address leases, the addresses of a pod,
 // network configurations and the coordinator's cluster-wide settings.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -20,7 +22,8 @@ func says(t *testing.T, errs field.ErrorList) {
 
 // FuzzParseRange: what is read is a range of one family, and is read the same when it is written anew.
 func FuzzParseRange(f *testing.F) {
-	for _, seed := range []string{"10.0.0.1", "10.0.0.1-10.0.0.9", "fd00::1-fd00::ff", "10.0.0.9-10.0.0.1", "10.0.0.0/8", "::ffff:1.2.3.4%x-", "-", "1-2-3", "10.0.0.1-fd00::1", ""} {
+	for _, seed := range []string{"10.0.0.1", "10.0.0.1-10.0.0.9", "fd00::1-fd00::ff", "10.0.0.9-10.0.0.1",
+		"10.0.0.0/8", "::ffff:1.2.3.4%x-", "-", "1-2-3", "10.0.0.1-fd00::1", ""} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -31,7 +34,8 @@ func FuzzParseRange(f *testing.F) {
 			}
 			return
 		}
-		if !r.IsValid() || r.From().Is4() != r.To().Is4() || r.From().Is4In6() || r.From().Zone() != "" || r.To().Zone() != "" {
+		if !r.IsValid() || r.From().Is4() != r.To().Is4() || r.From().Is4In6() || r.From().Zone() != "" ||
+			r.To().Zone() != "" {
 			t.Fatalf("ParseRange(%q) = %v, which is no range", text, r)
 		}
 		again, err := ParseRange(FormatRange(r))
@@ -67,8 +71,9 @@ func FuzzMergeRanges(f *testing.F) {
 	})
 }
 
-// FuzzParseIPPoolSpec: a pool without errors never has an address, gateway or next hop outside its subnet, or a default
-// route; refusals name the field; and defaulting changes nothing of what a pool means.
+// FuzzParseIPPoolSpec: a pool without errors never has an address, gateway or next hop outside its
+// subnet, or a default route; refusals name the field; and defaulting changes nothing of what a
+// pool means.
 func FuzzParseIPPoolSpec(f *testing.F) {
 	f.Add("172.91.0.0/16", "172.91.0.100-172.91.0.120", "172.91.0.105", "172.91.0.1", "10.0.0.0/8", int64(4))
 	f.Add("fd00::/64", "fd00::1-fd00::ffff,fd00::1:0", "", "fd00::1", "fd01::/64", int64(6))
@@ -76,7 +81,8 @@ func FuzzParseIPPoolSpec(f *testing.F) {
 	f.Add("::ffff:10.0.0.0/104", "10.0.0.1", "10.0.0.0/8", "fe80::1%x", "::/0", int64(0))
 	f.Fuzz(func(t *testing.T, subnet, ips, exclude, gateway, dst string, version int64) {
 		p := guidePool(func(p *SpiderIPPool) {
-			p.Spec = IPPoolSpec{Subnet: subnet, IPs: strings.Split(ips, ","), ExcludeIPs: strings.Split(exclude, ","), Gateway: &gateway, Routes: []Route{{Dst: dst, Gw: gateway}}}
+			p.Spec = IPPoolSpec{Subnet: subnet, IPs: strings.Split(ips, ","), ExcludeIPs: strings.Split(exclude, ","),
+				Gateway: &gateway, Routes: []Route{{Dst: dst, Gw: gateway}}}
 			if version != 0 {
 				p.Spec.IPVersion = &version
 			}
@@ -93,7 +99,8 @@ func FuzzParseIPPoolSpec(f *testing.F) {
 			return
 		}
 		if !a.IPs.Equal(written.IPs) || *p.Spec.IPVersion != a.Version() {
-			t.Fatalf("addresses %v of version %d, before defaulting %v", a.IPs.Ranges(), *p.Spec.IPVersion, written.IPs.Ranges())
+			t.Fatalf("addresses %v of version %d, before defaulting %v", a.IPs.Ranges(), *p.Spec.IPVersion,
+				written.IPs.Ranges())
 		}
 		for _, r := range a.IPs.Ranges() {
 			if !a.Subnet.Contains(r.From()) || !a.Subnet.Contains(r.To()) {

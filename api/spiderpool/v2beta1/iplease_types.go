@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -14,8 +16,9 @@ const LabelLeasePool = "spiderpool.spidernet.io/pool"
 // LabelLeaseNode is on every lease: the node's name, so that a node's leases can be listed.
 const LabelLeaseNode = "spiderpool.spidernet.io/node"
 
-// AnnotationLeaseStock is on a lease without a pod: the ledger of the node that knows whether the address was given to a pod
-// (its identity), a dot, and a number that changes whenever the node writes the lease.
+// AnnotationLeaseStock is on a lease without a pod: the ledger of the node that knows whether the
+// address was given to a pod (its identity), a dot, and a number that changes whenever the node
+// writes the lease.
 const AnnotationLeaseStock = "spiderpool.spidernet.io/stock"
 
 // Kinds of LeaseOwner.
@@ -61,7 +64,8 @@ type LeasePod struct {
 	// Sandbox is the container ID that the runtime gave the pod's sandbox.
 	// +optional
 	Sandbox string `json:"sandbox,omitempty"`
-	// Owner is set when the address belongs to something that outlives the pod, such as a StatefulSet's ordinal.
+	// Owner is set when the address belongs to something that outlives the pod, such as a
+	// StatefulSet's ordinal.
 	// +optional
 	Owner *LeaseOwner `json:"owner,omitempty"`
 }
@@ -109,5 +113,6 @@ type SpiderIPLeaseList struct {
 // name, a dot, and the address in full with '-' for '.' and ':'. The last
 // label of the name is always the address, so two pools never share a name.
 func LeaseName(pool string, ip netip.Addr) string {
-	return fmt.Sprintf("%s.%s", pool, strings.NewReplacer(".", "-", ":", "-").Replace(ip.Unmap().WithZone("").StringExpanded()))
+	return fmt.Sprintf("%s.%s", pool, strings.NewReplacer(".", "-", ":",
+		"-").Replace(ip.Unmap().WithZone("").StringExpanded()))
 }

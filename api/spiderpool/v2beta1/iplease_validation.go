@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -14,7 +16,9 @@ func (l *SpiderIPLease) Address() (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("lease %s: spec.ip: %q %w", l.Name, l.Spec.IP, err)
 	}
 	if want := LeaseName(l.Spec.Pool, ip); l.Name != want {
-		return netip.Addr{}, fmt.Errorf("lease %s: its pool %s and address %s belong to the name %s; delete this object", l.Name, l.Spec.Pool, ip, want)
+		return netip.Addr{},
+			fmt.Errorf("lease %s: its pool %s and address %s belong to the name %s; delete this object", l.Name,
+				l.Spec.Pool, ip, want)
 	}
 	return ip, nil
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,7 +26,8 @@ type IPPoolSpec struct {
 	// +optional
 	ExcludeIPs []string `json:"excludeIPs,omitempty"`
 
-	// Gateway is the default gateway given to pods. It lies in the subnet and not among the addresses of the pool.
+	// Gateway is the default gateway given to pods. It lies in the subnet and not among the
+	// addresses of the pool.
 	// +optional
 	Gateway *string `json:"gateway,omitempty"`
 
@@ -52,7 +55,8 @@ type IPPoolSpec struct {
 	// +optional
 	NodeName []string `json:"nodeName,omitempty"`
 
-	// MultusName restricts the pool to these networks: "namespace/name", or "name" in the product's own namespace.
+	// MultusName restricts the pool to these networks: "namespace/name", or "name" in the product's
+	// own namespace.
 	// +optional
 	MultusName []string `json:"multusName,omitempty"`
 
@@ -77,7 +81,8 @@ type Route struct {
 
 // IPPoolStatus shows what is taken. The truth is the set of SpiderIPLease objects; this is written behind.
 type IPPoolStatus struct {
-	// AllocatedIPs is JSON text: address -> {"pod": "namespace/name", "podUid": "uid"}. Absent when nothing is allocated.
+	// AllocatedIPs is JSON text: address -> {"pod": "namespace/name", "podUid": "uid"}. Absent when
+	// nothing is allocated.
 	// +optional
 	AllocatedIPs *string `json:"allocatedIPs,omitempty"`
 
@@ -86,7 +91,8 @@ type IPPoolStatus struct {
 	// +optional
 	TotalIPCount *int64 `json:"totalIPCount,omitempty"`
 
-	// AllocatedIPCount counts the addresses that pods use. AllocatedIPs lists at most the 5000 lowest of them.
+	// AllocatedIPCount counts the addresses that pods use. AllocatedIPs lists at most the 5000
+	// lowest of them.
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	AllocatedIPCount *int64 `json:"allocatedIPCount,omitempty"`

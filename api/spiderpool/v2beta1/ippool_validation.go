@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -115,9 +117,11 @@ func (a *IPPoolAddresses) parseRoutes(routes []Route, path *field.Path) field.Er
 		case err != nil:
 			errs = append(errs, field.Invalid(at.Child("dst"), route.Dst, err.Error()))
 		case dst.Addr().Is4() != a.Subnet.Addr().Is4():
-			errs = append(errs, field.Invalid(at.Child("dst"), route.Dst, fmt.Sprintf("is not of the family of the subnet %s", a.Subnet)))
+			errs = append(errs, field.Invalid(at.Child("dst"), route.Dst,
+				fmt.Sprintf("is not of the family of the subnet %s", a.Subnet)))
 		case dst.Bits() == 0:
-			errs = append(errs, field.Invalid(at.Child("dst"), route.Dst, "is a default route; use spec.gateway for it"))
+			errs = append(errs, field.Invalid(at.Child("dst"), route.Dst,
+				"is a default route; use spec.gateway for it"))
 		case seen[dst]:
 			errs = append(errs, field.Duplicate(at.Child("dst"), route.Dst))
 		}
@@ -139,7 +143,9 @@ func ValidateIPPool(p *SpiderIPPool, families Families, others []SpiderIPPool) f
 	var errs field.ErrorList
 	if len(p.Name) > MaxPoolNameLength {
 		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), p.Name,
-			fmt.Sprintf("has %d characters; use at most %d, because the names of leases hold the pool's name and an address", len(p.Name), MaxPoolNameLength)))
+			fmt.Sprintf(
+				"has %d characters; use at most %d, because the names of leases hold the pool's name and an address",
+				len(p.Name), MaxPoolNameLength)))
 	}
 	errs = append(errs, validateAffinities(&p.Spec, field.NewPath("spec"))...)
 	a, parseErrs := ParseIPPoolSpec(&p.Spec)
@@ -154,13 +160,16 @@ func ValidateIPPool(p *SpiderIPPool, families Families, others []SpiderIPPool) f
 // ValidateIPPoolUpdate checks a change. leases are those of this pool. An
 // update that leaves the spec alone is always admitted, so that a pool that
 // was stored before a rule existed can still be labelled and deleted.
-func ValidateIPPoolUpdate(old, p *SpiderIPPool, families Families, others []SpiderIPPool, leases []SpiderIPLease) field.ErrorList {
+func ValidateIPPoolUpdate(old, p *SpiderIPPool, families Families, others []SpiderIPPool,
+	leases []SpiderIPLease) field.ErrorList {
 	path := field.NewPath("spec")
 	if equality.Semantic.DeepEqual(old.Spec, p.Spec) {
 		return nil
 	}
 	if !p.DeletionTimestamp.IsZero() {
-		return field.ErrorList{field.Forbidden(path, "the pool is being deleted and cannot be changed; wait until its addresses are given back, then create it again")}
+		return field.ErrorList{field.Forbidden(path,
+			"the pool is being deleted and cannot be changed; wait until its addresses are given back, then create "+
+				"it again")}
 	}
 	var errs field.ErrorList
 	if old.Spec.Subnet != p.Spec.Subnet {
@@ -185,7 +194,8 @@ func validateFamily(a IPPoolAddresses, families Families) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec", "ipVersion"),
-		fmt.Sprintf("IPv%d is not enabled; set enableIPv%d: true in the product's configuration", a.Version(), a.Version()))}
+		fmt.Sprintf("IPv%d is not enabled; set enableIPv%d: true in the product's configuration", a.Version(),
+			a.Version()))}
 }
 
 // validateGatewayFree refuses a gateway that a pod could be given.
@@ -194,7 +204,8 @@ func validateGatewayFree(a IPPoolAddresses) field.ErrorList {
 		return nil
 	}
 	return field.ErrorList{field.Invalid(field.NewPath("spec", "gateway"), a.Gateway.String(),
-		fmt.Sprintf("is one of the addresses in spec.ips, so a pod could be given it; add %s to spec.excludeIPs", a.Gateway))}
+		fmt.Sprintf("is one of the addresses in spec.ips, so a pod could be given it; add %s to spec.excludeIPs",
+			a.Gateway))}
 }
 
 // validateOthers refuses a subnet that another pool cuts into, and addresses that another pool has.
@@ -209,24 +220,28 @@ func validateOthers(name string, a IPPoolAddresses, others []SpiderIPPool) field
 		switch {
 		case a.Subnet == b.Subnet && a.IPs.Overlaps(b.IPs):
 			errs = append(errs, field.Forbidden(field.NewPath("spec", "ips"),
-				fmt.Sprintf("%s belong to pool %s already; take them out of one of the two pools", sample(intersect(a.IPs, b.IPs)), other.Name)))
+				fmt.Sprintf("%s belong to pool %s already; take them out of one of the two pools",
+					sample(intersect(a.IPs, b.IPs)), other.Name)))
 		case a.Subnet != b.Subnet && a.Subnet.Overlaps(b.Subnet):
 			errs = append(errs, field.Invalid(field.NewPath("spec", "subnet"), a.Subnet.String(),
-				fmt.Sprintf("overlaps the subnet %s of pool %s; use that very subnet or one apart from it", b.Subnet, other.Name)))
+				fmt.Sprintf("overlaps the subnet %s of pool %s; use that very subnet or one apart from it", b.Subnet,
+					other.Name)))
 		}
 	}
 	return errs
 }
 
-// SharesWithOlder refuses a pool that has addresses of an older one, nil when it has none. Admission keeps them apart, but
-// not pools that are created at the same moment or while nobody admits: the leases of two pools do not guard one address.
-// a and b are the addresses of p and other.
+// SharesWithOlder refuses a pool that has addresses of an older one, nil when it has none.
+// Admission keeps them apart, but not pools that are created at the same moment or while nobody
+// admits: the leases of two pools do not guard one address. a and b are the addresses of p and
+// other.
 func SharesWithOlder(p *SpiderIPPool, a IPPoolAddresses, other *SpiderIPPool, b IPPoolAddresses) *field.Error {
 	if p.Name == other.Name || !olderPool(other, p) || !a.IPs.Overlaps(b.IPs) {
 		return nil
 	}
 	return field.Forbidden(field.NewPath("spec", "ips"),
-		fmt.Sprintf("%s belong to the older pool %s too; take them out of one of the two pools", sample(intersect(a.IPs, b.IPs)), other.Name))
+		fmt.Sprintf("%s belong to the older pool %s too; take them out of one of the two pools",
+			sample(intersect(a.IPs, b.IPs)), other.Name))
 }
 
 func olderPool(a, b *SpiderIPPool) bool {
@@ -262,7 +277,9 @@ func validateLeasesStay(old, p *SpiderIPPool, leases []SpiderIPLease) field.Erro
 		text += fmt.Sprintf(" and %d more", len(lost)-most)
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec", "ips"),
-		fmt.Sprintf("addresses in use cannot be taken out of the pool: %s; delete their pods first, or leave the addresses in the pool and set spec.disable", text))}
+		fmt.Sprintf(
+			"addresses in use cannot be taken out of the pool: %s; delete their pods first, or leave the addresses "+
+				"in the pool and set spec.disable", text))}
 }
 
 func validateAffinities(spec *IPPoolSpec, path *field.Path) field.ErrorList {
@@ -279,7 +296,8 @@ func validateSelector(s *metav1.LabelSelector, path *field.Path) field.ErrorList
 		return nil
 	}
 	if len(s.MatchLabels)+len(s.MatchExpressions) == 0 {
-		return field.ErrorList{field.Invalid(path, "{}", "is empty and would match everything; add matchLabels or matchExpressions, or leave the field out")}
+		return field.ErrorList{field.Invalid(path, "{}",
+			"is empty and would match everything; add matchLabels or matchExpressions, or leave the field out")}
 	}
 	return metav1validation.ValidateLabelSelector(s, metav1validation.LabelSelectorValidationOptions{}, path)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -28,7 +30,8 @@ func guidePool(change ...func(*SpiderIPPool)) *SpiderIPPool {
 func lease(pool, ip, pod string) SpiderIPLease {
 	return SpiderIPLease{
 		ObjectMeta: metav1.ObjectMeta{Name: LeaseName(pool, netip.MustParseAddr(ip))},
-		Spec:       IPLeaseSpec{Pool: pool, IP: ip, Node: "n1", Pod: &LeasePod{Namespace: "default", Name: pod, UID: "u-" + pod, Interface: "eth0"}},
+		Spec: IPLeaseSpec{Pool: pool, IP: ip, Node: "n1", Pod: &LeasePod{Namespace: "default", Name: pod,
+			UID: "u-" + pod, Interface: "eth0"}},
 	}
 }
 
@@ -81,7 +84,8 @@ func TestLeaseAddress(t *testing.T) {
 	}
 	bad := lease("v4-91", "172.91.0.100", "a")
 	bad.Name = "v4-91.172-91-0-101"
-	const want = "lease v4-91.172-91-0-101: its pool v4-91 and address 172.91.0.100 belong to the name v4-91.172-91-0-100; delete this object"
+	const want = "lease v4-91.172-91-0-101: its pool v4-91 and address 172.91.0.100 belong to the name " +
+		"v4-91.172-91-0-100; delete this object"
 	if _, err := bad.Address(); err == nil || err.Error() != want {
 		t.Errorf("a lease under a false name: %v, want %s", err, want)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -32,7 +34,10 @@ var cniStanzas = []cniStanza{
 	{"ovs", OvsCNI, func(s *MultusCNIConfigSpec) bool { return s.OvsConfig != nil }},
 	{"ibsriov", IBSriovCNI, func(s *MultusCNIConfigSpec) bool { return s.IbSriovConfig != nil }},
 	{"ipoib", IPoIBCNI, func(s *MultusCNIConfigSpec) bool { return s.IpoibConfig != nil }},
-	{"customCNI", CustomCNI, func(s *MultusCNIConfigSpec) bool { return s.CustomCNIConfig != nil && *s.CustomCNIConfig != "" }},
+	{"customCNI", CustomCNI, func(s *MultusCNIConfigSpec) bool {
+		return s.CustomCNIConfig != nil &&
+			*s.CustomCNIConfig != ""
+	}},
 }
 
 func (s *MultusCNIConfigSpec) stanzas() []cniStanza {
@@ -95,7 +100,8 @@ func DefaultMultusConfig(c *SpiderMultusConfig) []string {
 	}
 	if custom && s.CoordinatorConfig != nil {
 		s.CoordinatorConfig = nil
-		warnings = append(warnings, `spec.coordinator is dropped: cniType is "custom", whose configuration is used as it is written; put a coordinator plugin into spec.customCNI`)
+		warnings = append(warnings,
+			`spec.coordinator is dropped: cniType is "custom", whose configuration is used as it is written; put a coordinator plugin into spec.customCNI`)
 	}
 	if s.DisableIPAM == nil {
 		s.DisableIPAM = new(false)
@@ -122,8 +128,11 @@ func defaultCNIType(s *MultusCNIConfigSpec) []string {
 	if *written == CustomCNI {
 		origin = " (which it also is when not given)"
 	}
-	return []string{fmt.Sprintf("spec.cniType is %q%s, but the only stanza is spec.%s and spec.%s is absent: the stanza wins, and spec.cniType is taken as %q; write cniType: %s to be rid of this warning",
-		*written, origin, given.field, wanted.field, effective, effective)}
+	return []string{
+		fmt.Sprintf(
+			"spec.cniType is %q%s, but the only stanza is spec.%s and spec.%s is absent: the stanza wins, and "+
+				"spec.cniType is taken as %q; write cniType: %s to be rid of this warning",
+			*written, origin, given.field, wanted.field, effective, effective)}
 }
 
 func specPath(names ...string) *field.Path {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -11,31 +13,37 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// FuzzMultusConfig: refusals name the field; defaulting once more changes nothing; and what is accepted has one known type with its
-// stanza, chained plugins that have a type, and is accepted when it is written anew.
+// FuzzMultusConfig: refusals name the field; defaulting once more changes nothing; and what is
+// accepted has one known type with its stanza, chained plugins that have a type, and is accepted
+// when it is written anew.
 func FuzzMultusConfig(f *testing.F) {
 	f.Add("cniType: ib-sriov\n"+ibsriov, "", "", "")
 	f.Add("cniType: ib-sriov\nipoib: {master: ibs5f0, ippools: {ipv4: [v4-91]}}", "0.3.1", "", "")
-	f.Add(`{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, pkey: "0x8001", linkState: auto, rdmaIsolation: false, enableIbKubernetes: true, ippools: {ipv4: [a, b], ipv6: [c], matchMasterSubnet: true}},
+	f.Add(
+		`{cniType: ib-sriov, ibsriov: {resourceName: a.io/b, pkey: "0x8001", linkState: auto, rdmaIsolation: false, enableIbKubernetes: true, ippools: {ipv4: [a, b], ipv6: [c], matchMasterSubnet: true}},
   chainCNIJsonData: ['{"type": "tuning",  "sysctl": {"a": "1"}}', '{"type":"rdma"}'],
   coordinator: {mode: underlay, tunePodRoutes: false, vethLinkAddress: 169.254.1.1, podMACPrefix: "0a:1b", hostRuleTable: 600, hijackCIDR: [10.0.0.0/8], policyRoutes: [{dst: 10.1.0.0/16, gw: 10.0.0.1}]}}`, "1.0.0", "other", "inner")
-	f.Add("{cniType: macvlan, macvlan: {master: [eth1], vlanID: 100, mtu: 1400, rdmaResourceName: a.io/b}}", "9", "A B", "-")
+	f.Add("{cniType: macvlan, macvlan: {master: [eth1], vlanID: 100, mtu: 1400, rdmaResourceName: a.io/b}}", "9", "A B",
+		"-")
 	f.Add("{cniType: ipvlan, ipvlan: {master: [a, a], bond: {name: bond0, mode: 7}}}", "", "", "")
 	f.Add("{cniType: vlan, vlan: {master: [eth1], vlanMode: auto}}", "", "", "")
 	f.Add("{cniType: sriov, sriov: {resourceName: a.io/b, vlanID: 5, minTxRateMbps: 3, maxTxRateMbps: 2}}", "", "", "")
 	f.Add("{cniType: ovs, ovs: {bridge: br0, trunk: [{minID: 2, maxID: 1}, null]}}", "", "", "")
-	f.Add(`{cniType: custom, customCNI: '{"plugins":[null,{"type":""}]}', chainCNIJsonData: ['{}', 'null', '[']}`, "", "", "")
+	f.Add(`{cniType: custom, customCNI: '{"plugins":[null,{"type":""}]}', chainCNIJsonData: ['{}', 'null', '[']}`, "",
+		"", "")
 	f.Add(`{cniType: custom, customCNI: '{"cniVersion":"0.3.1","type":"ptp"}'}`, "", "", "")
 	f.Add("{cniType: x}", "", "", "")
 	f.Add("{}", "", "", "")
 	f.Fuzz(func(t *testing.T, spec, version, nadName, confName string) {
 		annotations := map[string]string{}
-		for key, value := range map[string]string{AnnotationMultusConfigCNIVersion: version, AnnotationMultusConfigNADName: nadName, AnnotationCNIConfigName: confName} {
+		for key, value := range map[string]string{AnnotationMultusConfigCNIVersion: version,
+			AnnotationMultusConfigNADName: nadName, AnnotationCNIConfigName: confName} {
 			if value != "" {
 				annotations[key] = value
 			}
 		}
-		c := &SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: "kube-system", Annotations: annotations}}
+		c := &SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "net", Namespace: "kube-system",
+			Annotations: annotations}}
 		if yaml.UnmarshalStrict([]byte(spec), &c.Spec) != nil {
 			return
 		}
@@ -65,7 +73,8 @@ func checkAccepted(t *testing.T, c *SpiderMultusConfig) {
 	t.Helper()
 	found := c.Spec.stanzas()
 	cniType := c.Spec.EffectiveCNIType()
-	if cniType != *c.Spec.CniType || !slices.Contains(knownCNITypes(), cniType) || len(found) > 1 || len(found) == 0 && cniType != CustomCNI || len(found) == 1 && found[0].cniType != cniType {
+	if cniType != *c.Spec.CniType || !slices.Contains(knownCNITypes(), cniType) || len(found) > 1 || len(found) == 0 &&
+		cniType != CustomCNI || len(found) == 1 && found[0].cniType != cniType {
 		t.Fatalf("type %q with %d stanzas: %+v", cniType, len(found), c.Spec)
 	}
 	for _, text := range c.Spec.ChainCNIJsonData {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,13 +18,19 @@ const (
 
 // Annotations understood on a SpiderMultusConfig.
 const (
-	// AnnotationMultusConfigNADName names the generated NetworkAttachmentDefinition; the object's own name when absent.
+	// AnnotationMultusConfigNADName names the generated NetworkAttachmentDefinition; the object's
+	// own name when absent.
 	AnnotationMultusConfigNADName = "multus.spidernet.io/cr-name"
 	// AnnotationMultusConfigCNIVersion is the cniVersion of the generated configuration; "0.3.1" when absent.
 	AnnotationMultusConfigCNIVersion = "multus.spidernet.io/cni-version"
-	// AnnotationCNIConfigName is the name inside the generated configuration; the NetworkAttachmentDefinition's when absent.
+	// AnnotationCNIConfigName is the name inside the generated configuration; the
+	// NetworkAttachmentDefinition's when absent.
 	AnnotationCNIConfigName = "cni.spidernet.io/cniconfig-name"
 )
+
+// InjectAnnotations name, on a SpiderMultusConfig, a pod or a namespace, a group of networks that
+// Spiderpool's webhook puts into pods. There is no such webhook here.
+var InjectAnnotations = []string{"cni.spidernet.io/rdma-resource-inject", "cni.spidernet.io/network-resource-inject"}
 
 // MultusCNIConfigSpec describes one network. Exactly one stanza is given, the one named by CniType.
 type MultusCNIConfigSpec struct {
@@ -104,6 +112,7 @@ type SpiderMacvlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -123,6 +132,7 @@ type SpiderIPvlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -146,6 +156,7 @@ type SpiderVlanCniConfig struct {
 	VlanID *int32 `json:"vlanID,omitempty"`
 	// +optional
 	Bond *BondConfig `json:"bond,omitempty"`
+	// RdmaResourceName has no effect: resources are not injected into pods.
 	// +optional
 	RdmaResourceName *string `json:"rdmaResourceName,omitempty"`
 	// +optional
@@ -182,14 +193,16 @@ type SpiderIBSRIOVCniConfig struct {
 	// ResourceName is the extended resource, with its prefix: "spidernet.io/mellanoxibsriov".
 	// +optional
 	ResourceName *string `json:"resourceName,omitempty"`
-	// Pkey is a partition key as hexadecimal text, "0x8001".
+	// Pkey is a partition key. Partitions are not implemented: only the empty text is admitted,
+	// which means none.
 	// +optional
 	Pkey *string `json:"pkey,omitempty"`
 	// +kubebuilder:validation:Enum=auto;enable;disable
 	// +kubebuilder:default=enable
 	// +optional
 	LinkState *string `json:"linkState,omitempty"`
-	// RdmaIsolation moves the RDMA device into the pod. Absent: the node's RDMA mode decides (isolated when exclusive).
+	// RdmaIsolation moves the RDMA device into the pod. Absent: the node's RDMA mode decides
+	// (isolated when exclusive).
 	// +optional
 	RdmaIsolation *bool `json:"rdmaIsolation,omitempty"`
 	// +kubebuilder:default=false

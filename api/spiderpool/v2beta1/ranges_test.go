@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -46,7 +48,8 @@ func TestMergeRanges(t *testing.T) {
 		{"overlap", []string{"10.0.0.1-10.0.0.9", "10.0.0.4-10.0.0.12"}, []string{"10.0.0.1-10.0.0.12"}},
 		{"twice", []string{"10.0.0.1", "10.0.0.1"}, []string{"10.0.0.1"}},
 		{"apart", []string{"10.0.0.9", "10.0.0.1"}, []string{"10.0.0.1", "10.0.0.9"}},
-		{"IPv6", []string{"fd00::2", "fd00::1", "fd00::ff-fd00::1:0"}, []string{"fd00::1-fd00::2", "fd00::ff-fd00::1:0"}},
+		{"IPv6", []string{"fd00::2", "fd00::1", "fd00::ff-fd00::1:0"},
+			[]string{"fd00::1-fd00::2", "fd00::ff-fd00::1:0"}},
 		{"none", nil, nil},
 	}
 	for _, test := range tests {
@@ -96,7 +99,8 @@ func TestMergeRangesKeepsTheAddresses(t *testing.T) {
 	bases := []netip.Addr{netip.MustParseAddr("10.0.0.224"), netip.MustParseAddr("fd00::fff0")}
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.SampledFrom(bases).Draw(t, "base")
-		texts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return drawRange(t, base) }), 0, 8).Draw(t, "ranges")
+		texts := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string { return drawRange(t, base) }), 0, 8).Draw(t,
+			"ranges")
 		merged, err := MergeRanges(texts)
 		if err != nil {
 			t.Fatal(err)

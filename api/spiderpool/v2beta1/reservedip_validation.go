@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v2beta1
 
 import (
@@ -19,18 +21,21 @@ func ParseReservedIPSpec(spec *ReservedIPSpec) (*netipx.IPSet, field.ErrorList) 
 	case version == 0: // no entry can be read, and each is told so
 		return set, errs
 	case version != 4 && version != 6:
-		return set, append(errs, field.Invalid(path.Child("ipVersion"), version, "is no IP version; write 4 or 6, or leave the field out"))
+		return set, append(errs, field.Invalid(path.Child("ipVersion"), version,
+			"is no IP version; write 4 or 6, or leave the field out"))
 	}
 	for i, text := range spec.IPs {
 		if r, err := ParseRange(text); err == nil && versionOf(r.From()) != version {
 			errs = append(errs, field.Invalid(path.Child("ips").Index(i), text,
-				fmt.Sprintf("is IPv%d, but %s is %d; use one object for each family", versionOf(r.From()), from, version)))
+				fmt.Sprintf("is IPv%d, but %s is %d; use one object for each family", versionOf(r.From()), from,
+					version)))
 		}
 	}
 	return set, errs
 }
 
-// version is the family of the object, and where that is written: spec.ipVersion, else the first entry that can be read. 0: nowhere.
+// version is the family of the object, and where that is written: spec.ipVersion, else the first
+// entry that can be read. 0: nowhere.
 func (s *ReservedIPSpec) version() (version int64, from string) {
 	if s.IPVersion != nil {
 		return *s.IPVersion, "spec.ipVersion"

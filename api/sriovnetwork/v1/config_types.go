@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import (
@@ -24,8 +26,9 @@ type SriovOperatorConfigSpec struct {
 	// +kubebuilder:validation:Maximum=2
 	// +optional
 	LogLevel int `json:"logLevel,omitempty"`
-	// DisableDrain: nobody is ever evicted, and a card in use waits until it is free. With false, the operator evicts the pods that use
-	// VFs of a card that has to change, through the Eviction API, so that PodDisruptionBudgets count, and no other pods.
+	// DisableDrain: nobody is ever evicted, and a card in use waits until it is free. With false,
+	// the operator evicts the pods that use VFs of a card that has to change, through the Eviction
+	// API, so that PodDisruptionBudgets count, and no other pods.
 	// +kubebuilder:default=true
 	// +optional
 	DisableDrain *bool `json:"disableDrain,omitempty"`
@@ -44,7 +47,8 @@ type SriovOperatorConfigSpec struct {
 	ConfigDaemonEnvVars map[string]string `json:"configDaemonEnvVars,omitempty"`
 }
 
-// SriovOperatorConfig holds the operator's settings; only the one named default, in the product's namespace, counts.
+// SriovOperatorConfig holds the operator's settings; only the one named default, in the product's
+// namespace, counts.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:metadata:labels="app.kubernetes.io/part-of=spiderpool"
@@ -69,9 +73,10 @@ type SriovOperatorConfigList struct {
 type SriovNetworkPoolConfigSpec struct {
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
-	// MaxUnavailable is how many of the selected nodes may be drained at once, as a number or a percentage of them (rounded down, but
-	// at least one); 1 when absent, and 0 lets none be drained. Of several configurations that select a node, the first in order of
-	// name counts. It has no effect while SriovOperatorConfig has disableDrain.
+	// MaxUnavailable is how many of the selected nodes may be drained at once, as a number or a
+	// percentage of them (rounded down, but at least one); 1 when absent, and 0 lets none be
+	// drained. Of several configurations that select a node, the first in order of name counts. It
+	// has no effect while SriovOperatorConfig has disableDrain.
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 : self.matches('^[0-9]+%$')",message="want a number of nodes from 0 on, or a percentage of the selected nodes, such as 10%"
 	// +optional
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package v1 owns the objects of the API group sriovnetwork.openshift.io:
 // policies for virtual functions, the state of each node, and their settings.
 //

@@ -1,18 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 const (
-	// AnnotationOwner on a NetworkAttachmentDefinition names the object that it is made of, as SriovIBNetwork.OwnerKey writes it. An
-	// owner reference cannot: the two may be in different namespaces.
+	// AnnotationOwner on a NetworkAttachmentDefinition names the object that it is made of, as
+	// SriovIBNetwork.OwnerKey writes it. An owner reference cannot: the two may be in different
+	// namespaces.
 	AnnotationOwner = "sriovnetwork.openshift.io/owner-ref"
-	// FinalizerNetwork guards a network whose NetworkAttachmentDefinition is in another namespace, and so does not go by itself.
+	// FinalizerNetwork guards a network whose NetworkAttachmentDefinition is in another namespace,
+	// and so does not go by itself.
 	FinalizerNetwork = "netattdef.finalizers.sriovnetwork.openshift.io"
 )
 
 // SriovIBNetworkSpec describes a network of InfiniBand VFs.
 type SriovIBNetworkSpec struct {
-	// NetworkNamespace is where the NetworkAttachmentDefinition is made; the object's own namespace when absent.
+	// NetworkNamespace is where the NetworkAttachmentDefinition is made; the object's own namespace
+	// when absent.
 	// +optional
 	NetworkNamespace string `json:"networkNamespace,omitempty"`
 	// ResourceName is a policy's resourceName, without a prefix.
@@ -20,7 +25,8 @@ type SriovIBNetworkSpec struct {
 	// Capabilities is JSON text: an object of names and true or false, such as '{"infinibandGUID": true}'.
 	// +optional
 	Capabilities string `json:"capabilities,omitempty"`
-	// IPAM is JSON text: the configuration of an IPAM plugin, such as '{"type": "spiderpool"}'. Absent gives no addresses.
+	// IPAM is JSON text: the configuration of an IPAM plugin, such as '{"type": "spiderpool"}'.
+	// Absent gives no addresses.
 	// +optional
 	IPAM string `json:"ipam,omitempty"`
 	// LinkState is what the PF is told of the VF; absent leaves it.
@@ -44,8 +50,8 @@ type SriovIBNetworkStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// SriovIBNetwork is a network of InfiniBand VFs. A NetworkAttachmentDefinition of the same name, type ib-sriov, is made of it. Only those
-// in the product's namespace count.
+// SriovIBNetwork is a network of InfiniBand VFs. A NetworkAttachmentDefinition of the same name,
+// type ib-sriov, is made of it. Only those in the product's namespace count.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import (
@@ -24,10 +26,12 @@ func (n *SriovIBNetwork) Validate() (texts NetworkTexts, errs field.ErrorList) {
 	s, spec := &n.Spec, field.NewPath("spec")
 	if !resourceNameRule.MatchString(s.ResourceName) {
 		errs = append(errs, field.Invalid(spec.Child("resourceName"), s.ResourceName,
-			"want a policy's resourceName, without a prefix: 1 to 63 letters, digits, '-' and '_', such as mellanoxibsriov"))
+			"want a policy's resourceName, without a prefix: 1 to 63 letters, digits, '-' and '_', such as "+
+				"mellanoxibsriov"))
 	}
 	if s.NetworkNamespace != "" && len(validation.IsDNS1123Label(s.NetworkNamespace)) > 0 {
-		errs = append(errs, field.Invalid(spec.Child("networkNamespace"), s.NetworkNamespace, "want the name of a namespace: lower-case letters, digits and '-'"))
+		errs = append(errs, field.Invalid(spec.Child("networkNamespace"), s.NetworkNamespace,
+			"want the name of a namespace: lower-case letters, digits and '-'"))
 	}
 	var err *field.Error
 	if texts.Capabilities, err = s.capabilities(spec.Child("capabilities")); err != nil {
@@ -58,7 +62,8 @@ func (s *SriovIBNetworkSpec) ipam(path *field.Path) (json.RawMessage, *field.Err
 	case "":
 		return nil, field.Invalid(path, s.IPAM, `it has no "type": `+want)
 	case "dhcp":
-		return nil, field.Invalid(path, s.IPAM, "ipam type dhcp does not work on InfiniBand: use spiderpool, host-local or static")
+		return nil, field.Invalid(path, s.IPAM,
+			"ipam type dhcp does not work on InfiniBand: use spiderpool, host-local or static")
 	}
 	return raw, nil
 }
@@ -92,8 +97,8 @@ func pluginType(content map[string]json.RawMessage) (name string) {
 	return name
 }
 
-// readText reads JSON text and returns it on one line; blank text is nil. ahead is the number of octets that were put before what
-// the user wrote.
+// readText reads JSON text and returns it on one line; blank text is nil. ahead is the number of
+// octets that were put before what the user wrote.
 func readText(path *field.Path, text string, ahead int, want string, into any) (json.RawMessage, *field.Error) {
 	if t := strings.TrimSpace(text); t == "" || t == "null" {
 		return nil, nil
@@ -102,7 +107,8 @@ func readText(path *field.Path, text string, ahead int, want string, into any) (
 	err := d.Decode(into)
 	if err == nil {
 		if _, more := d.Token(); !errors.Is(more, io.EOF) {
-			return nil, field.Invalid(path, text, fmt.Sprintf("%s: there is more behind the end of the JSON: %s", position(text, int(d.InputOffset()), ahead), want))
+			return nil, field.Invalid(path, text, fmt.Sprintf("%s: there is more behind the end of the JSON: %s",
+				position(text, int(d.InputOffset()), ahead), want))
 		}
 		var compact bytes.Buffer
 		if err = json.Compact(&compact, []byte(text)); err == nil {
@@ -122,7 +128,8 @@ func readText(path *field.Path, text string, ahead int, want string, into any) (
 	return nil, field.Invalid(path, text, fmt.Sprintf("%s: %s: %s", position(text, offset, ahead), what, want))
 }
 
-// position is where in the user's text an offset is, for a person: the offset counts the octets up to and with the bad one.
+// position is where in the user's text an offset is, for a person: the offset counts the octets up
+// to and with the bad one.
 func position(text string, offset, ahead int) string {
 	before := text[min(ahead, len(text)):max(min(offset, len(text)), min(ahead, len(text)))]
 	line := strings.Count(before, "\n") + 1

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,12 +35,13 @@ type System struct {
 
 // Types of SriovNetworkNodeStateStatus.Conditions; those of other kinds have Ready only.
 const (
-	// ConditionReady: the node is as its spec says; the policy is in force on every node that it selects; the network's
-	// NetworkAttachmentDefinition is as the network says.
+	// ConditionReady: the node is as its spec says; the policy is in force on every node that it
+	// selects; the network's NetworkAttachmentDefinition is as the network says.
 	ConditionReady = "Ready"
 	// ConditionRdmaMode: the mode of the RDMA subsystem is the wanted one.
 	ConditionRdmaMode = "RdmaMode"
-	// ConditionDrained: no pod is in the way of what the node shall become. Absent on a node that never had to be drained.
+	// ConditionDrained: no pod is in the way of what the node shall become. Absent on a node that
+	// never had to be drained.
 	ConditionDrained = "Drained"
 	// ConditionGuidsUnique: no InfiniBand function of the node bears a GUID that another one bears too.
 	ConditionGuidsUnique = "GuidsUnique"
@@ -46,7 +49,8 @@ const (
 
 // Annotations of a SriovNetworkNodeState that the operator writes and the printer columns show.
 const (
-	// AnnotationDesiredState is Drain_Required while pods are in the way of what the node shall become and may be evicted.
+	// AnnotationDesiredState is Drain_Required while pods are in the way of what the node shall
+	// become and may be evicted.
 	AnnotationDesiredState = "sriovnetwork.openshift.io/desired-state"
 	// AnnotationCurrentState is how far that is.
 	AnnotationCurrentState = "sriovnetwork.openshift.io/current-state"
@@ -128,7 +132,8 @@ type SriovNetworkNodeStateStatus struct {
 	// ObservedGeneration is the generation that the status speaks of.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions has the types Ready and RdmaMode, of the agent, and Drained and GuidsUnique, of the operator.
+	// Conditions has the types Ready and RdmaMode, of the agent, and Drained and GuidsUnique, of
+	// the operator.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
@@ -195,8 +200,9 @@ type InterfaceExt struct {
 	// Guid is the port GUID.
 	// +optional
 	Guid string `json:"guid,omitempty"`
-	// Managed is true while the function has VFs that the agent made or configured. When no policy selects it any more,
-	// the operator asks for numVfs 0, and the agent removes them once no pod uses one. Adopted VFs do not count.
+	// Managed is true while the function has VFs that the agent made or configured. When no policy
+	// selects it any more, the operator asks for numVfs 0, and the agent removes them once no pod
+	// uses one. Adopted VFs do not count.
 	// +optional
 	Managed bool `json:"managed,omitempty"`
 	// NumaNode is -1 when the machine does not tell.
@@ -241,7 +247,8 @@ type VirtualFunction struct {
 	// PortState is the logical state of the function's port, such as ACTIVE; absent while it cannot be seen.
 	// +optional
 	PortState string `json:"portState,omitempty"`
-	// Resource is the extended resource, without its prefix, that the function is advertised as; absent when it is not.
+	// Resource is the extended resource, without its prefix, that the function is advertised as;
+	// absent when it is not.
 	// +optional
 	Resource string `json:"resource,omitempty"`
 	// NotReady says why a function of a group is not advertised.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import (
@@ -37,7 +39,8 @@ func ParseVFRange(s string) (VFRange, error) {
 	return VFRange{First: f, Last: l}, nil
 }
 
-// maxIndex is the highest VF index: TotalVFs of the SR-IOV capability has 16 bits (PCIe base specification 9.3.3.6).
+// maxIndex is the highest VF index: TotalVFs of the SR-IOV capability has 16 bits (PCIe base
+// specification 9.3.3.6).
 const maxIndex = 1<<16 - 2
 
 func parseIndex(s string) (int, error) {
@@ -48,12 +51,14 @@ func parseIndex(s string) (int, error) {
 	return int(n), nil
 }
 
-// ParsePFName reads an entry of nicSelector.pfNames: a netdev name, or "name#first-last". The range is nil without one. Errors leave
-// it to the caller to name the entry.
+// ParsePFName reads an entry of nicSelector.pfNames: a netdev name, or "name#first-last". The range
+// is nil without one. Errors leave it to the caller to name the entry.
 func ParsePFName(s string) (name string, r *VFRange, err error) {
 	name, text, ranged := strings.Cut(s, "#")
 	if name == "" || strings.ContainsAny(name, " \t\n/") {
-		return "", nil, errors.New("want the name of a network device, optionally with a range of VFs, such as ibs5f0 or ibs5f0#0-7")
+		return "", nil,
+			errors.New(
+				"want the name of a network device, optionally with a range of VFs, such as ibs5f0 or ibs5f0#0-7")
 	}
 	if !ranged {
 		return name, nil, nil
@@ -71,8 +76,9 @@ func (s *SriovNetworkNodePolicySpec) Selects(pf *InterfaceExt) (ok bool, why str
 		return false, why
 	}
 	if pf.TotalVfs == 0 {
-		return false, "it allows no VFs (sriov_totalvfs is 0): enable SR-IOV in its firmware, for an NVIDIA card with " +
-			fmt.Sprintf("`mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and a reboot", pf.PciAddress, s.NumVfs)
+		return false,
+			"it allows no VFs (sriov_totalvfs is 0): enable SR-IOV in its firmware, for an NVIDIA card with " +
+				fmt.Sprintf("`mstconfig -d %s set SRIOV_EN=True NUM_OF_VFS=%d` and a reboot", pf.PciAddress, s.NumVfs)
 	}
 	return true, ""
 }
@@ -90,7 +96,8 @@ func (n *SriovNetworkNicSelector) mismatch(pf *InterfaceExt) string {
 	case len(n.RootDevices) > 0 && !slices.ContainsFunc(n.RootDevices, fold(pf.PciAddress)):
 		return fmt.Sprintf("its PCI address is not in rootDevices (%s)", strings.Join(n.RootDevices, ", "))
 	case len(n.PfNames) > 0 && !n.names(pf):
-		return fmt.Sprintf("its name is %s, which is not in pfNames (%s)", orNone(pf.Name), strings.Join(n.PfNames, ", "))
+		return fmt.Sprintf("its name is %s, which is not in pfNames (%s)", orNone(pf.Name),
+			strings.Join(n.PfNames, ", "))
 	}
 	return ""
 }
@@ -134,7 +141,8 @@ func (s *SriovNetworkNodePolicySpec) SelectsNode(labels map[string]string) bool 
 	return true
 }
 
-// Describe is one line that a person can compare with a nicSelector, such as "0000:86:00.0 (ibs5f0, 15b3:1017, at most 16 VFs)".
+// Describe is one line that a person can compare with a nicSelector, such as "0000:86:00.0 (ibs5f0,
+// 15b3:1017, at most 16 VFs)".
 func (pf *InterfaceExt) Describe() string {
 	name := pf.Name
 	if name == "" {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import (
@@ -22,7 +24,8 @@ const maxNodesNamed = 5
 // ValidateAgainst judges a policy beside the other policies of its namespace
 // and what the nodes have. A policy that selects nothing is admitted with a
 // warning for each node: cards may come later.
-func (p *SriovNetworkNodePolicy) ValidateAgainst(others []SriovNetworkNodePolicy, nodes []NodeCards) (warnings []string, errs field.ErrorList) {
+func (p *SriovNetworkNodePolicy) ValidateAgainst(others []SriovNetworkNodePolicy, nodes []NodeCards) (warnings []string,
+	errs field.ErrorList) {
 	for i := range others {
 		if others[i].Name != p.Name {
 			errs = append(errs, p.conflicts(&others[i], nodes)...)
@@ -40,15 +43,19 @@ func (p *SriovNetworkNodePolicy) conflicts(o *SriovNetworkNodePolicy, nodes []No
 	a, b, spec := &p.Spec, &o.Spec, field.NewPath("spec")
 	if a.ResourceName == b.ResourceName && a.ExcludeTopology != b.ExcludeTopology {
 		errs = append(errs, field.Invalid(spec.Child("excludeTopology"), a.ExcludeTopology,
-			fmt.Sprintf("policy %s has %t for the same resourceName %s: want one value for a resource", o.Name, b.ExcludeTopology, a.ResourceName)))
+			fmt.Sprintf("policy %s has %t for the same resourceName %s: want one value for a resource", o.Name,
+				b.ExcludeTopology, a.ResourceName)))
 	}
 	if a.PriorityOrDefault() != b.PriorityOrDefault() {
 		return errs
 	}
 	if where := sharedRange(a, b, nodes); where != "" {
 		errs = append(errs, field.Invalid(spec.Child("nicSelector"), where,
-			fmt.Sprintf("policy %s claims the same VFs at the same priority %d: give each policy its own range in pfNames (such as ibs5f0#0-5 and ibs5f0#6-11), "+
-				"other cards or nodes, or another priority (the smaller number wins)", o.Name, a.PriorityOrDefault())))
+			fmt.Sprintf(
+				"policy %s claims the same VFs at the same priority %d: give each policy its own range in pfNames "+
+					"(such as ibs5f0#0-5 and ibs5f0#6-11), "+
+					"other cards or nodes, or another priority (the smaller number wins)", o.Name,
+				a.PriorityOrDefault())))
 	}
 	return errs
 }
@@ -65,7 +72,8 @@ func sharedRange(a, b *SriovNetworkNodePolicySpec, nodes []NodeCards) string {
 				continue
 			}
 			if okB, _ := b.Selects(pf); okB && a.RangeOn(pf).Overlaps(b.RangeOn(pf)) {
-				return fmt.Sprintf("card %s on node %s: VFs %s and %s", pf.PciAddress, node.Name, a.RangeOn(pf), b.RangeOn(pf))
+				return fmt.Sprintf("card %s on node %s: VFs %s and %s", pf.PciAddress, node.Name, a.RangeOn(pf),
+					b.RangeOn(pf))
 			}
 		}
 	}
@@ -123,7 +131,8 @@ func (p *SriovNetworkNodePolicy) tooManyVFs(nodes []NodeCards) (*field.Error, []
 	p.EachSelected(nodes, func(node *NodeCards, pf *InterfaceExt) {
 		selected++
 		if pf.TotalVfs < p.Spec.NumVfs {
-			short = append(short, fmt.Sprintf("card %s on node %s supports at most %d", pf.PciAddress, node.Name, pf.TotalVfs))
+			short = append(short, fmt.Sprintf("card %s on node %s supports at most %d", pf.PciAddress, node.Name,
+				pf.TotalVfs))
 		}
 	})
 	if len(short) == 0 {
@@ -131,10 +140,13 @@ func (p *SriovNetworkNodePolicy) tooManyVFs(nodes []NodeCards) (*field.Error, []
 	}
 	text := strings.Join(cut(short), "; ")
 	if len(short) < selected {
-		return nil, []string{fmt.Sprintf("spec.numVfs: %d: %s; these cards get no VFs by this policy", p.Spec.NumVfs, text)}
+		return nil, []string{fmt.Sprintf("spec.numVfs: %d: %s; these cards get no VFs by this policy", p.Spec.NumVfs,
+			text)}
 	}
 	return field.Invalid(field.NewPath("spec", "numVfs"), p.Spec.NumVfs,
-		text+": lower numVfs, or raise the card's limit in its firmware (NVIDIA: `mstconfig -d <pci> set SRIOV_EN=True NUM_OF_VFS=<n>`, then reboot)"), nil
+		text+
+			": lower numVfs, or raise the card's limit in its firmware (NVIDIA: `mstconfig -d <pci> set "+
+			"SRIOV_EN=True NUM_OF_VFS=<n>`, then reboot)"), nil
 }
 
 // EachSelected calls fn for every card that the policy selects.
@@ -164,14 +176,20 @@ func (p *SriovNetworkNodePolicy) WhyNothing(nodes []NodeCards) (lines []string) 
 		}
 	}
 	if len(lines) == 0 {
-		return []string{fmt.Sprintf("spec.nodeSelector: no node has %s, so nothing happens until one has; `kubectl get nodes --show-labels` lists what they have",
-			labels.FormatLabels(p.Spec.NodeSelector))}
+		return []string{
+			fmt.Sprintf(
+				"spec.nodeSelector: no node has %s, so nothing happens until one has; `kubectl get nodes "+
+					"--show-labels` lists what they have",
+				labels.FormatLabels(p.Spec.NodeSelector))}
 	}
-	return append([]string{"spec.nicSelector: selects no card on any node, so nothing happens until one fits; correct it by what the nodes have"}, cut(lines)...)
+	return append([]string{
+		"spec.nicSelector: selects no card on any node, so nothing happens until one fits; correct it by what the " +
+			"nodes have"}, cut(lines)...)
 }
 
-// whyNothingOn says what a node has in place of the cards that the policy selects. A card that cannot have VFs and is another than the
-// wanted one, such as a virtual machine's own, is nobody's mistake and left out.
+// whyNothingOn says what a node has in place of the cards that the policy selects. A card that
+// cannot have VFs and is another than the wanted one, such as a virtual machine's own, is nobody's
+// mistake and left out.
 func (p *SriovNetworkNodePolicy) whyNothingOn(node *NodeCards) string {
 	if len(node.Interfaces) == 0 {
 		return fmt.Sprintf("node %s: its agent has not reported any network card yet", node.Name)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -95,7 +97,10 @@ type SriovNetworkNicSelector struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9a-fA-F]{4})?$')",message="want the four hexadecimal digits of the physical function as in lspci -nn, such as 1017"
 	// +optional
 	DeviceID string `json:"deviceID,omitempty"`
-	// RootDevices are PCI addresses of physical functions: "0000:86:00.0".
+	// RootDevices are PCI addresses of physical functions: "0000:86:00.0". The rule is ib.ParsePCIAddress.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([0-9a-fA-F]{4}|[1-9a-fA-F][0-9a-fA-F]{4,7}):[0-9a-fA-F]{2}:[01][0-9a-fA-F][.][0-7]$')",messageExpression="self.matches('^[0-9a-fA-F]{2}:[01][0-9a-fA-F][.][0-7]$') ? 'the PCI domain is missing: want 0000:' + self + ' (`lspci -D` prints it)' : 'want a PCI address with its domain, such as 0000:86:00.0 (`lspci -D` prints it)'"
 	// +optional
 	RootDevices []string `json:"rootDevices,omitempty"`
 	// PfNames are netdev names (alternative names count), each with an optional range of VFs: "ibs5f0#0-7".

@@ -50,14 +50,33 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{/*
+spiderpool.image: the image's name. What the user set wins over release.yaml, key by key; a tag or digest of the user's drops
+the digest there. Values that equal the defaults of chart 0.1.0, which "helm upgrade --reuse-values" brings along, are nobody's
+wish: no image was ever published under that name.
+*/}}
 {{- define "spiderpool.image" -}}
 {{- $v := include "spiderpool.values" . | fromYaml -}}
-{{- $registry := default $v.image.registry $v.global.imageRegistryOverride -}}
-{{- $name := ternary (printf "%s/%s" $registry $v.image.repository) $v.image.repository (ne $registry "") -}}
-{{- if $v.image.digest -}}
-{{- printf "%s@%s" $name $v.image.digest -}}
+{{- $release := .Files.Get "release.yaml" | fromYaml -}}
+{{- $image := $v.image -}}
+{{- if and (eq $image.registry "ghcr.io") (eq $image.repository "spidernet-io/spiderpool/spiderpool") (not $image.tag) (not $image.digest) -}}
+{{- $image = dict "registry" "" "repository" "" "tag" "" "digest" "" -}}
+{{- end -}}
+{{- $registry := default $release.registry $image.registry -}}
+{{- $override := $v.global.imageRegistryOverride -}}
+{{- if not (or $registry $override) -}}
+{{- fail "\n\nimage.registry is empty: this chart comes from the source tree, and no registry has an image that it could name.\nBuild and push one, and install the chart that is packaged for it:\n\n  make release REGISTRY=registry.example.com/me VERSION=v0.2.0\n\nor, if your registry has the image already, say where with --set image.registry=registry.example.com/me\n(global.imageRegistryOverride replaces the registry's host).\n" -}}
+{{- end -}}
+{{- $name := printf "%s/%s" (default $override $registry) (default (default "spiderpool" $release.repository) $image.repository) -}}
+{{- if and $override $registry -}}
+{{- $parts := splitList "/" $name -}}
+{{- $name = join "/" (prepend (rest $parts) $override) -}}
+{{- end -}}
+{{- $digest := default (ternary "" $release.digest (ne $image.tag "")) $image.digest -}}
+{{- if $digest -}}
+{{- printf "%s@%s" $name $digest -}}
 {{- else -}}
-{{- printf "%s:%s" $name (default .Chart.AppVersion $v.image.tag) -}}
+{{- printf "%s:%s" $name (default (default .Chart.AppVersion $release.tag) $image.tag) -}}
 {{- end -}}
 {{- end -}}
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -52,12 +54,12 @@ func (o *outcome) ports() string {
 	return b.String()
 }
 
-// maxRounds bounds one pass: VFs are made, configured and found to be right; each takes one round, and a VF of a PF whose other
-// changes come first one more.
+// maxRounds bounds one pass: VFs are made, configured and found to be right; each takes one round,
+// and a VF of a PF whose other changes come first one more.
 const maxRounds = 6
 
-// converge takes steps until none is left that can be taken. Every step is taken once: one that has no effect is an
-// error, and what fails on one function does not hold up the others.
+// converge takes steps until none is left that can be taken. Every step is taken once: one that has
+// no effect is an error, and what fails on one function does not hold up the others.
 func (r *reconciler) converge(ctx context.Context, state *v1.SriovNetworkNodeState) (out outcome) {
 	taken := map[string]bool{}
 	for range maxRounds {
@@ -67,12 +69,16 @@ func (r *reconciler) converge(ctx context.Context, state *v1.SriovNetworkNodeSta
 			return out
 		}
 		out.node, out.plan = &node, sriov.Plan(&state.Spec, node)
-		todo := slices.DeleteFunc(slices.Clone(out.plan), func(c sriov.Change) bool { return c.Blocked != "" || out.stopped(c) })
+		todo := slices.DeleteFunc(slices.Clone(out.plan), func(c sriov.Change) bool {
+			return c.Blocked != "" ||
+				out.stopped(c)
+		})
 		if len(todo) == 0 || ctx.Err() != nil {
 			return out
 		}
 		if !slices.ContainsFunc(todo, sriov.Change.Destroys) { // else VFs would be offered for a moment
-			// After a start nothing is offered yet, and steps may take long: what is ready does not wait for what is not.
+			// After a start nothing is offered yet, and steps may take long: what is ready does not
+			// wait for what is not.
 			r.Front.Publish(sriov.Pools(&state.Spec, node))
 		}
 		r.announce(ctx, state, out)
@@ -94,7 +100,8 @@ func (o *outcome) stopped(c sriov.Change) bool {
 // errNowInUse: somebody got a VF between the plan and the step; the next plan says who.
 var errNowInUse = errors.New("in use by now")
 
-func (r *reconciler) take(ctx context.Context, state *v1.SriovNetworkNodeState, c sriov.Change, taken map[string]bool, out *outcome) {
+func (r *reconciler) take(ctx context.Context, state *v1.SriovNetworkNodeState, c sriov.Change, taken map[string]bool,
+	out *outcome) {
 	pci := c.VF
 	if pci == "" {
 		pci = c.PF
@@ -102,7 +109,8 @@ func (r *reconciler) take(ctx context.Context, state *v1.SriovNetworkNodeState, 
 	logger := log.FromContext(ctx).WithValues("pci", pci)
 	key := c.PF + " " + c.String()
 	if taken[key] {
-		out.errs = append(out.errs, failure{pci, fmt.Errorf("%s on %s: the kernel took it without a complaint and without effect", c, c.PF)})
+		out.errs = append(out.errs,
+			failure{pci, fmt.Errorf("%s on %s: the kernel took it without a complaint and without effect", c, c.PF)})
 		return
 	}
 	taken[key] = true
@@ -162,8 +170,8 @@ func (r *reconciler) onLink(c sriov.Change, do func(index int) error) error {
 	return do(link.Index)
 }
 
-// withdraw takes the VFs that a change destroys off the offer, and then makes sure once more that nobody has got one: what was
-// offered until now may have been given away since the plan was made.
+// withdraw takes the VFs that a change destroys off the offer, and then makes sure once more that
+// nobody has got one: what was offered until now may have been given away since the plan was made.
 func (r *reconciler) withdraw(ctx context.Context, state *v1.SriovNetworkNodeState, c sriov.Change) error {
 	node, err := r.observe(ctx, state)
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -14,7 +16,8 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// TestOnKernel makes, keeps and removes VFs on a real kernel, with the card that HOSTTEST_IB_PF names. It destroys all VFs of that card.
+// TestOnKernel makes, keeps and removes VFs on a real kernel, with the card that HOSTTEST_IB_PF
+// names. It destroys all VFs of that card.
 func TestOnKernel(t *testing.T) {
 	card := os.Getenv("HOSTTEST_IB_PF")
 	if card == "" {
@@ -43,7 +46,8 @@ func TestOnKernel(t *testing.T) {
 	parent, err := ib.ParseGUID(pf.Guid)
 	must(t, err)
 	for i, vf := range pf.VFs {
-		if vf.GUID != ib.VFGUID(parent, i).String() || vf.PortState != "ACTIVE" || vf.RdmaDevice == "" || vf.Name == "" {
+		if vf.GUID != ib.VFGUID(parent, i).String() || vf.PortState != "ACTIVE" || vf.RdmaDevice == "" ||
+			vf.Name == "" {
 			t.Errorf("VF %d: %+v", i, vf)
 		}
 	}
@@ -54,7 +58,8 @@ func TestOnKernel(t *testing.T) {
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
 	must(t, r.book.UpdateSandbox("a", func(s *ledger.Sandbox) error {
 		s.Pod = ledger.Pod{Namespace: "default", Name: "a", UID: "a"}
-		s.Attachments = []ledger.Attachment{{Network: "ib-sriov", IfName: "eth0", DeviceID: pf.VFs[3].PciAddress, Phase: ledger.Done}}
+		s.Attachments = []ledger.Attachment{{Network: "ib-sriov", IfName: "eth0", DeviceID: pf.VFs[3].PciAddress,
+			Phase: ledger.Done}}
 		return nil
 	}))
 	must(t, kernel.MoveRDMA(host.NodeNS, pf.VFs[3].RdmaDevice, host.NS("/var/run/netns/"+ns)))
@@ -62,14 +67,16 @@ func TestOnKernel(t *testing.T) {
 	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "mellanoxibsriov: 12 VFs ready")
 	r.want(spec(4))
 	state, _ = r.run()
-	wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", "numVfs 12 -> 4", pf.VFs[3].PciAddress+" by default/a")
+	wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", "numVfs 12 -> 4", pf.VFs[3].PciAddress+
+		" by default/a")
 
 	// the pod goes: the rest happens, with the same GUIDs
 	command(t, "ip", "netns", "del", ns)
 	must(t, r.book.UpdateSandbox("a", func(s *ledger.Sandbox) error { s.Attachments = nil; return nil }))
 	for i := 0; i < 50; i++ { // the kernel gives the device back a little later
 		time.Sleep(100 * time.Millisecond)
-		if state, _ = r.run(); state.Status.SyncStatus == v1.SyncStatusSucceeded && observedCard(t, state, card).NumVfs == 4 {
+		if state, _ = r.run(); state.Status.SyncStatus == v1.SyncStatusSucceeded &&
+			observedCard(t, state, card).NumVfs == 4 {
 			break
 		}
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package nodestate keeps this node's virtual functions as its
 // SriovNetworkNodeState says: it observes the node, has package sriov decide,
 // takes one small step after the other, observes again, and publishes what is
@@ -57,16 +59,17 @@ type Ledger interface {
 	VFs() ([]ledger.VF, error)
 	PutVF(ledger.VF) error
 	DevicesInUse() map[string]ledger.Pod
-	// Verbs returns the verbs device ("uverbs3") and the management device that a container was given last with a VF; "" when none
-	// is known.
+	// Verbs returns the verbs device ("uverbs3") and the management device that a container was
+	// given last with a VF; "" when none is known.
 	Verbs(pci string) (verbs, umad string, err error)
 }
 
 // Front advertises VFs.
 type Front interface {
 	Publish([]sriov.Pool)
-	// RecentlyGiven lists VFs, by PCI address, that were given away too short a time ago for Allocated to know. Once Publish
-	// has returned, a VF that it left out is not given away any more without being listed here.
+	// RecentlyGiven lists VFs, by PCI address, that were given away too short a time ago for
+	// Allocated to know. Once Publish has returned, a VF that it left out is not given away any
+	// more without being listed here.
 	RecentlyGiven() map[string]string
 }
 
@@ -74,16 +77,19 @@ type Front interface {
 type Options struct {
 	// Namespace and Node name the SriovNetworkNodeState.
 	Namespace, Node string
-	// Root is where the node's own root directory is seen: the administrator's choice of GUIDs is below its /etc.
+	// Root is where the node's own root directory is seen: the administrator's choice of GUIDs is
+	// below its /etc.
 	Root   string
 	Kernel Kernel
 	Ledger Ledger
 	Front  Front
-	// Allocated lists the VFs, by PCI address, that pods have been promised, with "namespace/name" of the pod: from a pod's admission
-	// on, before anything is attached. While it fails, no VF is taken from under anybody. Nil: nothing is promised.
+	// Allocated lists the VFs, by PCI address, that pods have been promised, with "namespace/name"
+	// of the pod: from a pod's admission on, before anything is attached. While it fails, no VF is
+	// taken from under anybody. Nil: nothing is promised.
 	Allocated func(context.Context) (map[string]string, error)
-	// Busy tells whether pods are being attached or detached, or were a moment ago: they come in waves. A look reads every function of every card
-	// and would take from their time: it waits for the end, though not for long. Nil: never.
+	// Busy tells whether pods are being attached or detached, or were a moment ago: they come in
+	// waves. A look reads every function of every card and would take from their time: it waits for
+	// the end, though not for long. Nil: never.
 	Busy func() bool
 	// Interval is the time between looks at the node when nothing calls for one: 30 seconds.
 	Interval time.Duration
@@ -92,7 +98,8 @@ type Options struct {
 // triggerDelay gathers the attachments and detachments of pods that come together.
 const triggerDelay = 200 * time.Millisecond
 
-// linkPause is the least time between two looks that link changes call for: a look reads every function of every card.
+// linkPause is the least time between two looks that link changes call for: a look reads every
+// function of every card.
 const linkPause = time.Second
 
 // Bounds of the wait for pods that are being attached.
@@ -101,11 +108,12 @@ const (
 	busyPatience = 5 * time.Second
 )
 
-// SetupWithManager adds the reconciler of this node's object. The function that it returns asks for a look at the node soon; call it when
-// a pod has got or given back a VF. It never blocks.
+// SetupWithManager adds the reconciler of this node's object. The function that it returns asks for
+// a look at the node soon; call it when a pod has got or given back a VF. It never blocks.
 //
-// RBAC, in the product's namespace: sriovnetworknodestates get, list, watch (the cache may be restricted to the own
-// object); sriovnetworknodestates/status patch. In all: events.k8s.io/events create, patch.
+// RBAC, in the product's namespace: sriovnetworknodestates get, list, watch (the cache may be
+// restricted to the own object); sriovnetworknodestates/status patch. In all: events.k8s.io/events
+// create, patch.
 func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 	if o.Interval == 0 {
 		o.Interval = 30 * time.Second
@@ -113,16 +121,19 @@ func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 	r := &reconciler{Options: o, client: mgr.GetClient(), events: mgr.GetEventRecorder("spiderpool-agent")}
 	key := reconcile.Request{NamespacedName: client.ObjectKey{Namespace: o.Namespace, Name: o.Node}}
 	wakes := make(chan event.GenericEvent, 1)
-	enqueue := handler.Funcs{GenericFunc: func(_ context.Context, _ event.GenericEvent, q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	enqueue := handler.Funcs{GenericFunc: func(_ context.Context, _ event.GenericEvent,
+		q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 		q.AddAfter(key, triggerDelay)
 	}}
 	own := predicate.NewPredicateFuncs(func(object client.Object) bool {
 		return object.GetNamespace() == o.Namespace && object.GetName() == o.Node
 	})
 	err = ctrl.NewControllerManagedBy(mgr).Named("nodestate").
-		For(&v1.SriovNetworkNodeState{}, builder.WithPredicates(own, predicate.Or(predicate.GenerationChangedPredicate{}, drainChanged))).
+		For(&v1.SriovNetworkNodeState{},
+			builder.WithPredicates(own, predicate.Or(predicate.GenerationChangedPredicate{}, drainChanged))).
 		WatchesRawSource(source.Channel(wakes, enqueue)).
-		WatchesRawSource(source.Func(func(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		WatchesRawSource(source.Func(func(ctx context.Context,
+			q workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			go r.followLinks(ctx, linkPause, func() { q.AddAfter(key, triggerDelay) })
 			return nil
 		})).
@@ -141,7 +152,8 @@ func SetupWithManager(mgr ctrl.Manager, o Options) (trigger func(), err error) {
 
 // drainChanged lets the operator's word through that the node is being drained, or not any more.
 var drainChanged = predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-	return e.ObjectOld.GetAnnotations()[v1.AnnotationCurrentState] != e.ObjectNew.GetAnnotations()[v1.AnnotationCurrentState]
+	return e.ObjectOld.GetAnnotations()[v1.AnnotationCurrentState] !=
+		e.ObjectNew.GetAnnotations()[v1.AnnotationCurrentState]
 }}
 
 // reconciler keeps one object. controller-runtime runs it in one goroutine.
@@ -156,8 +168,9 @@ type reconciler struct {
 	busySince time.Time     // when a look began to wait for pods; zero when none does
 }
 
-// followLinks asks for a look whenever the netdevs of cards change: the one of an InfiniBand card loses its carrier with the port.
-// What changes without them, as the port of a VF alone does, is seen by the look that comes by itself.
+// followLinks asks for a look whenever the netdevs of cards change: the one of an InfiniBand card
+// loses its carrier with the port. What changes without them, as the port of a VF alone does, is
+// seen by the look that comes by itself.
 func (r *reconciler) followLinks(ctx context.Context, pause time.Duration, look func()) {
 	changes, err := r.Kernel.LinkChanges(ctx)
 	if err != nil {
@@ -180,7 +193,8 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	state := &v1.SriovNetworkNodeState{}
 	if err := r.client.Get(ctx, req.NamespacedName, state); err != nil {
-		// Without an object nothing is wanted and nothing unwanted: VFs and what is advertised stay as they are.
+		// Without an object nothing is wanted and nothing unwanted: VFs and what is advertised stay
+		// as they are.
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	before := state.DeepCopy()
@@ -213,8 +227,8 @@ func (r *reconciler) waits(now time.Time) bool {
 // staleWait is the time for the cache to learn of the write that made ours refused.
 const staleWait = 100 * time.Millisecond
 
-// firstWait is the wait after a step has failed or while a port is on its way to ACTIVE; it doubles up to Interval, and
-// begins anew when a card's port changes: its VFs' ports follow a moment later.
+// firstWait is the wait after a step has failed or while a port is on its way to ACTIVE; it doubles
+// up to Interval, and begins anew when a card's port changes: its VFs' ports follow a moment later.
 const firstWait = time.Second
 
 // next is the time until the next look.

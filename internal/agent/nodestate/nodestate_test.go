@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -82,8 +84,9 @@ func newRig(t *testing.T, kernel *hosttest.Fake) *rig {
 	c := fake.NewClientBuilder().WithScheme(scheme).WithObjects(state).WithStatusSubresource(state).Build()
 	r := &rig{t: t, kernel: kernel, book: book, front: &front{}, events: events.NewFakeRecorder(100)}
 	r.reconciler = &reconciler{
-		Options: Options{Namespace: namespace, Node: nodeName, Root: t.TempDir(), Kernel: kernel, Ledger: book, Front: r.front, Interval: 30e9},
-		client:  c, events: r.events,
+		Options: Options{Namespace: namespace, Node: nodeName, Root: t.TempDir(), Kernel: kernel, Ledger: book,
+			Front: r.front, Interval: 30e9},
+		client: c, events: r.events,
 	}
 	return r
 }
@@ -112,14 +115,17 @@ func (r *rig) want(spec v1.SriovNetworkNodeStateSpec) {
 
 func (r *rig) run() (*v1.SriovNetworkNodeState, reconcile.Result) {
 	r.t.Helper()
-	result, err := r.Reconcile(context.Background(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: nodeName}})
+	result, err := r.Reconcile(context.Background(),
+		reconcile.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: nodeName}})
 	must(r.t, err)
 	return r.state(), result
 }
 
 func guideSpec(n int) v1.SriovNetworkNodeStateSpec {
-	return v1.SriovNetworkNodeStateSpec{Interfaces: v1.Interfaces{{PciAddress: hosttest.GuidePF, Name: "ibs5f0", NumVfs: n,
-		VfGroups: []v1.VfGroup{{ResourceName: "mellanoxibsriov", DeviceType: "netdevice", VfRange: fmt.Sprintf("0-%d", n-1), PolicyName: "ib-sriov", IsRdma: true}}}}}
+	return v1.SriovNetworkNodeStateSpec{Interfaces: v1.Interfaces{{PciAddress: hosttest.GuidePF, Name: "ibs5f0",
+		NumVfs: n,
+		VfGroups: []v1.VfGroup{{ResourceName: "mellanoxibsriov", DeviceType: "netdevice",
+			VfRange: fmt.Sprintf("0-%d", n-1), PolicyName: "ib-sriov", IsRdma: true}}}}}
 }
 
 func (r *rig) recorded() (out []string) {
@@ -182,7 +188,8 @@ func TestShowsCards(t *testing.T) {
 		t.Errorf("%d steps, offered %v", r.kernel.Steps(), r.front.pools)
 	}
 	card := state.Status.Interfaces[1]
-	if card.PciAddress != hosttest.GuidePF || card.Name != "ibs5f0" || card.TotalVfs != 16 || card.LinkType != "IB" || card.PortState != "ACTIVE" || !slices.Equal(card.AltNames, []string{"ibp134s0f0"}) {
+	if card.PciAddress != hosttest.GuidePF || card.Name != "ibs5f0" || card.TotalVfs != 16 || card.LinkType != "IB" ||
+		card.PortState != "ACTIVE" || !slices.Equal(card.AltNames, []string{"ibp134s0f0"}) {
 		t.Errorf("the guide's card: %+v", card)
 	}
 	c := meta.FindStatusCondition(state.Status.Conditions, v1.ConditionRdmaMode)
@@ -205,17 +212,21 @@ func TestMakesTheGuidesVFs(t *testing.T) {
 		t.Errorf("calls %q", calls)
 	}
 	for i := range 12 {
-		if !strings.HasPrefix(calls[1+2*i], "SetVFGUID "+ib.VFGUID(hosttest.GuidePFGUID, i).String()) || !strings.HasPrefix(calls[2+2*i], "BindVF") {
+		if !strings.HasPrefix(calls[1+2*i], "SetVFGUID "+ib.VFGUID(hosttest.GuidePFGUID, i).String()) ||
+			!strings.HasPrefix(calls[2+2*i], "BindVF") {
 			t.Errorf("VF %d: %q", i, calls[1+2*i:3+2*i])
 		}
 	}
 	vf := state.Status.Interfaces[1].VFs[3]
-	want := v1.VirtualFunction{Name: "ibs5f0v3", Driver: "mlx5_core", PciAddress: "0000:86:00.4", Vendor: "15b3", DeviceID: "1018", Mtu: vf.Mtu, VfID: 3,
-		GUID: ib.VFGUID(hosttest.GuidePFGUID, 3).String(), RdmaDevice: "mlx5_4", LinkState: "auto", PortState: "ACTIVE", Resource: "mellanoxibsriov", Mac: vf.Mac}
+	want := v1.VirtualFunction{Name: "ibs5f0v3", Driver: "mlx5_core", PciAddress: "0000:86:00.4", Vendor: "15b3",
+		DeviceID: "1018", Mtu: vf.Mtu, VfID: 3,
+		GUID: ib.VFGUID(hosttest.GuidePFGUID, 3).String(), RdmaDevice: "mlx5_4", LinkState: "auto", PortState: "ACTIVE",
+		Resource: "mellanoxibsriov", Mac: vf.Mac}
 	if diff := cmp.Diff(want, vf); diff != "" {
 		t.Error(diff)
 	}
-	if ev := r.recorded(); !slices.ContainsFunc(ev, func(e string) bool { return strings.HasPrefix(e, "Normal Configured mellanoxibsriov: 12 VFs ready") }) {
+	if ev := r.recorded(); !slices.ContainsFunc(ev,
+		func(e string) bool { return strings.HasPrefix(e, "Normal Configured mellanoxibsriov: 12 VFs ready") }) {
 		t.Errorf("events %q", ev)
 	}
 
@@ -263,7 +274,8 @@ func TestNeverResetsPFWithVFInUse(t *testing.T) {
 	for _, n := range []int{12, 2} {
 		r.want(guideSpec(n))
 		state, _ := r.run()
-		wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", fmt.Sprintf("numVfs 4 -> %d", n), "0000:86:00.2 by default/a")
+		wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", fmt.Sprintf("numVfs 4 -> %d", n),
+			"0000:86:00.2 by default/a")
 		if r.kernel.Steps() != 0 || len(state.Status.Plan) != 1 || state.Status.Plan[0].Blocked == "" {
 			t.Errorf("did %q, plan %+v", r.kernel.Calls(), state.Status.Plan)
 		}
@@ -271,7 +283,8 @@ func TestNeverResetsPFWithVFInUse(t *testing.T) {
 			t.Errorf("offered %d, want %d", got, want)
 		}
 	}
-	if ev := strings.Join(r.recorded(), "\n"); !strings.Contains(ev, "Warning WaitingForPods") || !strings.Contains(ev, "default/a") {
+	if ev := strings.Join(r.recorded(), "\n"); !strings.Contains(ev, "Warning WaitingForPods") ||
+		!strings.Contains(ev, "default/a") {
 		t.Errorf("events:\n%s", ev)
 	}
 	r.detach("a")
@@ -279,7 +292,9 @@ func TestNeverResetsPFWithVFInUse(t *testing.T) {
 	state, _ := r.run()
 	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "mellanoxibsriov: 2 VFs ready")
 	if got := strings.Join(r.front.history, " "); got != "0 0 2" {
-		t.Errorf("published %q; want the old ones withdrawn before they go, none while they are made, then the new ones", got)
+		t.Errorf(
+			"published %q; want the old ones withdrawn before they go, none while they are made, then the new ones",
+			got)
 	}
 }
 
@@ -308,11 +323,13 @@ func TestAdministratorsGUIDs(t *testing.T) {
 	r.want(guideSpec(2))
 	r.guidFile(`[{"pci_address": "0000:86:00.0", "guids": ["02:00:00:00:00:00:00:01"]}]`)
 	state, _ := r.run()
-	wantCondition(t, state, v1.SyncStatusFailed, "Blocked", guidPath+", entry 1 (pci_address 0000:86:00.0): it has 1 GUIDs: want one for each of the 2 VFs")
+	wantCondition(t, state, v1.SyncStatusFailed, "Blocked",
+		guidPath+", entry 1 (pci_address 0000:86:00.0): it has 1 GUIDs: want one for each of the 2 VFs")
 	if r.kernel.Steps() != 0 {
 		t.Errorf("did %q", r.kernel.Calls())
 	}
-	r.guidFile(`[{"pci_address": "0000:86:00.0", "guidsRange": {"start": "02:00:00:00:00:00:00:01", "end": "02:00:00:00:00:00:00:02"}}]`)
+	r.guidFile(
+		`[{"pci_address": "0000:86:00.0", "guidsRange": {"start": "02:00:00:00:00:00:00:01", "end": "02:00:00:00:00:00:00:02"}}]`)
 	state, _ = r.run()
 	wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "2 VFs ready")
 	if diff := cmp.Diff([]string{"02:00:00:00:00:00:00:01", "02:00:00:00:00:00:00:02"}, guids(state)); diff != "" {
@@ -362,7 +379,8 @@ func TestGivenAwayAtTheLastMoment(t *testing.T) {
 	r.want(guideSpec(12))
 	r.front.publish = func() { r.front.given = map[string]string{"0000:86:00.1": "a pod that the kubelet is starting"} }
 	state, _ := r.run()
-	wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods", "0000:86:00.1 by a pod that the kubelet is starting")
+	wantCondition(t, state, v1.SyncStatusInProgress, "WaitingForPods",
+		"0000:86:00.1 by a pod that the kubelet is starting")
 	if r.kernel.Steps() != 0 || len(r.front.pools["mellanoxibsriov"]) != 4 {
 		t.Errorf("did %q, offered %v", r.kernel.Calls(), r.front.pools)
 	}
@@ -437,7 +455,8 @@ func TestRdmaModeDrift(t *testing.T) {
 	r.want(spec)
 	state, _ := r.run()
 	c := meta.FindStatusCondition(state.Status.Conditions, v1.ConditionRdmaMode)
-	if c.Status != metav1.ConditionFalse || c.Reason != "RdmaModeDrift" || !strings.Contains(c.Message, "netns_mode=1") || !strings.Contains(c.Message, "reboot") {
+	if c.Status != metav1.ConditionFalse || c.Reason != "RdmaModeDrift" || !strings.Contains(c.Message,
+		"netns_mode=1") || !strings.Contains(c.Message, "reboot") {
 		t.Errorf("condition %+v", c)
 	}
 	calls := len(r.kernel.Calls())
@@ -447,7 +466,8 @@ func TestRdmaModeDrift(t *testing.T) {
 	r.kernel.DeleteNS(podNS)
 	r.triedMode = "" // as after a restart
 	state, _ = r.run()
-	if c := meta.FindStatusCondition(state.Status.Conditions, v1.ConditionRdmaMode); c.Status != metav1.ConditionTrue || state.Status.System.RdmaMode != "shared" {
+	if c := meta.FindStatusCondition(state.Status.Conditions, v1.ConditionRdmaMode); c.Status != metav1.ConditionTrue ||
+		state.Status.System.RdmaMode != "shared" {
 		t.Errorf("condition %+v", c)
 	}
 }
@@ -463,10 +483,12 @@ func TestPortEventsAndRestlessness(t *testing.T) {
 			t.Errorf("next look after %s, want %v s", result.RequeueAfter, want)
 		}
 	}
-	if ev := r.recorded(); len(ev) != 2 || !strings.HasPrefix(ev[0], "Warning PortDown the port of 0000:86:00.0 (mlx5_0) is DOWN") {
+	if ev := r.recorded(); len(ev) != 2 || !strings.HasPrefix(ev[0],
+		"Warning PortDown the port of 0000:86:00.0 (mlx5_0) is DOWN") {
 		t.Errorf("events %q", ev)
 	}
-	wantCondition(t, r.state(), v1.SyncStatusSucceeded, "Configured", "2 VFs ready", "the ports of 2 free VFs of 0000:86:00.0 are DOWN", "check the cable")
+	wantCondition(t, r.state(), v1.SyncStatusSucceeded, "Configured", "2 VFs ready",
+		"the ports of 2 free VFs of 0000:86:00.0 are DOWN", "check the cable")
 	r.kernel.SetCable(hosttest.GuidePF, true)
 	if _, result := r.run(); result.RequeueAfter != r.Interval {
 		t.Errorf("next look after %s", result.RequeueAfter)
@@ -476,7 +498,8 @@ func TestPortEventsAndRestlessness(t *testing.T) {
 	}
 }
 
-// A port that wakes is looked after closely again, however long it has slept: its VFs' ports follow a moment later.
+// A port that wakes is looked after closely again, however long it has slept: its VFs' ports follow
+// a moment later.
 func TestPatienceBeginsAnewWithThePort(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	r.want(guideSpec(2))
@@ -528,7 +551,8 @@ func TestFollowsLinks(t *testing.T) {
 		panic("unreachable")
 	}
 	plugged := false
-	for deadline := time.Now().Add(10 * time.Second); len(looks) == 0 && time.Now().Before(deadline); plugged = !plugged {
+	for deadline := time.Now().Add(10 * time.Second); len(looks) == 0 &&
+		time.Now().Before(deadline); plugged = !plugged {
 		r.kernel.SetCable(hosttest.GuidePF, plugged) // until the watch has begun
 		time.Sleep(time.Millisecond)
 	}
@@ -549,9 +573,12 @@ func TestFollowsLinks(t *testing.T) {
 
 // Ports that sleep although the PF's does not are the subnet manager's fault.
 func TestSleepingPorts(t *testing.T) {
-	state := &v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{Interfaces: v1.InterfaceExts{{PciAddress: "p", LinkType: "IB", PortState: "ACTIVE",
-		VFs: []v1.VirtualFunction{{Resource: "r", PortState: "INIT"}, {Resource: "r", PortState: "ACTIVE"}, {Resource: "r", PortState: "INIT", Pod: "default/a"}, {PortState: "INIT"}}}}}}
-	if got := sleepingPorts(state); !strings.Contains(got, "1 free VFs of p are INIT") || !strings.Contains(got, "virt_enabled") {
+	state := &v1.SriovNetworkNodeState{Status: v1.SriovNetworkNodeStateStatus{
+		Interfaces: v1.InterfaceExts{{PciAddress: "p", LinkType: "IB", PortState: "ACTIVE",
+			VFs: []v1.VirtualFunction{{Resource: "r", PortState: "INIT"}, {Resource: "r", PortState: "ACTIVE"},
+				{Resource: "r", PortState: "INIT", Pod: "default/a"}, {PortState: "INIT"}}}}}}
+	if got := sleepingPorts(state); !strings.Contains(got, "1 free VFs of p are INIT") ||
+		!strings.Contains(got, "virt_enabled") {
 		t.Error(got)
 	}
 }
@@ -561,7 +588,8 @@ func twoCards() (*hosttest.Fake, v1.SriovNetworkNodeStateSpec) {
 	f := hosttest.GuideNode()
 	guid := hosttest.GuidePFGUID
 	guid[7]++
-	f.AddPF(host.PF{PCI: "0000:87:00.0", Vendor: "15b3", Device: "1017", Driver: "mlx5_core", LinkLayer: host.InfiniBand, TotalVFs: 16,
+	f.AddPF(host.PF{PCI: "0000:87:00.0", Vendor: "15b3", Device: "1017", Driver: "mlx5_core",
+		LinkLayer: host.InfiniBand, TotalVFs: 16,
 		Link: &host.Link{Name: "ibs6f0"}}, guid)
 	f.Revive()
 	spec := guideSpec(3)
@@ -577,7 +605,8 @@ func (r *rig) picture() (out []string) {
 	must(r.t, err)
 	for _, pf := range pfs {
 		for _, vf := range pf.VFs {
-			out = append(out, fmt.Sprintf("%s %s %s %s %t", vf.PCI, vf.PortGUID, vf.NodeGUID, vf.Driver, vf.RDMA != nil && vf.RDMA.PortGUID == vf.PortGUID))
+			out = append(out, fmt.Sprintf("%s %s %s %s %t", vf.PCI, vf.PortGUID, vf.NodeGUID, vf.Driver,
+				vf.RDMA != nil && vf.RDMA.PortGUID == vf.PortGUID))
 		}
 	}
 	ids, err := r.book.VFs()
@@ -588,7 +617,8 @@ func (r *rig) picture() (out []string) {
 	return out
 }
 
-// Whatever step fails, before or after its effect, and whenever the agent dies: the next pass comes to the same end.
+// Whatever step fails, before or after its effect, and whenever the agent dies: the next pass comes
+// to the same end.
 func TestFaultsAtEveryStep(t *testing.T) {
 	kernel, spec := twoCards()
 	clean := newRig(t, kernel)
@@ -611,10 +641,13 @@ func TestFaultsAtEveryStep(t *testing.T) {
 			r.want(spec)
 			inject[name](kernel, k)
 			state, result := r.run()
-			if state.Status.SyncStatus != v1.SyncStatusFailed || state.Status.LastSyncError == "" || result.RequeueAfter.Seconds() != 1 {
-				t.Fatalf("step %d %s: status %s, %q, next look after %s", k, name, state.Status.SyncStatus, state.Status.LastSyncError, result.RequeueAfter)
+			if state.Status.SyncStatus != v1.SyncStatusFailed || state.Status.LastSyncError == "" ||
+				result.RequeueAfter.Seconds() != 1 {
+				t.Fatalf("step %d %s: status %s, %q, next look after %s", k, name, state.Status.SyncStatus,
+					state.Status.LastSyncError, result.RequeueAfter)
 			}
-			if pf, err := kernel.PF("0000:87:00.0"); strings.HasPrefix(name, "fails") && k == 1 && (err != nil || pf.NumVFs != 3) {
+			if pf, err := kernel.PF("0000:87:00.0"); strings.HasPrefix(name, "fails") && k == 1 &&
+				(err != nil || pf.NumVFs != 3) {
 				t.Errorf("a step that failed on one card stopped the other: %+v, %v", pf, err)
 			}
 			kernel.Revive()
@@ -641,7 +674,8 @@ func TestStepWithoutEffectIsAnError(t *testing.T) {
 	wantCondition(t, state, v1.SyncStatusFailed, "Failed", "bind the kernel's driver", "without effect")
 }
 
-// A reboot leaves the ledger and the kubelet's promises; VFs come back under their GUIDs although pods are said to have them.
+// A reboot leaves the ledger and the kubelet's promises; VFs come back under their GUIDs although
+// pods are said to have them.
 func TestReboot(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	r.want(guideSpec(3))
@@ -684,7 +718,9 @@ func TestLooksWaitForPods(t *testing.T) {
 func TestNoObject(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	must(t, r.client.Delete(context.Background(), r.state()))
-	if _, err := r.Reconcile(context.Background(), reconcile.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: nodeName}}); err != nil || len(r.front.history) > 0 {
+	if _, err := r.Reconcile(context.Background(),
+		reconcile.Request{NamespacedName: client.ObjectKey{Namespace: namespace, Name: nodeName}}); err != nil ||
+		len(r.front.history) > 0 {
 		t.Errorf("error %v, published %q", err, r.front.history)
 	}
 }
@@ -705,8 +741,9 @@ func TestReadyVFsDoNotWait(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	r.want(guideSpec(4))
 	r.run()
-	must(t, r.kernel.UnbindVF("0000:86:00.4")) // the last: those after a gap in the verbs numbers wait until it is closed
-	r.front.pools = nil                        // a new process
+	// the last: those after a gap in the verbs numbers wait until it is closed
+	must(t, r.kernel.UnbindVF("0000:86:00.4"))
+	r.front.pools = nil // a new process
 	bound := 0
 	r.Kernel = slowBind{r.kernel, func() {
 		bound++
@@ -720,7 +757,8 @@ func TestReadyVFsDoNotWait(t *testing.T) {
 	}
 }
 
-// The operator says that the node is being drained: nothing of the card is offered until the pods are gone and it has changed.
+// The operator says that the node is being drained: nothing of the card is offered until the pods
+// are gone and it has changed.
 func TestDraining(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	r.want(guideSpec(4))
@@ -757,14 +795,17 @@ func TestStaleStatusIsNotWritten(t *testing.T) {
 	r := newRig(t, hosttest.GuideNode())
 	old := r.state()
 	state := r.state()
-	state.Status.Conditions = []metav1.Condition{{Type: v1.ConditionDrained, Status: metav1.ConditionFalse, Reason: "Draining", LastTransitionTime: metav1.Now()}}
+	state.Status.Conditions = []metav1.Condition{{Type: v1.ConditionDrained, Status: metav1.ConditionFalse,
+		Reason: "Draining", LastTransitionTime: metav1.Now()}}
 	must(t, r.client.Status().Update(context.Background(), state))
 	first := old.DeepCopy()
-	if err := r.report(context.Background(), first, old, r.converge(context.Background(), old)); !apierrors.IsConflict(err) {
+	if err := r.report(context.Background(), first, old, r.converge(context.Background(),
+		old)); !apierrors.IsConflict(err) {
 		t.Errorf("error %v, want a conflict", err)
 	}
 	after, _ := r.run()
-	if meta.FindStatusCondition(after.Status.Conditions, v1.ConditionDrained) == nil || meta.FindStatusCondition(after.Status.Conditions, v1.ConditionReady) == nil {
+	if meta.FindStatusCondition(after.Status.Conditions, v1.ConditionDrained) == nil ||
+		meta.FindStatusCondition(after.Status.Conditions, v1.ConditionReady) == nil {
 		t.Errorf("conditions %+v, want the operator's and the agent's", after.Status.Conditions)
 	}
 }

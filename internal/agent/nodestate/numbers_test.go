@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -9,8 +11,9 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// The VFs of the first card go, and leave low verbs numbers free: the second card's free VFs take those, so that each keeps its number when
-// it moves into a pod. One in a pod stays as it is, and is offered again only under such a number when it is home.
+// The VFs of the first card go, and leave low verbs numbers free: the second card's free VFs take
+// those, so that each keeps its number when it moves into a pod. One in a pod stays as it is, and
+// is offered again only under such a number when it is home.
 func TestVerbsNumbersAreClosed(t *testing.T) {
 	kernel, spec := twoCards()
 	r := newRig(t, kernel)
@@ -39,8 +42,8 @@ func TestVerbsNumbersAreClosed(t *testing.T) {
 	}
 }
 
-// The second card got its VFs before the first. After a reboot they are made in another order, and those that containers were given have
-// their numbers all the same.
+// The second card got its VFs before the first. After a reboot they are made in another order, and
+// those that containers were given have their numbers all the same.
 func TestVerbsNumbersComeBackAfterAReboot(t *testing.T) {
 	kernel, both := twoCards()
 	r := newRig(t, kernel)

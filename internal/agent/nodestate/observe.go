@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -16,7 +18,8 @@ import (
 	"spidernet.io/spiderpool/internal/sriov"
 )
 
-// observe reads the node, the ledger and who has been promised what; the object says whether the node is being drained.
+// observe reads the node, the ledger and who has been promised what; the object says whether the
+// node is being drained.
 func (r *reconciler) observe(ctx context.Context, state *v1.SriovNetworkNodeState) (sriov.Node, error) {
 	n := sriov.Node{Draining: state.Draining()}
 	pfs, err := r.Kernel.PFs()
@@ -90,7 +93,8 @@ func (r *reconciler) givenVerbs(pfs []host.PF) (map[string]int, error) {
 	return out, nil
 }
 
-// holders maps PCI addresses to the pods that have them or have been promised them. With an error, the map holds what is known.
+// holders maps PCI addresses to the pods that have them or have been promised them. With an error,
+// the map holds what is known.
 func (r *reconciler) holders(ctx context.Context) (map[string]string, error) {
 	held := map[string]string{}
 	for pci, pod := range r.Ledger.DevicesInUse() {
@@ -122,11 +126,13 @@ func linkType(l host.LinkLayer) string {
 
 func pfOf(p host.PF, held map[string]string) sriov.PF {
 	out := sriov.PF{
-		PCI: p.PCI, Vendor: p.Vendor, Device: p.Device, Driver: p.Driver, TotalVFs: p.TotalVFs, NumVFs: p.NumVFs, NUMANode: p.NUMANode,
+		PCI: p.PCI, Vendor: p.Vendor, Device: p.Device, Driver: p.Driver, TotalVFs: p.TotalVFs, NumVFs: p.NumVFs,
+		NUMANode: p.NUMANode,
 		LinkType: linkType(p.LinkLayer),
 	}
 	if l := p.Link; l != nil {
-		out.Name, out.AltNames, out.MAC, out.MTU, out.Up, out.Carrier = l.Name, l.AltNames, l.HardwareAddr.String(), l.MTU, l.Up, l.Carrier
+		out.Name, out.AltNames, out.MAC, out.MTU, out.Up, out.Carrier = l.Name, l.AltNames, l.HardwareAddr.String(),
+			l.MTU, l.Up, l.Carrier
 	}
 	if d := p.RDMA; d != nil {
 		out.RDMA, out.GUID, out.PortState = d.Name, d.PortGUID, d.State

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -9,10 +11,13 @@ import (
 	"spidernet.io/spiderpool/internal/sriov"
 )
 
-// PlanRemoval plans what the end of all policies would do on this node: VFs that we made go, unless somebody has them. It is for a
-// node whose agent does not run any more; identities come from its records.
-func PlanRemoval(ctx context.Context, pfs func() ([]host.PF, error), identities func() ([]ledger.VF, error), allocated func(context.Context) (map[string]string, error)) ([]sriov.Change, error) {
-	r := &reconciler{Options: Options{Kernel: onlyPFs{pfs: pfs}, Ledger: onlyVFs{vfs: identities}, Front: noFront{}, Allocated: allocated}}
+// PlanRemoval plans what the end of all policies would do on this node: VFs that we made go, unless
+// somebody has them. It is for a node whose agent does not run any more; identities come from its
+// records.
+func PlanRemoval(ctx context.Context, pfs func() ([]host.PF, error), identities func() ([]ledger.VF, error),
+	allocated func(context.Context) (map[string]string, error)) ([]sriov.Change, error) {
+	r := &reconciler{Options: Options{Kernel: onlyPFs{pfs: pfs}, Ledger: onlyVFs{vfs: identities}, Front: noFront{},
+		Allocated: allocated}}
 	node, err := r.observe(ctx, &v1.SriovNetworkNodeState{})
 	if err != nil {
 		return nil, err

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -26,7 +28,8 @@ func (r *reconciler) announce(ctx context.Context, state *v1.SriovNetworkNodeSta
 	s := &state.Status
 	s.Interfaces, s.Plan = sriov.Status(&state.Spec, *out.node), sriov.Planned(out.plan)
 	s.SyncStatus, s.LastSyncError = v1.SyncStatusInProgress, ""
-	setCondition(state, v1.ConditionReady, false, "Configuring", fmt.Sprintf("%d steps are being taken, see status.plan", len(out.plan)))
+	setCondition(state, v1.ConditionReady, false, "Configuring",
+		fmt.Sprintf("%d steps are being taken, see status.plan", len(out.plan)))
 	if err := r.patch(ctx, before, state); err != nil {
 		log.FromContext(ctx).Info("cannot show the plan", "node", r.Node, "error", err)
 		state.Status = before.Status // what is not shown yet is still to be shown at the end
@@ -56,13 +59,15 @@ func (r *reconciler) report(ctx context.Context, first, state *v1.SriovNetworkNo
 	return nil
 }
 
-// patch writes what changed of the status. It is refused when the object has changed since it was read: conditions are one list to
-// a merge patch, and the operator's must not be overwritten by old ones.
+// patch writes what changed of the status. It is refused when the object has changed since it was
+// read: conditions are one list to a merge patch, and the operator's must not be overwritten by old
+// ones.
 func (r *reconciler) patch(ctx context.Context, before, after *v1.SriovNetworkNodeState) error {
 	if equality.Semantic.DeepEqual(before.Status, after.Status) {
 		return nil
 	}
-	if err := r.client.Status().Patch(ctx, after, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})); err != nil {
+	if err := r.client.Status().Patch(ctx, after, client.MergeFromWithOptions(before,
+		client.MergeFromWithOptimisticLock{})); err != nil {
 		return fmt.Errorf("write the status of SriovNetworkNodeState %s: %w", r.Node, err)
 	}
 	return nil
@@ -114,7 +119,8 @@ func judge(state *v1.SriovNetworkNodeState, out outcome) verdict {
 		text := strings.Join(pods, "; ")
 		return verdict{sync: v1.SyncStatusInProgress, reason: "WaitingForPods", message: text}
 	case sriov.Doable(out.plan):
-		return verdict{sync: v1.SyncStatusInProgress, reason: "Configuring", message: "steps are left to be taken, see status.plan"}
+		return verdict{sync: v1.SyncStatusInProgress, reason: "Configuring",
+			message: "steps are left to be taken, see status.plan"}
 	}
 	text, unready := readiness(state)
 	if unready {
@@ -178,7 +184,8 @@ func readiness(state *v1.SriovNetworkNodeState) (text string, unready bool) {
 	return strings.Join(parts, ", "), false
 }
 
-// patience is the wait after which ports that are still not ACTIVE are worth a word; a subnet manager takes a moment.
+// patience is the wait after which ports that are still not ACTIVE are worth a word; a subnet
+// manager takes a moment.
 const patience = 4 * firstWait
 
 // sleepingPorts names cards whose free VFs have ports that are not ACTIVE, and says where to look.
@@ -187,16 +194,20 @@ func sleepingPorts(state *v1.SriovNetworkNodeState) string {
 	for _, pf := range state.Status.Interfaces {
 		states := map[string]int{}
 		for _, vf := range pf.VFs {
-			if pf.LinkType == v1.LinkTypeIB && vf.Resource != "" && vf.Pod == "" && vf.PortState != "ACTIVE" && vf.PortState != "" {
+			if pf.LinkType == v1.LinkTypeIB && vf.Resource != "" && vf.Pod == "" && vf.PortState != "ACTIVE" &&
+				vf.PortState != "" {
 				states[vf.PortState]++
 			}
 		}
 		for _, s := range slices.Sorted(maps.Keys(states)) {
-			advice := fmt.Sprintf("the PF's is %s: check the cable, the switch and the subnet manager (`ibstat %s`)", pf.PortState, pf.RdmaDevice)
+			advice := fmt.Sprintf("the PF's is %s: check the cable, the switch and the subnet manager (`ibstat %s`)",
+				pf.PortState, pf.RdmaDevice)
 			if pf.PortState == "ACTIVE" {
 				advice = "the PF's is ACTIVE: does the subnet manager support virtual ports (OpenSM: virt_enabled 2)?"
 			}
-			parts = append(parts, fmt.Sprintf("; the ports of %d free VFs of %s are %s, so they are not given to pods; %s", states[s], pf.PciAddress, s, advice))
+			parts = append(parts,
+				fmt.Sprintf("; the ports of %d free VFs of %s are %s, so they are not given to pods; %s", states[s],
+					pf.PciAddress, s, advice))
 		}
 	}
 	return strings.Join(parts, "")
@@ -209,14 +220,16 @@ func (r *reconciler) tellConditions(before, after *v1.SriovNetworkNodeState) {
 		if old != nil && old.Reason == c.Reason && old.Message == c.Message {
 			continue
 		}
-		r.events.Eventf(after, nil, eventType(c.Status == metav1.ConditionTrue), c.Reason, "Configure", "%s", note(c.Message))
+		r.events.Eventf(after, nil, eventType(c.Status == metav1.ConditionTrue), c.Reason, "Configure", "%s",
+			note(c.Message))
 	}
 }
 
 // tellPorts records events of ports that went down or came up.
 func (r *reconciler) tellPorts(before, after *v1.SriovNetworkNodeState) {
 	for _, pf := range after.Status.Interfaces {
-		i := slices.IndexFunc(before.Status.Interfaces, func(o v1.InterfaceExt) bool { return o.PciAddress == pf.PciAddress })
+		i := slices.IndexFunc(before.Status.Interfaces,
+			func(o v1.InterfaceExt) bool { return o.PciAddress == pf.PciAddress })
 		if i < 0 || pf.PortState == "" || pf.LinkType != v1.LinkTypeIB {
 			continue
 		}
@@ -224,16 +237,18 @@ func (r *reconciler) tellPorts(before, after *v1.SriovNetworkNodeState) {
 		switch {
 		case was && !is:
 			r.events.Eventf(after, nil, corev1.EventTypeWarning, "PortDown", "Observe",
-				"the port of %s (%s) is %s: its free VFs are unhealthy and not given to pods. Check the cable, the switch and the subnet manager (`ibstat %s`)",
+				"the port of %s (%s) is %s: its free VFs are unhealthy and not given to pods. Check the cable, the "+
+					"switch and the subnet manager (`ibstat %s`)",
 				pf.PciAddress, pf.RdmaDevice, pf.PortState, pf.RdmaDevice)
 		case !was && is && before.Status.Interfaces[i].PortState != "":
-			r.events.Eventf(after, nil, corev1.EventTypeNormal, "PortActive", "Observe", "the port of %s (%s) is ACTIVE", pf.PciAddress, pf.RdmaDevice)
+			r.events.Eventf(after, nil, corev1.EventTypeNormal, "PortActive", "Observe",
+				"the port of %s (%s) is ACTIVE", pf.PciAddress, pf.RdmaDevice)
 		}
 	}
 }
 
-// judgeRdmaMode compares the mode of the RDMA subsystem with the wanted one. It tries once to set it, which succeeds
-// only on a node without pods.
+// judgeRdmaMode compares the mode of the RDMA subsystem with the wanted one. It tries once to set
+// it, which succeeds only on a node without pods.
 func (r *reconciler) judgeRdmaMode(state *v1.SriovNetworkNodeState) {
 	mode, err := r.Kernel.RDMAMode()
 	wanted := state.Spec.System.RdmaMode

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package nodestate
 
 import (
@@ -9,8 +11,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// A card that vanishes while it is being configured, at whatever step, is said to be missing; the other card is made all the same. When
-// it is back, its VFs are made under the GUIDs that they had.
+// A card that vanishes while it is being configured, at whatever step, is said to be missing; the
+// other card is made all the same. When it is back, its VFs are made under the GUIDs that they had.
 func TestCardVanishesAtEveryStep(t *testing.T) {
 	const card = "0000:87:00.0"
 	kernel, spec := twoCards()
@@ -31,8 +33,9 @@ func TestCardVanishesAtEveryStep(t *testing.T) {
 		}
 		guid := hosttest.GuidePFGUID
 		guid[7]++
-		kernel.AddPF(host.PF{PCI: card, Vendor: "15b3", Device: "1017", Driver: "mlx5_core", LinkLayer: host.InfiniBand, TotalVFs: 16,
-			Link: &host.Link{Name: "ibs6f0"}}, guid)
+		kernel.AddPF(host.PF{PCI: card, Vendor: "15b3", Device: "1017", Driver: "mlx5_core", LinkLayer: host.InfiniBand,
+			TotalVFs: 16,
+			Link:     &host.Link{Name: "ibs6f0"}}, guid)
 		state, _ = r.run()
 		wantCondition(t, state, v1.SyncStatusSucceeded, "Configured", "6 VFs ready")
 		if got := r.picture(); !slices.Equal(got, want) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command attachbench plays the container runtime on one node, without
 // containers: it makes network namespaces, calls the CNI shim for pods as a
 // runtime does, many at once, and prints how long each call took.
@@ -39,11 +41,14 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.atOnce, "at-once", 1, "pods whose calls begin at the same moment; the list of pods is taken in such rounds")
-	flag.DurationVar(&o.quiet, "quiet", 0, "how long nothing is asked of the agent before each round, so that it has done what the last one left it to do")
+	flag.IntVar(&o.atOnce, "at-once", 1,
+		"pods whose calls begin at the same moment; the list of pods is taken in such rounds")
+	flag.DurationVar(&o.quiet, "quiet", 0,
+		"how long nothing is asked of the agent before each round, so that it has done what the last one left it to do")
 	flag.StringVar(&o.hold, "hold", "", "attach all pods, then run this shell command, and detach them only after it")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
-	flag.StringVar(&o.conf, "conf", "/etc/cni/net.d/00-multus.conf", "the configuration that the runtime would pass to it")
+	flag.StringVar(&o.conf, "conf", "/etc/cni/net.d/00-multus.conf",
+		"the configuration that the runtime would pass to it")
 	flag.Parse()
 	ctx, stop := nodebench.Context()
 	defer stop()
@@ -70,7 +75,8 @@ func run(ctx context.Context, o options, in io.Reader, out io.Writer) error {
 	return b.print(nodebench.UntilEOF(ctx, lines), o, pods, out)
 }
 
-// print measures and prints. What was measured before a failure is not printed: a part of a round says nothing.
+// print measures and prints. What was measured before a failure is not printed: a part of a round
+// says nothing.
 func (b *bench) print(ctx context.Context, o options, pods []pod, out io.Writer) (err error) {
 	var all output
 	if o.hold != "" {
@@ -103,7 +109,10 @@ func readPods(in *bufio.Reader) ([]pod, error) {
 	}
 	for i, p := range pods {
 		if p.Namespace == "" || p.Name == "" || p.UID == "" || strings.ContainsAny(p.Namespace+p.Name+p.UID, ";=") {
-			return nil, fmt.Errorf("pod %d is %+v: want a namespace, a name and a UID, without ; and =, which stand between CNI's arguments", i, p)
+			return nil,
+				fmt.Errorf(
+					"pod %d is %+v: want a namespace, a name and a UID, without ; and =, which stand between CNI's "+
+						"arguments", i, p)
 		}
 	}
 	return pods, nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -20,7 +22,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
-// node is a directory in place of a node: namespaces are files in it, and the shim is a script that notes its calls.
+// node is a directory in place of a node: namespaces are files in it, and the shim is a script that
+// notes its calls.
 type node struct {
 	*bench
 	dir  string
@@ -33,7 +36,8 @@ func newNode(t *testing.T, script string) *node {
 	shim := filepath.Join(n.dir, "bin", "multus")
 	check(t, os.Mkdir(filepath.Dir(shim), 0o755))
 	check(t, os.WriteFile(shim, []byte("#!/bin/sh\nlog="+n.dir+"/log\n"+script), 0o755))
-	n.bench = &bench{shim: shim, conf: []byte(`{"cniVersion":"1.0.0"}`), newNS: func(name string) (string, func() error, error) {
+	n.bench = &bench{shim: shim, conf: []byte(`{"cniVersion":"1.0.0"}`), newNS: func(name string) (string, func() error,
+		error) {
 		n.made++
 		path := filepath.Join(n.dir, name)
 		return path, func() error { return os.Remove(path) }, os.WriteFile(path, nil, 0o600)
@@ -103,8 +107,10 @@ func TestCallsAsARuntimeDoes(t *testing.T) {
 	box := sandbox{pod{"default", "p", "uid"}, strings.Repeat("ab", 32), "/var/run/netns/x", nil}
 	check(t, n.call("ADD", box))
 	want := []string{
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=" + box.container + ";K8S_POD_UID=uid",
-		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + box.container, "CNI_IFNAME=eth0", "CNI_NETNS=/var/run/netns/x", "CNI_PATH=" + filepath.Dir(n.shim),
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=" +
+			box.container + ";K8S_POD_UID=uid",
+		"CNI_COMMAND=ADD", "CNI_CONTAINERID=" + box.container, "CNI_IFNAME=eth0", "CNI_NETNS=/var/run/netns/x",
+		"CNI_PATH=" + filepath.Dir(n.shim),
 		`{"cniVersion":"1.0.0"}`,
 	}
 	if diff := cmp.Diff(want, n.log(t)); diff != "" {
@@ -121,7 +127,8 @@ func TestRounds(t *testing.T) {
 		slices.Sort(some) // those of a round are in any order
 		got = append(got, some...)
 	}
-	want := []string{"ADD p0 yes", "ADD p1 yes", "DEL p0 yes", "DEL p1 yes", "ADD p2 yes", "ADD p3 yes", "DEL p2 yes", "DEL p3 yes", "ADD p4 yes", "DEL p4 yes"}
+	want := []string{"ADD p0 yes", "ADD p1 yes", "DEL p0 yes", "DEL p1 yes", "ADD p2 yes", "ADD p3 yes", "DEL p2 yes",
+		"DEL p3 yes", "ADD p4 yes", "DEL p4 yes"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -155,7 +162,9 @@ echo '{"msg":"alone"}'; exit 1`)
 
 // A failed ADD is reported with the shim's words, and detached.
 func TestFailedADD(t *testing.T) {
-	n := newNode(t, noteCall+`if test $CNI_COMMAND = ADD; then echo '{"code":11,"msg":"pool is exhausted","details":"make it larger"}'; exit 1; fi`)
+	n := newNode(t,
+		noteCall+
+			`if test $CNI_COMMAND = ADD; then echo '{"code":11,"msg":"pool is exhausted","details":"make it larger"}'; exit 1; fi`)
 	check(t, n.rounds(t.Context(), pods(1), 1))
 	if diff := cmp.Diff([]string{"ADD p0 yes", "DEL p0 yes"}, n.log(t)); diff != "" {
 		t.Error(diff)
@@ -168,7 +177,8 @@ func TestFailedADD(t *testing.T) {
 // A DEL that fails is repeated once, and its namespace removed whatever comes.
 func TestFailedDEL(t *testing.T) {
 	n := newNode(t, noteCall+`if test $CNI_COMMAND = DEL; then echo no >&2; exit 1; fi`)
-	if err := n.rounds(t.Context(), pods(1), 1); err == nil || !strings.Contains(err.Error(), "detaching pod default/p0, twice: DEL: exit status 1: no") {
+	if err := n.rounds(t.Context(), pods(1), 1); err == nil || !strings.Contains(err.Error(),
+		"detaching pod default/p0, twice: DEL: exit status 1: no") {
 		t.Errorf("error %v", err)
 	}
 	if diff := cmp.Diff([]string{"ADD p0 yes", "DEL p0 yes", "DEL p0 yes"}, n.log(t)); diff != "" {
@@ -188,7 +198,8 @@ func TestNoNamespace(t *testing.T) {
 		}
 		return inner(name)
 	}
-	if err := n.rounds(t.Context(), pods(2), 2); err == nil || !strings.Contains(err.Error(), "for pod default/p1: no room") {
+	if err := n.rounds(t.Context(), pods(2), 2); err == nil || !strings.Contains(err.Error(),
+		"for pod default/p1: no room") {
 		t.Errorf("error %v", err)
 	}
 	if left := n.left(t); len(left) > 0 || len(n.samples) > 0 {
@@ -218,7 +229,8 @@ func TestHold(t *testing.T) {
 	n := newNode(t, noteCall)
 	var out bytes.Buffer
 	check(t, n.print(t.Context(), options{atOnce: 1, hold: "echo held >>" + n.dir + "/log; echo 4711"}, pods(2), &out))
-	if diff := cmp.Diff([]string{"ADD p0 yes", "ADD p1 yes", "held", "DEL p1 yes", "DEL p0 yes"}, n.log(t)); diff != "" {
+	if diff := cmp.Diff([]string{"ADD p0 yes", "ADD p1 yes", "held", "DEL p1 yes", "DEL p0 yes"},
+		n.log(t)); diff != "" {
 		t.Error(diff)
 	}
 	var got output
@@ -258,7 +270,8 @@ func TestRunRefuses(t *testing.T) {
 		"-at-once is 0":               {},
 		"the runtime's configuration": {atOnce: 1, conf: filepath.Join(t.TempDir(), "none")},
 	} {
-		if err := run(t.Context(), o, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+		if err := run(t.Context(), o, strings.NewReader(""), io.Discard); err == nil || !strings.Contains(err.Error(),
+			want) {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

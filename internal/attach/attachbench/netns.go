@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -14,7 +16,8 @@ import (
 // namespaces is where runtimes bind network namespaces; the agent sees this directory of the node.
 const namespaces = "/var/run/netns"
 
-// newNamespace makes a network namespace and binds it to a name, so that the agent can open it by a path, until it is removed.
+// newNamespace makes a network namespace and binds it to a name, so that the agent can open it by a
+// path, until it is removed.
 func newNamespace(name string) (path string, remove func() error, err error) {
 	path = filepath.Join(namespaces, name)
 	if err := os.MkdirAll(namespaces, 0o755); err != nil {
@@ -37,7 +40,8 @@ func newNamespace(name string) (path string, remove func() error, err error) {
 	return path, func() error { return removeNamespace(path) }, nil
 }
 
-// removeNamespace ends the namespace. The agent may have it open for a moment still, so the mount goes lazily.
+// removeNamespace ends the namespace. The agent may have it open for a moment still, so the mount
+// goes lazily.
 func removeNamespace(path string) error {
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmounting it: %w", err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -66,7 +68,8 @@ func (b *bench) rounds(ctx context.Context, pods []pod, atOnce int) error {
 	return nil
 }
 
-// round is not interrupted half way: a call that has begun ends by itself, and the agent then knows what there is to undo.
+// round is not interrupted half way: a call that has begun ends by itself, and the agent then knows
+// what there is to undo.
 func (b *bench) round(round int, pods []pod) (err error) {
 	boxes, err := b.sandboxes(pods)
 	defer func() { err = errors.Join(err, removeAll(boxes)) }()
@@ -138,8 +141,8 @@ func removeAll(boxes []sandbox) error {
 	return errors.Join(errs...)
 }
 
-// detach measures the DEL of all, also of those whose ADD failed, as a runtime does, and repeats once what failed: the node is to be left as
-// it was.
+// detach measures the DEL of all, also of those whose ADD failed, as a runtime does, and repeats
+// once what failed: the node is to be left as it was.
 func (b *bench) detach(round int, boxes []sandbox) error {
 	var errs []error
 	for i, s := range b.all(round, "DEL", boxes) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -16,7 +18,8 @@ const ifname = "eth0"
 // call executes the shim as a runtime does.
 func (b *bench) call(verb string, s sandbox) error {
 	cmd := exec.Command(b.shim)
-	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.container, "CNI_NETNS=" + s.netns, "CNI_IFNAME=" + ifname,
+	cmd.Env = []string{"CNI_COMMAND=" + verb, "CNI_CONTAINERID=" + s.container, "CNI_NETNS=" + s.netns,
+		"CNI_IFNAME=" + ifname,
 		"CNI_PATH=" + filepath.Dir(b.shim), "CNI_ARGS=" + arguments(s)}
 	cmd.Stdin = bytes.NewReader(b.conf)
 	out, err := cmd.Output()

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -17,8 +19,9 @@ const (
 	replyMark = 0x1
 	// replyTable leads through veth0, for what is marked.
 	replyTable = 100
-	// tableBase and the interface's index make the number of an interface's own table: indexes are unique within a
-	// namespace, so no two interfaces share one, and the kernel's tables (253 to 255) are never hit.
+	// tableBase and the interface's index make the number of an interface's own table: indexes are
+	// unique within a namespace, so no two interfaces share one, and the kernel's tables (253 to 255)
+	// are never hit.
 	tableBase = 1000
 	// Priorities of rules; the kernel's main table is at 32766. A reply's mark comes before a source address.
 	nodeRulePriority   = 1000
@@ -44,12 +47,14 @@ type facts struct {
 	nics []nic
 	// podRoutes are the main table of the pod, nodeRoutes the settings' hostTable of the node.
 	podRoutes, nodeRoutes []host.Route
-	// nodeMain is the main table of the node, firstRoutes are those of the pod's first interface: in main, and in the
-	// table that has its default route when another interface took that. Both are for an overlay pod alone.
+	// nodeMain is the main table of the node, firstRoutes are those of the pod's first interface:
+	// in main, and in the table that has its default route when another interface took that. Both
+	// are for an overlay pod alone.
 	nodeMain, firstRoutes []host.Route
 	// gateways are those that the plugins before us reported for this interface.
 	gateways []netip.Addr
-	// nodeAddrs are the node's addresses, best first; allNodeAddrs are those of pods' bridges and the like too.
+	// nodeAddrs are the node's addresses, best first; allNodeAddrs are those of pods' bridges and
+	// the like too.
 	nodeAddrs, allNodeAddrs []netip.Addr
 	nodeLinks               []host.Link
 	// podEnd and nodeEnd are the pair; nil in an overlay pod.
@@ -123,7 +128,9 @@ func (f facts) this() (nic, error) {
 	case !ok:
 		return nic{}, fmt.Errorf("interface %s in the pod: %w", f.ifname, host.ErrNotFound)
 	case len(n.addrs) == 0:
-		return nic{}, cni.Errorf(cni.CodeInvalidConfig, "give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address",
+		return nic{}, cni.Errorf(cni.CodeInvalidConfig,
+			"give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first "+
+				"interface that has an address",
 			"%s has no address, and a pod's node reaches it by the address of its first interface", f.ifname)
 	}
 	return n, nil
@@ -156,8 +163,9 @@ func everything(v6 bool) netip.Prefix {
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
 
-// tuneFilters sets the reverse-path filter, which would drop what comes over veth0 from senders that the main table has
-// elsewhere. The kernel applies the greater of "all" and the interface's own value (ip-sysctl: rp_filter).
+// tuneFilters sets the reverse-path filter, which would drop what comes over veth0 from senders
+// that the main table has elsewhere. The kernel applies the greater of "all" and the interface's
+// own value (ip-sysctl: rp_filter).
 func (p *plan) tuneFilters(f facts, this nic) {
 	if f.set.rpFilter < 0 {
 		return
@@ -176,13 +184,14 @@ func (p *plan) tuneFilters(f facts, this nic) {
 	}
 }
 
-// throughPair leads the pod to the node and to what is reached through it, for the family of src. The routes go to a
-// table of the pod: main (0) for the first interface, its own for others.
+// throughPair leads the pod to the node and to what is reached through it, for the family of src.
+// The routes go to a table of the pod: main (0) for the first interface, its own for others.
 func (p *plan) throughPair(f facts, src netip.Addr, table int) {
 	v6 := src.Is6()
 	nodeAddrs := slices.DeleteFunc(slices.Clone(f.nodeAddrs), func(a netip.Addr) bool { return a.Is6() != v6 })
 	if len(nodeAddrs) == 0 {
-		p.remarks = append(p.remarks, fmt.Sprintf("the node has no address of the family of %s: no routes through it", src))
+		p.remarks = append(p.remarks, fmt.Sprintf("the node has no address of the family of %s: no routes through it",
+			src))
 		return
 	}
 	if v6 {
@@ -190,7 +199,8 @@ func (p *plan) throughPair(f facts, src netip.Addr, table int) {
 		p.sysctls = append(p.sysctls, sysctl{f.pod, "net/ipv6/conf/" + podVeth + "/disable_ipv6", "0"})
 	}
 	for _, a := range nodeAddrs {
-		p.podNeighbors = append(p.podNeighbors, host.Neighbor{Index: f.podEnd.Index, IP: a, HardwareAddr: f.nodeEnd.HardwareAddr})
+		p.podNeighbors = append(p.podNeighbors, host.Neighbor{Index: f.podEnd.Index, IP: a,
+			HardwareAddr: f.nodeEnd.HardwareAddr})
 		p.podRoutes = append(p.podRoutes, host.Route{Dst: single(a), Src: src, Index: f.podEnd.Index, Table: table})
 	}
 	for _, network := range f.set.viaNode {
@@ -198,25 +208,31 @@ func (p *plan) throughPair(f facts, src netip.Addr, table int) {
 			continue
 		}
 		if taken := f.routeElsewhere(network); taken && table == 0 {
-			p.remarks = append(p.remarks, fmt.Sprintf("the pod has a route to %s already: it does not go through the node", network))
+			p.remarks = append(p.remarks,
+				fmt.Sprintf("the pod has a route to %s already: it does not go through the node", network))
 			continue
 		}
-		p.podRoutes = append(p.podRoutes, host.Route{Dst: network, Gateway: nodeAddrs[0], Src: src, Index: f.podEnd.Index, Table: table})
+		p.podRoutes = append(p.podRoutes, host.Route{Dst: network, Gateway: nodeAddrs[0], Src: src,
+			Index: f.podEnd.Index, Table: table})
 	}
 }
 
 // routeElsewhere tells whether the pod's main table has the destination on another interface than veth0.
 func (f facts) routeElsewhere(dst netip.Prefix) bool {
-	return slices.ContainsFunc(f.podRoutes, func(r host.Route) bool { return r.Dst == dst && r.Index != f.podEnd.Index })
+	return slices.ContainsFunc(f.podRoutes, func(r host.Route) bool {
+		return r.Dst == dst &&
+			r.Index != f.podEnd.Index
+	})
 }
 
-// NodeRule leads the node to its routes to pods. It is the node's, not a pod's, and stays when the last pod goes.
+// NodeRule leads the node to its routes to pods. It is the node's, not a pod's, and stays when the
+// last pod goes.
 func NodeRule(table int, v6 bool) host.Rule {
 	return host.Rule{Priority: nodeRulePriority, Table: table, IPv6: v6}
 }
 
-// nodeRoute leads the node to an address. Another route to it goes first: an earlier pod's would win, and one that an
-// earlier attempt made when things were otherwise would be in the way.
+// nodeRoute leads the node to an address. Another route to it goes first: an earlier pod's would
+// win, and one that an earlier attempt made when things were otherwise would be in the way.
 func (p *plan) nodeRoute(f facts, r host.Route) {
 	for _, old := range f.nodeRoutes {
 		if old.Dst == r.Dst && old != r {
@@ -236,33 +252,38 @@ func (p *plan) onNode(f facts, this nic, v6 bool) {
 		if a.Is6() != v6 {
 			continue
 		}
-		p.nodeNeighbors = append(p.nodeNeighbors, host.Neighbor{Index: f.nodeEnd.Index, IP: a, HardwareAddr: f.podEnd.HardwareAddr})
+		p.nodeNeighbors = append(p.nodeNeighbors, host.Neighbor{Index: f.nodeEnd.Index, IP: a,
+			HardwareAddr: f.podEnd.HardwareAddr})
 		p.nodeRoute(f, host.Route{Dst: single(a), Index: f.nodeEnd.Index, Table: f.set.hostTable})
 	}
 }
 
-// answerThroughPair sends marked replies to the node. Their table needs a gateway that throughPair made reachable.
+// answerThroughPair sends marked replies to the node. Their table needs a gateway that throughPair
+// made reachable.
 func (p *plan) answerThroughPair(f facts, v6 bool) {
 	gateway := firstOf(f.nodeAddrs, v6)
 	if !gateway.IsValid() {
 		return
 	}
 	p.markReplies = true
-	p.podRoutes = append(p.podRoutes, host.Route{Dst: everything(v6), Gateway: gateway, Index: f.podEnd.Index, Table: replyTable})
+	p.podRoutes = append(p.podRoutes, host.Route{Dst: everything(v6), Gateway: gateway, Index: f.podEnd.Index,
+		Table: replyTable})
 	p.podRules = append(p.podRules, host.Rule{Priority: markRulePriority, Mark: replyMark, Table: replyTable, IPv6: v6})
 }
 
 func (p *plan) policyRoutes(f facts, this nic, v6 bool, table int) {
 	for _, r := range f.set.policyRoutes {
 		if r.Dst.Addr().Is6() == v6 {
-			p.podRoutes = append(p.podRoutes, host.Route{Dst: r.Dst, Gateway: r.Gateway, Index: this.Index, Table: table})
+			p.podRoutes = append(p.podRoutes, host.Route{Dst: r.Dst, Gateway: r.Gateway, Index: this.Index,
+				Table: table})
 		}
 	}
 }
 
-// ownTable gives a later interface a table of its own for what is sent from its addresses, so that it leaves where its
-// address is known; and settles who keeps the pod's default route. The interface's networks stay in the main table too,
-// since what is sent from no particular address must still find them.
+// ownTable gives a later interface a table of its own for what is sent from its addresses, so that
+// it leaves where its address is known; and settles who keeps the pod's default route. The
+// interface's networks stay in the main table too, since what is sent from no particular address
+// must still find them.
 func (p *plan) ownTable(f facts, this nic, v6 bool) {
 	if !f.set.tunePodRoutes {
 		return
@@ -334,15 +355,17 @@ func (f facts) defaultHolder(this nic, v6 bool) (nic, bool) {
 	return nic{}, false
 }
 
-// takeDefault moves the pod's default route to this interface. What is sent from the old holder's addresses keeps its
-// ways, those through the node among them.
+// takeDefault moves the pod's default route to this interface. What is sent from the old holder's
+// addresses keeps its ways, those through the node among them.
 func (p *plan) takeDefault(f facts, this, holder nic, v6 bool) {
 	gateway := firstOf(f.gateways, v6)
 	if r, ok := f.defaultOn(this.Index, v6); ok {
 		gateway = r.Gateway
 	}
 	if !gateway.IsValid() {
-		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route but has no gateway: the default route stays on %s", this.Name, holder.Name))
+		p.remarks = append(p.remarks,
+			fmt.Sprintf("%s is to keep the default route but has no gateway: the default route stays on %s", this.Name,
+				holder.Name))
 		return
 	}
 	p.giveWay(f, holder, v6)
@@ -364,23 +387,30 @@ func (p *plan) giveWay(f facts, holder nic, v6 bool) {
 	p.podDrop = append(p.podDrop, old)
 }
 
-// absent tells whether the interface that is to keep the default route is not in the pod and, as far as is known, will not come.
+// absent tells whether the interface that is to keep the default route is not in the pod and, as
+// far as is known, will not come.
 func (f facts) absent() bool {
 	wanted := f.set.defaultNIC
 	_, there := named(f.nics, wanted)
 	return wanted != "" && !there && !slices.Contains(f.interfaces, wanted)
 }
 
-// checkDefaultNIC remarks on a wish that is not fulfilled. Only the pod's own is refused when the interface does not exist:
-// the settings of a network or a cluster are for pods of all kinds.
+// checkDefaultNIC remarks on a wish that is not fulfilled. Only the pod's own is refused when the
+// interface does not exist: the settings of a network or a cluster are for pods of all kinds.
 func (p *plan) checkDefaultNIC(f facts) {
 	switch wanted := f.set.defaultNIC; {
 	case wanted == "":
 	case f.absent() && len(f.interfaces) > 0:
-		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route, and the pod's interfaces are %s: the default route stays where it is", wanted, strings.Join(f.interfaces, ", ")))
+		p.remarks = append(p.remarks,
+			fmt.Sprintf(
+				"%s is to keep the default route, and the pod's interfaces are %s: the default route stays where it is",
+				wanted, strings.Join(f.interfaces, ", ")))
 	case f.absent():
 		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route and is not in the pod yet", wanted))
 	case wanted == f.ifname && f.mode != modeFirst && !f.set.tunePodRoutes:
-		p.remarks = append(p.remarks, fmt.Sprintf("%s is to keep the default route, and tunePodRoutes is false: the default route stays where it is", wanted))
+		p.remarks = append(p.remarks,
+			fmt.Sprintf(
+				"%s is to keep the default route, and tunePodRoutes is false: the default route stays where it is",
+				wanted))
 	}
 }

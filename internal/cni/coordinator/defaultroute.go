@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -10,8 +12,9 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// SetDefaultRoutes implements cni.DefaultRouter, for a pod whose networks are all attached. Interfaces that had a default route keep it in a
-// table of their own for what is sent from their addresses, as with default-route-nic.
+// SetDefaultRoutes implements cni.DefaultRouter, for a pod whose networks are all attached.
+// Interfaces that had a default route keep it in a table of their own for what is sent from their
+// addresses, as with default-route-nic.
 func (p *Plugin) SetDefaultRoutes(ctx context.Context, pod host.NS, ifname string, gateways []netip.Addr) error {
 	f := facts{set: settings{tunePodRoutes: true}, pod: pod, ifname: ifname}
 	var err error
@@ -54,7 +57,8 @@ func (p *plan) carryDefault(f facts, this nic, gateway netip.Addr) {
 	p.podReplace = append(p.podReplace, host.Route{Dst: everything(v6), Gateway: gateway, Index: this.Index})
 }
 
-// replaceOwnDefault is for a later interface's own table, given as its routes: its default route goes by the pool's gateway.
+// replaceOwnDefault is for a later interface's own table, given as its routes: its default route
+// goes by the pool's gateway.
 func (p *plan) replaceOwnDefault(own []host.Route, gateway netip.Addr) {
 	for _, r := range own {
 		if r.Dst == everything(gateway.Is6()) && r.Gateway != gateway {
@@ -70,6 +74,7 @@ func (p *Plugin) explain(err error, this nic, gateways []netip.Addr) error {
 	if errors.Is(err, host.ErrExists) {
 		return err
 	}
-	return cni.Errorf(cni.CodeInvalidConfig, fmt.Sprintf("a gateway has to be in a network of %s, whose addresses are %v", this.Name, this.addrs),
+	return cni.Errorf(cni.CodeInvalidConfig,
+		fmt.Sprintf("a gateway has to be in a network of %s, whose addresses are %v", this.Name, this.addrs),
 		"default-route %v on %s: %w", gateways, this.Name, err)
 }

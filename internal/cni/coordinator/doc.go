@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package coordinator is the CNI plugin "coordinator", chained behind the
 // plugin that made an interface. A pod whose interfaces are all on a fabric of
 // their own, such as InfiniBand, still needs its node: kubelet's probes come

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -42,7 +44,8 @@ func TestMain(m *testing.M) {
 	}
 	err := cmd.Run()
 	if err != nil && cmd.ProcessState == nil {
-		fmt.Fprintf(os.Stderr, "cannot make a user namespace (%v): the tests against the kernel will be skipped; run them as root\n", err)
+		fmt.Fprintf(os.Stderr,
+			"cannot make a user namespace (%v): the tests against the kernel will be skipped; run them as root\n", err)
 		os.Exit(m.Run())
 	}
 	os.Exit(cmd.ProcessState.ExitCode())
@@ -72,7 +75,8 @@ func newNS(t *testing.T) host.NS {
 }
 
 // cable joins two namespaces by a link with an address at each end.
-func cable(t *testing.T, h *host.Host, a host.NS, aName, aAddr string, b host.NS, bName, bAddr string) (host.Link, host.Link) {
+func cable(t *testing.T, h *host.Host, a host.NS, aName, aAddr string, b host.NS, bName, bAddr string) (host.Link,
+	host.Link) {
 	t.Helper()
 	la, lb, err := h.AddVeth(a, aName, b, bName, 1500)
 	check(t, err)
@@ -127,8 +131,8 @@ func wantAnswer(t *testing.T, what string, in host.NS, address, from string) {
 	}
 }
 
-// TestKernel has a node whose own fabric interface is on the pod's network, a pod on that fabric, a Service's address
-// on the node, and a client behind the node that the pod's routes have elsewhere.
+// TestKernel has a node whose own fabric interface is on the pod's network, a pod on that fabric, a
+// Service's address on the node, and a client behind the node that the pod's routes have elsewhere.
 func TestKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root or a user namespace")
@@ -148,20 +152,25 @@ func TestKernel(t *testing.T) {
 	}
 	// What takes the fabric between node and pod is lost.
 	nowhere := net.HardwareAddr{2, 0, 0x5e, 0, 0, 1}
-	check(t, h.AddNeighbor(host.NodeNS, host.Neighbor{Index: fabric.Index, IP: netip.MustParseAddr("172.91.0.100"), HardwareAddr: nowhere}))
-	check(t, h.AddNeighbor(podNS, host.Neighbor{Index: eth0.Index, IP: netip.MustParseAddr("172.91.0.10"), HardwareAddr: nowhere}))
+	check(t, h.AddNeighbor(host.NodeNS, host.Neighbor{Index: fabric.Index, IP: netip.MustParseAddr("172.91.0.100"),
+		HardwareAddr: nowhere}))
+	check(t, h.AddNeighbor(podNS, host.Neighbor{Index: eth0.Index, IP: netip.MustParseAddr("172.91.0.10"),
+		HardwareAddr: nowhere}))
 	client, err := h.LinkByName(clientNS, "eth0")
 	check(t, err)
 	everywhere := netip.MustParsePrefix("0.0.0.0/0")
-	check(t, h.AddRoute(clientNS, host.Route{Dst: everywhere, Gateway: netip.MustParseAddr("10.30.0.1"), Index: client.Index}))
-	check(t, h.AddRoute(podNS, host.Route{Dst: everywhere, Gateway: netip.MustParseAddr("172.91.0.1"), Index: eth0.Index}))
+	check(t, h.AddRoute(clientNS, host.Route{Dst: everywhere, Gateway: netip.MustParseAddr("10.30.0.1"),
+		Index: client.Index}))
+	check(t, h.AddRoute(podNS, host.Route{Dst: everywhere, Gateway: netip.MustParseAddr("172.91.0.1"),
+		Index: eth0.Index}))
 	serve(t, podNS, "172.91.0.100:8080")
 	serve(t, podNS, "[fd91::100]:8080")
 	serve(t, nodeNS, "10.96.0.10:80")
 	serve(t, nodeNS, "172.91.0.10:80")
 
 	p := &Plugin{Kernel: h, Cluster: cluster{status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16"}}}}
-	prev := &types100.Result{IPs: []*types100.IPConfig{{Address: net.IPNet{IP: net.IPv4(172, 91, 0, 100), Mask: net.CIDRMask(16, 32)}, Gateway: net.IPv4(172, 91, 0, 1)}}}
+	prev := &types100.Result{IPs: []*types100.IPConfig{{Address: net.IPNet{IP: net.IPv4(172, 91, 0, 100),
+		Mask: net.CIDRMask(16, 32)}, Gateway: net.IPv4(172, 91, 0, 1)}}}
 	r := request("eth0", prev, `{"vethLinkAddress":"169.254.77.1"}`)
 	r.NetNS = podNS
 	_, err = p.Add(t.Context(), r)
@@ -202,7 +211,8 @@ func TestKernelWhileDown(t *testing.T) {
 	check(t, h.AddAddress(podNS, eth0.Index, netip.MustParsePrefix("fd91::100/64")))
 	for _, r := range []host.Route{
 		{Dst: netip.MustParsePrefix("172.99.0.1/32")},
-		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("172.99.0.1"), Src: netip.MustParseAddr("172.91.0.100")},
+		{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: netip.MustParseAddr("172.99.0.1"),
+			Src: netip.MustParseAddr("172.91.0.100")},
 		{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("172.91.0.1")},
 		{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fd91::1")},
 		{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: netip.MustParseAddr("172.91.0.1"), Table: 7},
@@ -242,8 +252,8 @@ func wantBack(t *testing.T, p *Plugin, podNS host.NS, index int, tables []int, b
 	}
 }
 
-// What the rails' switches have, of both families: an address beyond the pod's networks, and a Service's, at which
-// nobody listens there.
+// What the rails' switches have, of both families: an address beyond the pod's networks, and a
+// Service's, at which nobody listens there.
 var (
 	beyond   = []string{"192.0.2.1", "2001:db8::1"}
 	services = []string{"10.96.0.10", "fd96::10"}
@@ -299,7 +309,8 @@ func wantRefusal(t *testing.T, what string, in host.NS, address string) {
 	}
 }
 
-// quickIPv6 lets the kernel use link-local addresses of later links at once, without a look for others who have them.
+// quickIPv6 lets the kernel use link-local addresses of later links at once, without a look for
+// others who have them.
 func quickIPv6(t *testing.T, h *host.Host, ns host.NS) {
 	t.Helper()
 	for _, which := range []string{"all", "default"} {
@@ -309,7 +320,8 @@ func quickIPv6(t *testing.T, h *host.Host, ns host.NS) {
 
 // kernelCluster has Services of both families, and wants an interface to keep the default route.
 func kernelCluster(defaultNIC string) cluster {
-	return cluster{spec: v2beta1.CoordinatorSpec{PodDefaultRouteNIC: &defaultNIC}, status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"}}}
+	return cluster{spec: v2beta1.CoordinatorSpec{PodDefaultRouteNIC: &defaultNIC},
+		status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"}}}
 }
 
 // uplink gives the node addresses of its own, and a Service at which it listens.
@@ -357,8 +369,9 @@ func TestKernelRails(t *testing.T) {
 	}
 }
 
-// TestKernelOverlay has a first interface as Calico makes it, whose gateways are nobody's addresses, two more with
-// switches of their own, and a node that drops what comes from where it has no route to.
+// TestKernelOverlay has a first interface as Calico makes it, whose gateways are nobody's
+// addresses, two more with switches of their own, and a node that drops what comes from where it
+// has no route to.
 func TestKernelOverlay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root or a user namespace")
@@ -445,7 +458,8 @@ func kernelCalico(t *testing.T, h *host.Host, podNS host.NS) []string {
 	// What proxy ARP answers needs a route elsewhere.
 	up, err := h.LinkByName(host.NodeNS, "up")
 	check(t, err)
-	check(t, h.AddRoute(host.NodeNS, host.Route{Dst: everything(false), Gateway: netip.MustParseAddr("10.20.1.1"), Index: up.Index}))
+	check(t, h.AddRoute(host.NodeNS, host.Route{Dst: everything(false), Gateway: netip.MustParseAddr("10.20.1.1"),
+		Index: up.Index}))
 	addrs := []string{"10.244.0.7", "fd10::7"}
 	for family, text := range addrs {
 		a := netip.MustParseAddr(text)

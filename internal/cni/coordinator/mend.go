@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -11,7 +13,8 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// nodeEnd is the node's end of the pair that the record says there is; nil for an overlay pod, which has none.
+// nodeEnd is the node's end of the pair that the record says there is; nil for an overlay pod,
+// which has none.
 func (p *Plugin) nodeEnd(r *cni.Request, st state) (*host.Link, error) {
 	if len(st.Addresses) == 0 {
 		return nil, nil
@@ -23,9 +26,10 @@ func (p *Plugin) nodeEnd(r *cni.Request, st state) (*host.Link, error) {
 	return &l, nil
 }
 
-// routesOnNode is what the record says of the node: the routes to the pod, which no other pod has, whosever the addresses are by now.
-// Those to a first interface, and to others beside it, go by the pair; those of an overlay pod are recorded as they are. Older records
-// have their source too, which may be none of the node's any more.
+// routesOnNode is what the record says of the node: the routes to the pod, which no other pod has,
+// whosever the addresses are by now. Those to a first interface, and to others beside it, go by the
+// pair; those of an overlay pod are recorded as they are. Older records have their source too,
+// which may be none of the node's any more.
 func routesOnNode(st state, nodeEnd *host.Link) []host.Route {
 	routes := sourceless(st.Routes)
 	if nodeEnd == nil {
@@ -37,7 +41,8 @@ func routesOnNode(st state, nodeEnd *host.Link) []host.Route {
 	return routes
 }
 
-// seeTable is what the routes on the node are compared with: those of its table, and for ways back its addresses.
+// seeTable is what the routes on the node are compared with: those of its table, and for ways back
+// its addresses.
 func (p *Plugin) seeTable(st state) (f facts, err error) {
 	if f.nodeRoutes, err = p.Kernel.Routes(host.NodeNS, st.HostTable); err != nil {
 		return facts{}, fmt.Errorf("list the node's routes of table %d: %w", st.HostTable, err)
@@ -59,8 +64,9 @@ func (f facts) onNodeAlready(want host.Route) (host.Route, bool) {
 	return f.nodeRoutes[i], true
 }
 
-// missing tells what the node needs to reach the pod's addresses and has not; "" when it has all. Network managers of the node take away what
-// they did not make, such as systemd-networkd, which removes rules and routes of others when it starts again (ManageForeignRoutingPolicyRules).
+// missing tells what the node needs to reach the pod's addresses and has not; "" when it has all.
+// Network managers of the node take away what they did not make, such as systemd-networkd, which
+// removes rules and routes of others when it starts again (ManageForeignRoutingPolicyRules).
 func (p *Plugin) missing(st state, want []host.Route) (string, error) {
 	if len(want) == 0 {
 		return "", nil
@@ -75,7 +81,8 @@ func (p *Plugin) missing(st state, want []host.Route) (string, error) {
 	}
 	for _, w := range want {
 		if !slices.ContainsFunc(rules, func(x host.Rule) bool { return leadsTo(x, st.HostTable, w.Dst.Addr().Is6()) }) {
-			return fmt.Sprintf("the node has no rule that leads to table %d, where its routes to pods are", st.HostTable), nil
+			return fmt.Sprintf("the node has no rule that leads to table %d, where its routes to pods are",
+				st.HostTable), nil
 		}
 		if text := f.lacks(w); text != "" {
 			return fmt.Sprintf("the node's table %d has %s", st.HostTable, text), nil
@@ -105,8 +112,8 @@ func leadsTo(r host.Rule, table int, v6 bool) bool {
 	return r.Table == table && r.IPv6 == v6 && r.From == (netip.Prefix{}) && r.To == (netip.Prefix{}) && r.Mark == 0
 }
 
-// Mend implements cni.Mender: the node's rule, its neighbour entries and its routes to the pod are made again. A pair that has gone is not, since
-// the pod's routes through it went with it.
+// Mend implements cni.Mender: the node's rule, its neighbour entries and its routes to the pod are
+// made again. A pair that has gone is not, since the pod's routes through it went with it.
 func (p *Plugin) Mend(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
@@ -131,7 +138,8 @@ func (p *Plugin) Mend(_ context.Context, r *cni.Request) error {
 	return errors.Join(errs...)
 }
 
-// mendRoute makes a route on the node again. A way back gets a source of the present addresses, unless the one that it has is still good.
+// mendRoute makes a route on the node again. A way back gets a source of the present addresses,
+// unless the one that it has is still good.
 func (p *Plugin) mendRoute(f facts, want host.Route) error {
 	if f.lacks(want) == "" {
 		return nil
@@ -161,7 +169,8 @@ func (p *Plugin) mendNeighbors(r *cni.Request, st state, nodeEnd *host.Link) err
 	}
 	var errs []error
 	for _, a := range st.Addresses {
-		if err := p.Kernel.AddNeighbor(host.NodeNS, host.Neighbor{Index: nodeEnd.Index, IP: a, HardwareAddr: podEnd.HardwareAddr}); err != nil {
+		if err := p.Kernel.AddNeighbor(host.NodeNS, host.Neighbor{Index: nodeEnd.Index, IP: a,
+			HardwareAddr: podEnd.HardwareAddr}); err != nil {
 			errs = append(errs, fmt.Errorf("add %s as a neighbour of the node: %w", a, err))
 		}
 	}

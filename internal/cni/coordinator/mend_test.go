@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -13,7 +15,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// takeFromNode removes all rules and routes to pods from the node, as a network manager does that knows only its own.
+// takeFromNode removes all rules and routes to pods from the node, as a network manager does that
+// knows only its own.
 func takeFromNode(t *testing.T, f *hosttest.Fake, rules, routes bool) {
 	t.Helper()
 	if rules {
@@ -75,15 +78,17 @@ func TestMend(t *testing.T) {
 	}
 }
 
-// The node's address, which its ways to an overlay pod's interface have as source, changes: Check finds it, Mend takes another that
-// the node has, and Del finds what there is, whether or not it was mended, and whether or not an older record has the source.
+// The node's address, which its ways to an overlay pod's interface have as source, changes: Check
+// finds it, Mend takes another that the node has, and Del finds what there is, whether or not it
+// was mended, and whether or not an older record has the source.
 func TestSourceGone(t *testing.T) {
 	for _, tt := range []struct {
 		name                 string
 		mend, inRecord, lost bool
 		want                 string
 	}{
-		{"mended", true, false, false, "a route to 172.91.0.100 from 10.20.1.10, which is no address of the node any more"},
+		{"mended", true, false, false,
+			"a route to 172.91.0.100 from 10.20.1.10, which is no address of the node any more"},
 		{"a manager took them away", true, false, true, "no route to 172.91.0.100 via 10.244.0.7"},
 		{"not mended", false, false, false, "from 10.20.1.10"},
 		{"not mended, an older record", false, true, false, "from 10.20.1.10"},
@@ -139,7 +144,8 @@ func TestSourceOfIPv6Gone(t *testing.T) {
 	check(t, f.RemoveAddress(host.NodeNS, eno.Index, was))
 	check(t, p.Check(t.Context(), r)) // there is no other to take
 	check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fd20::11/64")))
-	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), "a route to fd91::100 from no particular address of the node") {
+	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(),
+		"a route to fd91::100 from no particular address of the node") {
 		t.Errorf("check: %v", err)
 	}
 	check(t, p.Mend(t.Context(), r))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -43,7 +45,8 @@ type Kernel interface {
 	MarkReplies(ns host.NS, link string, mark uint32) error
 }
 
-// Plugin is the plugin. The attachments of one pod must come to it one after another: each looks at what is in the pod.
+// Plugin is the plugin. The attachments of one pod must come to it one after another: each looks at
+// what is in the pod.
 type Plugin struct {
 	Kernel  Kernel
 	Cluster Cluster
@@ -63,10 +66,12 @@ type state struct {
 // hostVeth names the node's end of the pair after the sandbox, so that it is found without any record.
 func hostVeth(containerID string) string { return "veth" + containerID[:min(len(containerID), 11)] }
 
-// Add implements cni.Plugin. Its result is that of the plugin before it, with the hardware address that podMACPrefix made.
+// Add implements cni.Plugin. Its result is that of the plugin before it, with the hardware address
+// that podMACPrefix made.
 func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, error) {
 	if r.Prev == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface", "the coordinator is first in the chain")
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "put it behind the plugin that makes the interface",
+			"the coordinator is first in the chain")
 	}
 	f := facts{pod: r.NetNS, ifname: r.IfName, interfaces: r.Interfaces, gateways: gateways(r.Prev)}
 	var err error
@@ -112,8 +117,8 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	return result, nil
 }
 
-// bare tells a further interface without an address, such as one for RDMA alone: there is nothing to route. A pod's first
-// interface is another matter, its node reaches the pod by it.
+// bare tells a further interface without an address, such as one for RDMA alone: there is nothing
+// to route. A pod's first interface is another matter, its node reaches the pod by it.
 func bare(r *cni.Request, nics []nic) bool {
 	n, ok := named(nics, r.IfName)
 	return r.IfName != firstNIC && len(r.Prev.IPs) == 0 && ok && len(n.addrs) == 0
@@ -148,7 +153,8 @@ func checkWishes(f facts) error {
 	}
 	if f.set.nicOfPod && len(f.interfaces) > 0 && f.absent() {
 		return cni.Errorf(cni.CodeInvalidConfig, "name one of them, or remove the annotation",
-			"annotation %s is %q, and the pod's interfaces are %s", AnnotationDefaultRouteNIC, f.set.defaultNIC, strings.Join(f.interfaces, ", "))
+			"annotation %s is %q, and the pod's interfaces are %s", AnnotationDefaultRouteNIC, f.set.defaultNIC,
+			strings.Join(f.interfaces, ", "))
 	}
 	return nil
 }
@@ -171,7 +177,8 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 		st.former = f.set.formerOf(old.former, this)
 	}
 	save := r.State.Save
-	if r.IfName == firstNIC && st.former == (former{}) { // all that is made for it goes with the pair, which is found by its name
+	// all that is made for it goes with the pair, which is found by its name
+	if r.IfName == firstNIC && st.former == (former{}) {
 		save = r.State.Note
 	}
 	if err := save(st); err != nil {
@@ -197,8 +204,8 @@ func (p *Plugin) gatherRoutes(f *facts) error {
 	return nil
 }
 
-// inPod are the pod's interfaces with their addresses as the kernel has them, self-configured ones too, and its end of the pair, nil
-// when it has none.
+// inPod are the pod's interfaces with their addresses as the kernel has them, self-configured ones
+// too, and its end of the pair, nil when it has none.
 func (p *Plugin) inPod(ns host.NS) (nics []nic, podEnd *host.Link, err error) {
 	links, err := p.Kernel.Links(ns)
 	if err != nil {
@@ -237,12 +244,13 @@ func (p *Plugin) global(ns host.NS) (map[int][]netip.Addr, error) {
 	return out, nil
 }
 
-// notTheNodes are beginnings of names of interfaces whose addresses are not the node's own: they belong to bridges and
-// tunnels of pods, virtual machines and service proxies.
-var notTheNodes = []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "lo", "cali", "flannel", "kube-ipvs", "cni", "vx-submariner", "cilium"}
+// notTheNodes are beginnings of names of interfaces whose addresses are not the node's own: they
+// belong to bridges and tunnels of pods, virtual machines and service proxies.
+var notTheNodes = []string{"docker", "cbr", "dummy", "virbr", "lxcbr", "veth", "lo", "cali", "flannel", "kube-ipvs",
+	"cni", "vx-submariner", "cilium"}
 
-// seeNode learns the node's links, main table and addresses, those of the interface with the default route first: the first
-// of a family becomes the pod's gateway.
+// seeNode learns the node's links, main table and addresses, those of the interface with the
+// default route first: the first of a family becomes the pod's gateway.
 func (p *Plugin) seeNode(f *facts) error {
 	var err error
 	if f.nodeLinks, err = p.Kernel.Links(host.NodeNS); err != nil {
@@ -258,7 +266,8 @@ func (p *Plugin) seeNode(f *facts) error {
 	var best, rest []netip.Addr
 	for _, l := range f.nodeLinks {
 		f.allNodeAddrs = append(f.allNodeAddrs, addresses[l.Index]...)
-		if !l.Up || slices.ContainsFunc(notTheNodes, func(prefix string) bool { return strings.HasPrefix(l.Name, prefix) }) {
+		if !l.Up || slices.ContainsFunc(notTheNodes,
+			func(prefix string) bool { return strings.HasPrefix(l.Name, prefix) }) {
 			continue
 		}
 		if slices.ContainsFunc(f.nodeMain, func(r host.Route) bool { return r.Dst.Bits() == 0 && r.Index == l.Index }) {
@@ -271,14 +280,16 @@ func (p *Plugin) seeNode(f *facts) error {
 	return nil
 }
 
-// pair makes the pair for the first interface, anew when a broken attempt left one, and finds it for later ones.
+// pair makes the pair for the first interface, anew when a broken attempt left one, and finds it
+// for later ones.
 func (p *Plugin) pair(r *cni.Request, f *facts) (err error) {
 	name := hostVeth(r.ContainerID)
 	switch f.mode {
 	case modeUnderlay:
 		f.nodeEnd, err = p.find(host.NodeNS, name)
 		if err == nil && f.nodeEnd == nil {
-			err = cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew", "the pod has %s, but its other end %s is not on the node", podVeth, name)
+			err = cni.Errorf(cni.CodeFailed, "delete the pod, so that it starts anew",
+				"the pod has %s, but its other end %s is not on the node", podVeth, name)
 		}
 	case modeFirst:
 		err = p.makePair(f, name)
@@ -389,12 +400,14 @@ func (p *Plugin) addPodRoutes(f facts, routes []host.Route) error {
 	return nil
 }
 
-// markReplies goes on without marks where the kernel cannot do them: the node's own connections are answered all the
-// same, by their routes.
+// markReplies goes on without marks where the kernel cannot do them: the node's own connections are
+// answered all the same, by their routes.
 func (p *Plugin) markReplies(ctx context.Context, f facts) error {
 	err := p.Kernel.MarkReplies(f.pod, podVeth, replyMark)
 	if errors.Is(err, host.ErrUnsupported) {
-		slog.WarnContext(ctx, "coordinator: connections that the node passes on for others may be answered over the wrong interface; load nf_tables and nft_ct", "error", err)
+		slog.WarnContext(ctx,
+			"coordinator: connections that the node passes on for others may be answered over the wrong interface; "+
+				"load nf_tables and nft_ct", "error", err)
 		return nil
 	}
 	if err != nil {
@@ -403,8 +416,8 @@ func (p *Plugin) markReplies(ctx context.Context, f facts) error {
 	return nil
 }
 
-// Del implements cni.Plugin. What is in the pod goes with its namespace; the node's end of the pair takes its routes and
-// neighbours along. The node's rule stays, it is the node's and not a pod's.
+// Del implements cni.Plugin. What is in the pod goes with its namespace; the node's end of the pair
+// takes its routes and neighbours along. The node's rule stays, it is the node's and not a pod's.
 func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -62,7 +64,8 @@ func (c cluster) Coordinator(context.Context) (v2beta1.CoordinatorSpec, v2beta1.
 	return c.spec, c.status, c.err
 }
 
-var labCluster = cluster{status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"}, OverlayPodCIDR: []string{"10.244.0.0/24", "10.244.1.0/24"}}}
+var labCluster = cluster{status: v2beta1.CoordinatorStatus{ServiceCIDR: []string{"10.96.0.0/16", "fd96::/112"},
+	OverlayPodCIDR: []string{"10.244.0.0/24", "10.244.1.0/24"}}}
 
 func check(t *testing.T, err error) {
 	t.Helper()
@@ -89,11 +92,13 @@ func attach(t *testing.T, f *hosttest.Fake, ifname, gateway string, addresses ..
 	l, err = f.MoveLink(host.NodeNS, l.Index, pod, ifname)
 	check(t, err)
 	check(t, f.SetLinkUp(pod, l.Index))
-	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: []*types100.Interface{{Name: ifname, Sandbox: string(pod)}}}
+	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion,
+		Interfaces: []*types100.Interface{{Name: ifname, Sandbox: string(pod)}}}
 	for _, a := range addresses {
 		p := netip.MustParsePrefix(a)
 		check(t, f.AddAddress(pod, l.Index, p))
-		ip := &types100.IPConfig{Address: net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Interface: types100.Int(0)}
+		ip := &types100.IPConfig{Address: net.IPNet{IP: p.Addr().AsSlice(),
+			Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Interface: types100.Int(0)}
 		if gateway != "" && p.Addr().Is4() {
 			gw := netip.MustParseAddr(gateway)
 			ip.Gateway = gw.AsSlice()
@@ -109,14 +114,16 @@ func attach(t *testing.T, f *hosttest.Fake, ifname, gateway string, addresses ..
 }
 
 func request(ifname string, prev *types100.Result, conf string) *cni.Request {
-	return &cni.Request{ContainerID: container, NetNS: pod, IfName: ifname, Conf: []byte(conf), Network: "kube-system/ib-sriov", Prev: prev, State: &memory{}}
+	return &cni.Request{ContainerID: container, NetNS: pod, IfName: ifname, Conf: []byte(conf),
+		Network: "kube-system/ib-sriov", Prev: prev, State: &memory{}}
 }
 
 // golden compares what is in the namespaces with testdata/name, or writes it with -update.
 func golden(t *testing.T, f *hosttest.Fake, name string) {
 	t.Helper()
 	s := f.Snapshot()
-	text, err := json.MarshalIndent(map[string]hosttest.NamespaceState{"node": s.Namespaces[host.NodeNS], "pod": s.Namespaces[pod]}, "", "  ")
+	text, err := json.MarshalIndent(map[string]hosttest.NamespaceState{"node": s.Namespaces[host.NodeNS],
+		"pod": s.Namespaces[pod]}, "", "  ")
 	check(t, err)
 	text = append(text, '\n')
 	path := filepath.Join("testdata", name+".json")
@@ -176,7 +183,9 @@ func TestBothFamilies(t *testing.T) {
 	check(t, f.AddAddress(host.NodeNS, eno.Index, netip.MustParsePrefix("fe80::1/64")))
 	prev := attach(t, f, "eth0", "", "172.91.0.100/16", "fd00:91::100/64", "fe80::2/64")
 	p := &Plugin{Kernel: f, Cluster: labCluster}
-	_, err = p.Add(t.Context(), request("eth0", prev, `{"vethMTU":1400,"vethLinkAddress":"169.254.9.9","podRPFilter":2,"hostRuleTable":600,"hijackCIDR":["172.91.0.0/16","10.0.0.0/8"],"policyRoutes":[{"dst":"192.0.2.0/24","gw":"172.91.0.9"}]}`))
+	_, err = p.Add(t.Context(),
+		request("eth0", prev,
+			`{"vethMTU":1400,"vethLinkAddress":"169.254.9.9","podRPFilter":2,"hostRuleTable":600,"hijackCIDR":["172.91.0.0/16","10.0.0.0/8"],"policyRoutes":[{"dst":"192.0.2.0/24","gw":"172.91.0.9"}]}`))
 	check(t, err)
 	golden(t, f, "both-families")
 }
@@ -207,7 +216,8 @@ func TestLaterInterfaces(t *testing.T) {
 			}
 			check(t, p.Del(t.Context(), second))
 			after := f.Snapshot()
-			if diff := cmp.Diff(before.Namespaces[host.NodeNS].Routes, after.Namespaces[host.NodeNS].Routes); diff != "" {
+			if diff := cmp.Diff(before.Namespaces[host.NodeNS].Routes,
+				after.Namespaces[host.NodeNS].Routes); diff != "" {
 				t.Errorf("routes of the node:\n%s", diff)
 			}
 		})
@@ -224,8 +234,8 @@ func route(t *testing.T, f *hosttest.Fake, ns host.NS, index int, dst, gateway s
 	check(t, f.AddRoute(ns, r))
 }
 
-// calico gives the pod a first interface as that plugin does: a gateway that is nobody's address, and on the node a route
-// of the pod's own.
+// calico gives the pod a first interface as that plugin does: a gateway that is nobody's address,
+// and on the node a route of the pod's own.
 func calico(t *testing.T, f *hosttest.Fake) {
 	t.Helper()
 	there, eth0, err := f.AddVeth(host.NodeNS, "cali0123", pod, "eth0", 1480)
@@ -237,7 +247,8 @@ func calico(t *testing.T, f *hosttest.Fake) {
 	f.Revive()
 }
 
-// bridge gives it one in a network that the node is in, of both families, with a route of its own for the cluster's pods.
+// bridge gives it one in a network that the node is in, of both families, with a route of its own
+// for the cluster's pods.
 func bridge(t *testing.T, f *hosttest.Fake) {
 	t.Helper()
 	there, eth0, err := f.AddVeth(host.NodeNS, "cni0", pod, "eth0", 1450)
@@ -268,9 +279,13 @@ func TestOverlay(t *testing.T) {
 	}{
 		{"overlay", `{}`, calico},
 		{"overlay-default", `{"podDefaultRouteNic":"net1"}`, calico},
-		{"overlay-both-families", `{"podDefaultRouteNic":"net1","policyRoutes":[{"dst":"10.96.0.0/16","gw":"172.91.0.9"}]}`, bridge},
+		{"overlay-both-families",
+			`{"podDefaultRouteNic":"net1","policyRoutes":[{"dst":"10.96.0.0/16","gw":"172.91.0.9"}]}`, bridge},
 		{"overlay-untuned", `{"tunePodRoutes":false}`, calico},
-		{"overlay-no-veth", `{}`, func(t *testing.T, f *hosttest.Fake) { attach(t, f, "eth0", "10.244.0.1", "10.244.0.7/24") }},
+		{"overlay-no-veth", `{}`, func(t *testing.T, f *hosttest.Fake) {
+			attach(t, f, "eth0", "10.244.0.1",
+				"10.244.0.7/24")
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := node(t)
@@ -317,7 +332,8 @@ func TestOverlayStaleRoute(t *testing.T) {
 		t.Fatalf("routes of table 500: %+v, want the new pod's alone", routes)
 	}
 	check(t, f.DeleteRoute(host.NodeNS, routes[0]))
-	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), "the node's table 500 has no route to 172.91.0.100 via 10.244.0.7") {
+	if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(),
+		"the node's table 500 has no route to 172.91.0.100 via 10.244.0.7") {
 		t.Errorf("check without the node's route: %v", err)
 	}
 	check(t, f.AddRoute(host.NodeNS, other))
@@ -332,7 +348,8 @@ func TestLongest(t *testing.T) {
 	for i, dst := range []string{"0.0.0.0/0", "10.244.0.0/16", "10.244.0.0/24", "::/0", "10.244.0.0/16"} {
 		routes = append(routes, host.Route{Dst: netip.MustParsePrefix(dst), Index: i})
 	}
-	for dst, want := range map[string]int{"10.244.0.7/32": 2, "10.244.1.0/24": 1, "10.244.0.0/16": 1, "10.0.0.0/8": 0, "fd10::7/128": 3} {
+	for dst, want := range map[string]int{"10.244.0.7/32": 2, "10.244.1.0/24": 1, "10.244.0.0/16": 1, "10.0.0.0/8": 0,
+		"fd10::7/128": 3} {
 		if r, ok := longest(routes, netip.MustParsePrefix(dst)); !ok || r.Index != want {
 			t.Errorf("%s takes route %d, %t; want %d", dst, r.Index, ok, want)
 		}
@@ -342,7 +359,8 @@ func TestLongest(t *testing.T) {
 	}
 }
 
-// The node has a way back to an overlay pod's interface where it has the first interface at the end of a link.
+// The node has a way back to an overlay pod's interface where it has the first interface at the end
+// of a link.
 func TestWaysBack(t *testing.T) {
 	peer := host.Link{Index: 4, Name: "cali0123", Kind: "veth", Parent: 2}
 	bridge := host.Link{Index: 4, Name: "cni0", Kind: "bridge"}
@@ -357,11 +375,16 @@ func TestWaysBack(t *testing.T) {
 		{"the default route", "veth", "10.244.0.7", "0.0.0.0/0", "", bridge, false},
 		{"macvlan beside the node", "macvlan", "10.20.1.7", "10.20.1.0/24", "", bridge, false},
 		{"the other family", "veth", "fd10::7", "10.244.0.0/24", "", bridge, false},
-		{"Cilium's end", "veth", "10.244.0.7", "10.244.0.7/32", "", host.Link{Index: 4, Name: "lxc0123", Kind: "veth", Parent: 2}, false},
-		{"another veth", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "cilium_host", Kind: "veth", Parent: 3}, false},
-		{"a veth whose peer is in a third namespace", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 9, Kind: "veth", Parent: 2}, false},
-		{"a switch's port", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "antrea-gw0", Kind: "openvswitch"}, false},
-		{"a tunnel", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "flannel.1", Kind: "vxlan"}, false},
+		{"Cilium's end", "veth", "10.244.0.7", "10.244.0.7/32", "", host.Link{Index: 4, Name: "lxc0123", Kind: "veth",
+			Parent: 2}, false},
+		{"another veth", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "cilium_host",
+			Kind: "veth", Parent: 3}, false},
+		{"a veth whose peer is in a third namespace", "veth", "10.244.0.7", "10.244.0.0/24", "",
+			host.Link{Index: 9, Kind: "veth", Parent: 2}, false},
+		{"a switch's port", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "antrea-gw0",
+			Kind: "openvswitch"}, false},
+		{"a tunnel", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "flannel.1", Kind: "vxlan"},
+			false},
 		{"a card", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 4, Name: "ens2", Kind: "device"}, false},
 		{"a link that has gone", "veth", "10.244.0.7", "10.244.0.0/24", "", host.Link{Index: 5, Kind: "bridge"}, false},
 	} {
@@ -373,11 +396,15 @@ func TestWaysBack(t *testing.T) {
 		if tt.gateway != "" {
 			way.Gateway = netip.MustParseAddr(tt.gateway)
 		}
-		f := facts{set: settings{hostTable: 500}, nodeMain: []host.Route{way}, nodeAddrs: []netip.Addr{netip.MustParseAddr("10.20.1.10")}, nodeLinks: []host.Link{{Index: 1, Name: "lo"}, tt.link},
-			nics: []nic{{host.Link{Index: 2, Name: firstNIC, Kind: tt.kind, Parent: 4}, []netip.Addr{netip.MustParseAddr(tt.first)}}, this}}
+		f := facts{set: settings{hostTable: 500}, nodeMain: []host.Route{way},
+			nodeAddrs: []netip.Addr{netip.MustParseAddr("10.20.1.10")}, nodeLinks: []host.Link{{Index: 1, Name: "lo"},
+				tt.link},
+			nics: []nic{{host.Link{Index: 2, Name: firstNIC, Kind: tt.kind, Parent: 4},
+				[]netip.Addr{netip.MustParseAddr(tt.first)}}, this}}
 		var want []host.Route
 		if tt.want {
-			want = []host.Route{{Dst: single(this.addrs[0]), Gateway: netip.MustParseAddr(tt.first), Src: f.nodeAddrs[0], Index: 4, Table: 500}}
+			want = []host.Route{{Dst: single(this.addrs[0]), Gateway: netip.MustParseAddr(tt.first),
+				Src: f.nodeAddrs[0], Index: 4, Table: 500}}
 		}
 		if got := f.waysBack(this, false); !slices.Equal(got, want) {
 			t.Errorf("%s: %+v, want %+v", tt.name, got, want)
@@ -406,11 +433,13 @@ func TestOverlayStaleSource(t *testing.T) {
 	}
 }
 
-// A pod whose first interface has another name than the usual one, or none, has no filter of that name to set.
+// A pod whose first interface has another name than the usual one, or none, has no filter of that
+// name to set.
 func TestFiltersWithoutFirst(t *testing.T) {
 	f := node(t)
 	p := &Plugin{Kernel: f, Cluster: labCluster}
-	_, err := p.Add(t.Context(), request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"), `{"podRPFilter":2}`))
+	_, err := p.Add(t.Context(), request("net1", attach(t, f, "net1", "172.91.0.1", "172.91.0.100/16"),
+		`{"podRPFilter":2}`))
 	check(t, err)
 	if v, err := f.Sysctl(pod, "net/ipv4/conf/net1/rp_filter"); err != nil || v != "2" {
 		t.Errorf("the filter of net1 is %q, %v; want 2", v, err)
@@ -430,7 +459,8 @@ func TestOverlayLater(t *testing.T) {
 	golden(t, f, "overlay-three")
 }
 
-// TestOverlayFaults fails at every step and wants the next attempt to succeed, and Del to bring the node back.
+// TestOverlayFaults fails at every step and wants the next attempt to succeed, and Del to bring the
+// node back.
 func TestOverlayFaults(t *testing.T) {
 	steps := 1000
 	for k := 1; k < steps; k++ {
@@ -479,16 +509,20 @@ func TestDefaultRouteAnnotation(t *testing.T) {
 	}
 }
 
-// An interface that the pod names and does not have is refused before anything is changed, for whichever interface comes first.
+// An interface that the pod names and does not have is refused before anything is changed, for
+// whichever interface comes first.
 func TestDefaultRouteAnnotationOfNoInterface(t *testing.T) {
 	for _, tt := range []struct {
 		ifname, wanted string
 		interfaces     []string
 		want           string
 	}{
-		{"eth0", "net2", []string{"eth0", "net1"}, `annotation ipam.spidernet.io/default-route-nic is "net2", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
-		{"net1", "net 1", []string{"eth0", "net1"}, `annotation ipam.spidernet.io/default-route-nic is "net 1", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
-		{"eth0", "veth0", []string{"eth0"}, `annotation ipam.spidernet.io/default-route-nic is "veth0", and the pod's interfaces are eth0; name one of them, or remove the annotation`},
+		{"eth0", "net2", []string{"eth0", "net1"},
+			`annotation ipam.spidernet.io/default-route-nic is "net2", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
+		{"net1", "net 1", []string{"eth0", "net1"},
+			`annotation ipam.spidernet.io/default-route-nic is "net 1", and the pod's interfaces are eth0, net1; name one of them, or remove the annotation`},
+		{"eth0", "veth0", []string{"eth0"},
+			`annotation ipam.spidernet.io/default-route-nic is "veth0", and the pod's interfaces are eth0; name one of them, or remove the annotation`},
 		{"eth0", "net1", []string{"eth0", "net1"}, ""}, // it is to come
 		{"eth0", "eth0", []string{"eth0", "net1"}, ""},
 		{"eth0", "net2", nil, ""}, // something else attaches, and it may come
@@ -522,11 +556,16 @@ func TestDefaultRouteRemarks(t *testing.T) {
 	}{
 		{"nobody wishes anything", facts{nics: both}, ""},
 		{"it is there", facts{nics: both, set: settings{defaultNIC: "eth0", tunePodRoutes: true}}, ""},
-		{"it is to come", facts{nics: both, set: settings{defaultNIC: "net2"}, interfaces: []string{"eth0", "net1", "net2"}}, ""},
-		{"it may come", facts{nics: both, set: settings{defaultNIC: "net2"}}, "net2 is to keep the default route and is not in the pod yet"},
-		{"it does not exist", facts{nics: both, set: settings{defaultNIC: "net2"}, interfaces: []string{"eth0", "net1"}},
-			"net2 is to keep the default route, and the pod's interfaces are eth0, net1: the default route stays where it is"},
-		{"routes are left alone", facts{nics: both, set: settings{defaultNIC: "net1"}, ifname: "net1", mode: modeUnderlay},
+		{"it is to come", facts{nics: both, set: settings{defaultNIC: "net2"}, interfaces: []string{"eth0", "net1",
+			"net2"}}, ""},
+		{"it may come", facts{nics: both, set: settings{defaultNIC: "net2"}},
+			"net2 is to keep the default route and is not in the pod yet"},
+		{"it does not exist", facts{nics: both, set: settings{defaultNIC: "net2"},
+			interfaces: []string{"eth0", "net1"}},
+			"net2 is to keep the default route, and the pod's interfaces are eth0, net1: the default route stays " +
+				"where it is"},
+		{"routes are left alone", facts{nics: both, set: settings{defaultNIC: "net1"}, ifname: "net1",
+			mode: modeUnderlay},
 			"net1 is to keep the default route, and tunePodRoutes is false: the default route stays where it is"},
 	} {
 		var p plan
@@ -566,9 +605,11 @@ func TestInterfaceWithoutAddress(t *testing.T) {
 
 func TestFirstInterfaceWithoutAddress(t *testing.T) {
 	f := node(t)
-	_, err := (&Plugin{Kernel: f, Cluster: labCluster}).Add(t.Context(), request("eth0", attach(t, f, "eth0", ""), `{}`))
+	_, err := (&Plugin{Kernel: f, Cluster: labCluster}).Add(t.Context(), request("eth0", attach(t, f, "eth0", ""),
+		`{}`))
 	const want = "eth0 has no address, and a pod's node reaches it by the address of its first interface; " +
-		"give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first interface that has an address"
+		"give the network pools, or attach it in the annotation k8s.v1.cni.cncf.io/networks, beside a first " +
+		"interface that has an address"
 	if err == nil || err.Error() != want {
 		t.Errorf("\n got %v\nwant %s", err, want)
 	}
@@ -629,7 +670,8 @@ func TestDelWithoutRecord(t *testing.T) {
 	p := &Plugin{Kernel: f, Cluster: labCluster}
 	_, _, err := f.AddVeth(host.NodeNS, hostVeth(container), pod, podVeth, 1500)
 	check(t, err)
-	check(t, p.Del(t.Context(), &cni.Request{ContainerID: container, IfName: "eth0", NetNS: "/run/netns/gone", State: &memory{}}))
+	check(t, p.Del(t.Context(), &cni.Request{ContainerID: container, IfName: "eth0", NetNS: "/run/netns/gone",
+		State: &memory{}}))
 	sameNode(t, before, f)
 }
 
@@ -641,16 +683,27 @@ func TestRefusals(t *testing.T) {
 		want               string
 		code               uint
 	}{
-		{name: "first in the chain", ifname: "eth0", conf: `{}`, noPrev: true, want: "the coordinator is first in the chain; put it behind", code: cni.CodeInvalidConfig},
-		{name: "conf", ifname: "eth0", conf: `{"mode":7}`, want: "the configuration does not parse", code: cni.CodeDecode},
-		{name: "mode", ifname: "eth0", conf: `{"mode":"bridge"}`, want: `coordinator.mode: Unsupported value: "bridge"`, code: cni.CodeInvalidConfig},
-		{name: "prefix", ifname: "eth0", conf: `{"podMACPrefix":"01:00"}`, want: "coordinator.podMACPrefix", code: cni.CodeInvalidConfig},
-		{name: "underlay without veth0", ifname: "net1", conf: `{"mode":"underlay"}`, want: "the pod's first interface is another plugin's: veth0 is not there beside net1", code: cni.CodeInvalidConfig},
-		{name: "overlay on eth0", ifname: "eth0", conf: `{"mode":"overlay"}`, want: "eth0 belongs to an underlay pod", code: cni.CodeInvalidConfig},
-		{name: "overlay with veth0", ifname: "net1", conf: `{"mode":"overlay"}`, veth: true, want: "net1 belongs to an underlay pod", code: cni.CodeInvalidConfig},
-		{name: "pair broken", ifname: "net1", conf: `{}`, veth: true, want: "the pod has veth0, but its other end veth0123456789a is not on the node", code: cni.CodeFailed},
-		{name: "cluster", ifname: "eth0", conf: `{}`, cluster: cluster{err: errors.New("not synced")}, want: "read the SpiderCoordinator: not synced", code: cni.CodeTryAgainLater},
-		{name: "queue", ifname: "eth0", conf: `{"txQueueLen":-5}`, want: "coordinator.txQueueLen", code: cni.CodeInvalidConfig},
+		{name: "first in the chain", ifname: "eth0", conf: `{}`, noPrev: true,
+			want: "the coordinator is first in the chain; put it behind", code: cni.CodeInvalidConfig},
+		{name: "conf", ifname: "eth0", conf: `{"mode":7}`, want: "the configuration does not parse",
+			code: cni.CodeDecode},
+		{name: "mode", ifname: "eth0", conf: `{"mode":"bridge"}`, want: `coordinator.mode: Unsupported value: "bridge"`,
+			code: cni.CodeInvalidConfig},
+		{name: "prefix", ifname: "eth0", conf: `{"podMACPrefix":"01:00"}`, want: "coordinator.podMACPrefix",
+			code: cni.CodeInvalidConfig},
+		{name: "underlay without veth0", ifname: "net1", conf: `{"mode":"underlay"}`,
+			want: "the pod's first interface is another plugin's: veth0 is not there beside net1",
+			code: cni.CodeInvalidConfig},
+		{name: "overlay on eth0", ifname: "eth0", conf: `{"mode":"overlay"}`, want: "eth0 belongs to an underlay pod",
+			code: cni.CodeInvalidConfig},
+		{name: "overlay with veth0", ifname: "net1", conf: `{"mode":"overlay"}`, veth: true,
+			want: "net1 belongs to an underlay pod", code: cni.CodeInvalidConfig},
+		{name: "pair broken", ifname: "net1", conf: `{}`, veth: true,
+			want: "the pod has veth0, but its other end veth0123456789a is not on the node", code: cni.CodeFailed},
+		{name: "cluster", ifname: "eth0", conf: `{}`, cluster: cluster{err: errors.New("not synced")},
+			want: "read the SpiderCoordinator: not synced", code: cni.CodeTryAgainLater},
+		{name: "queue", ifname: "eth0", conf: `{"txQueueLen":-5}`, want: "coordinator.txQueueLen",
+			code: cni.CodeInvalidConfig},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := node(t)

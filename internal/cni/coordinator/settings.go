@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -43,12 +45,14 @@ type settings struct {
 // readSettings lays the network's own settings over the cluster's.
 func (p *Plugin) readSettings(ctx context.Context, r *cni.Request) (settings, error) {
 	var own v2beta1.CoordinatorSpec
-	// The keys of the plugin and of the object are the same but for the case of podDefaultRouteNic, which decoding overlooks.
+	// The keys of the plugin and of the object are the same but for the case of podDefaultRouteNic,
+	// which decoding overlooks.
 	if err := r.ParseConf(&own); err != nil {
 		return settings{}, err
 	}
 	if errs := v2beta1.ValidateCoordinatorSpec(&own, field.NewPath("coordinator")); len(errs) > 0 {
-		return settings{}, cni.Errorf(cni.CodeInvalidConfig, "mend spec.coordinator of the network's SpiderMultusConfig", "%w", errs.ToAggregate())
+		return settings{}, cni.Errorf(cni.CodeInvalidConfig,
+			"mend spec.coordinator of the network's SpiderMultusConfig", "%w", errs.ToAggregate())
 	}
 	spec, status, err := p.Cluster.Coordinator(ctx)
 	if err != nil {
@@ -92,8 +96,9 @@ func parse(spec v2beta1.CoordinatorSpec, status v2beta1.CoordinatorStatus) (sett
 	c := v2beta1.SpiderCoordinator{Spec: *spec.DeepCopy()}
 	v2beta1.DefaultCoordinator(&c)
 	s := settings{
-		mode: *c.Spec.Mode, tunePodRoutes: *c.Spec.TunePodRoutes, defaultNIC: *c.Spec.PodDefaultRouteNIC, hostTable: *c.Spec.HostRuleTable,
-		rpFilter: *c.Spec.PodRPFilter, vethMTU: *c.Spec.VethMTU, txQueueLen: *c.Spec.TxQueueLen,
+		mode: *c.Spec.Mode, tunePodRoutes: *c.Spec.TunePodRoutes, defaultNIC: *c.Spec.PodDefaultRouteNIC,
+		hostTable: *c.Spec.HostRuleTable,
+		rpFilter:  *c.Spec.PodRPFilter, vethMTU: *c.Spec.VethMTU, txQueueLen: *c.Spec.TxQueueLen,
 	}
 	var err error
 	if s.macPrefix, err = parseMACPrefix(*c.Spec.PodMACPrefix); err != nil {
@@ -140,8 +145,8 @@ const (
 // firstNIC is the name that container runtimes give to a pod's first interface.
 const firstNIC = "eth0"
 
-// resolveMode says what to do for an interface. hasVeth tells whether the pod already has veth0, which means that its
-// first interface is an underlay's.
+// resolveMode says what to do for an interface. hasVeth tells whether the pod already has veth0,
+// which means that its first interface is an underlay's.
 func resolveMode(mode, ifname string, hasVeth bool) (string, error) {
 	first := ifname == firstNIC
 	switch mode {
@@ -163,13 +168,16 @@ func resolveMode(mode, ifname string, hasVeth bool) (string, error) {
 			return modeUnderlay, nil
 		}
 		return "", cni.Errorf(cni.CodeInvalidConfig, "set the coordinator's mode to auto or overlay",
-			"coordinator mode is underlay, but the pod's first interface is another plugin's: %s is not there beside %s", podVeth, ifname)
+			"coordinator mode is underlay, but the pod's first interface is another plugin's: %s is not there "+
+				"beside %s", podVeth, ifname)
 	case v2beta1.CoordinatorOverlay:
 		if first || hasVeth {
 			return "", cni.Errorf(cni.CodeInvalidConfig, "set the coordinator's mode to auto or underlay",
-				"coordinator mode is overlay, but %s belongs to an underlay pod: want a first interface of another plugin", ifname)
+				"coordinator mode is overlay, but %s belongs to an underlay pod: want a first interface of "+
+					"another plugin", ifname)
 		}
 		return modeOverlay, nil
 	}
-	return "", cni.Errorf(cni.CodeInvalidConfig, "", "coordinator mode %q: want auto, underlay, overlay or disabled", mode)
+	return "", cni.Errorf(cni.CodeInvalidConfig, "", "coordinator mode %q: want auto, underlay, overlay or disabled",
+		mode)
 }

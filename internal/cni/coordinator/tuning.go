@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -30,18 +32,21 @@ func parseMACPrefix(text string) ([]byte, error) {
 	return octets, nil
 }
 
-// hardwareAddr is the address that podMACPrefix gives an interface: the prefix, and the four octets of its first IPv4
-// address, so that an address moves with what others know it by. Nil, with a remark where one was wanted, when it keeps its own.
+// hardwareAddr is the address that podMACPrefix gives an interface: the prefix, and the four octets
+// of its first IPv4 address, so that an address moves with what others know it by. Nil, with a
+// remark where one was wanted, when it keeps its own.
 func (s settings) hardwareAddr(n nic) (a net.HardwareAddr, remark string) {
 	if s.macPrefix == nil {
 		return nil, ""
 	}
 	if n.LinkLayer != host.Ethernet {
-		return nil, fmt.Sprintf("podMACPrefix is not for %s, whose link layer is %s: the fabric's address stays", n.Name, n.LinkLayer)
+		return nil, fmt.Sprintf("podMACPrefix is not for %s, whose link layer is %s: the fabric's address stays",
+			n.Name, n.LinkLayer)
 	}
 	ip := firstOf(n.addrs, false)
 	if !ip.IsValid() {
-		return nil, fmt.Sprintf("podMACPrefix makes hardware addresses of IPv4 addresses, and %s has none: it keeps %s", n.Name, n.HardwareAddr)
+		return nil, fmt.Sprintf("podMACPrefix makes hardware addresses of IPv4 addresses, and %s has none: it keeps %s",
+			n.Name, n.HardwareAddr)
 	}
 	return slices.Concat(net.HardwareAddr(s.macPrefix), ip.AsSlice()), ""
 }
@@ -56,8 +61,9 @@ type former struct {
 	FormerTxQueueLen *int `json:"formerTxQueueLen,omitempty"`
 }
 
-// formerOf records what the settings will change of a card's netdev. Only such a one goes back to the node; a link that was
-// made for the pod ends with it. An earlier attempt may have changed it already, and recorded what it found.
+// formerOf records what the settings will change of a card's netdev. Only such a one goes back to
+// the node; a link that was made for the pod ends with it. An earlier attempt may have changed it
+// already, and recorded what it found.
 func (s settings) formerOf(old former, n nic) former {
 	if n.PCI == "" {
 		return former{}
@@ -75,8 +81,8 @@ func (s settings) formerOf(old former, n nic) former {
 	return f
 }
 
-// tuneLink sets what the settings say of the interface itself, and returns the result with it. The routes are read
-// after that.
+// tuneLink sets what the settings say of the interface itself, and returns the result with it. The
+// routes are read after that.
 func (p *Plugin) tuneLink(ctx context.Context, r *cni.Request, f facts) (*types100.Result, error) {
 	this, err := f.this()
 	if err != nil {
@@ -94,7 +100,8 @@ func (p *Plugin) tuneLink(ctx context.Context, r *cni.Request, f facts) (*types1
 	}
 	err = p.setHardwareAddr(ctx, r, this, a)
 	if errors.Is(err, host.ErrUnsupported) { // an ipvlan link, for one, has its parent's
-		logRemarks(ctx, r, fmt.Sprintf("podMACPrefix is not for %s, which keeps %s: %v", this.Name, this.HardwareAddr, err))
+		logRemarks(ctx, r, fmt.Sprintf("podMACPrefix is not for %s, which keeps %s: %v", this.Name, this.HardwareAddr,
+			err))
 		return r.Prev, nil
 	}
 	if err != nil {
@@ -110,7 +117,8 @@ func (p *Plugin) setHardwareAddr(ctx context.Context, r *cni.Request, n nic, a n
 	}
 	err := p.Kernel.SetLinkHardwareAddr(r.NetNS, n.Index, a)
 	if errors.Is(err, host.ErrBusy) {
-		err = p.whileDown(r.NetNS, n.Index, tablesOf(r.Prev), func() error { return p.Kernel.SetLinkHardwareAddr(r.NetNS, n.Index, a) })
+		err = p.whileDown(r.NetNS, n.Index, tablesOf(r.Prev),
+			func() error { return p.Kernel.SetLinkHardwareAddr(r.NetNS, n.Index, a) })
 	}
 	if err != nil {
 		return err
@@ -134,8 +142,8 @@ func tablesOf(prev *types100.Result) []int {
 	return tables
 }
 
-// whileDown does something to a link that has to be down for it, and brings back what the kernel takes away then: the
-// routes of the given tables, and IPv6 addresses (addrconf_ifdown).
+// whileDown does something to a link that has to be down for it, and brings back what the kernel
+// takes away then: the routes of the given tables, and IPv6 addresses (addrconf_ifdown).
 func (p *Plugin) whileDown(ns host.NS, index int, tables []int, do func() error) error {
 	addresses, err := p.Kernel.AllAddresses(ns)
 	if err != nil {
@@ -150,7 +158,8 @@ func (p *Plugin) whileDown(ns host.NS, index int, tables []int, do func() error)
 		err = do()
 	}
 	// A failure is no reason to leave the pod cut off: the next attempt does not know what there was.
-	return errors.Join(err, p.Kernel.SetLinkUp(ns, index), p.restoreAddresses(ns, index, addresses[index]), p.restoreRoutes(ns, index, tables, routes))
+	return errors.Join(err, p.Kernel.SetLinkUp(ns, index), p.restoreAddresses(ns, index, addresses[index]),
+		p.restoreRoutes(ns, index, tables, routes))
 }
 
 func (p *Plugin) restoreAddresses(ns host.NS, index int, want []netip.Prefix) error {
@@ -177,14 +186,16 @@ func (p *Plugin) routesOf(ns host.NS, index int, tables []int) (out []host.Route
 	return out, nil
 }
 
-// restoreRoutes adds those that the kernel did not make again by itself, gateways after the networks that they are in.
+// restoreRoutes adds those that the kernel did not make again by itself, gateways after the
+// networks that they are in.
 func (p *Plugin) restoreRoutes(ns host.NS, index int, tables []int, want []host.Route) error {
 	have, err := p.routesOf(ns, index, tables)
 	if err != nil {
 		return err
 	}
 	missing := slices.DeleteFunc(want, func(r host.Route) bool { return kernelsOwn(r) || slices.Contains(have, r) })
-	slices.SortStableFunc(missing, func(a, b host.Route) int { return a.Gateway.Compare(b.Gateway) }) // no gateway is least
+	// no gateway is least
+	slices.SortStableFunc(missing, func(a, b host.Route) int { return a.Gateway.Compare(b.Gateway) })
 	var errs []error
 	for _, r := range missing {
 		if err := p.Kernel.AddRoute(ns, r); err != nil {
@@ -208,8 +219,8 @@ func withMAC(prev *types100.Result, ifname string, a net.HardwareAddr) *types100
 	return &out
 }
 
-// giveBack is for the netdev of a card: the node, and the next pod, get it as it was. It is best effort, since the plugin
-// that takes the netdev out of the pod must have its turn.
+// giveBack is for the netdev of a card: the node, and the next pod, get it as it was. It is best
+// effort, since the plugin that takes the netdev out of the pod must have its turn.
 func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, was former) {
 	if was == (former{}) {
 		return
@@ -219,12 +230,14 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, was former) {
 		err = errors.Join(p.giveMACBack(l, was), p.giveQueueBack(l, was))
 	}
 	if err != nil && !errors.Is(err, host.ErrNotFound) && !errors.Is(err, host.ErrNSGone) {
-		slog.WarnContext(ctx, "coordinator: an interface goes back to the node with what was set for the pod", "ifname", r.IfName, "sandbox", r.ContainerID, "pci", was.PCI, "mac", was.FormerMAC, "error", err)
+		slog.WarnContext(ctx, "coordinator: an interface goes back to the node with what was set for the pod", "ifname",
+			r.IfName, "sandbox", r.ContainerID, "pci", was.PCI, "mac", was.FormerMAC, "error", err)
 	}
 }
 
-// findCard looks in the pod, and on the node when the namespace is gone: the kernel takes the netdev there, under a name
-// that may be another. A record without a card's address is of an older version.
+// findCard looks in the pod, and on the node when the namespace is gone: the kernel takes the
+// netdev there, under a name that may be another. A record without a card's address is of an older
+// version.
 func (p *Plugin) findCard(r *cni.Request, was former) (l host.Link, err error) {
 	if r.NetNS != host.NodeNS {
 		l, err = p.Kernel.LinkByName(r.NetNS, r.IfName)
@@ -268,7 +281,8 @@ func (p *Plugin) giveQueueBack(l host.Link, was former) error {
 func logRemarks(ctx context.Context, r *cni.Request, remarks ...string) {
 	for _, remark := range remarks {
 		if remark != "" {
-			slog.WarnContext(ctx, "coordinator: "+remark, "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname", r.IfName, "sandbox", r.ContainerID)
+			slog.WarnContext(ctx, "coordinator: "+remark, "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname",
+				r.IfName, "sandbox", r.ContainerID)
 		}
 	}
 }

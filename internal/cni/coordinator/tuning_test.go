@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package coordinator
 
 import (
@@ -28,23 +30,27 @@ var cardMAC = net.HardwareAddr{0x02, 0, 0x5e, 0x10, 0, 0x77}
 // attachCard puts the card's netdev into the pod.
 func attachCard(t *testing.T, f *hosttest.Fake, ifname, gateway string, addresses ...string) *types100.Result {
 	t.Helper()
-	f.AddPF(host.PF{PCI: cardPCI, LinkLayer: host.Ethernet, Driver: "mlx5_core", Link: &host.Link{Name: "ens2", HardwareAddr: cardMAC}}, hosttest.GuidePFGUID)
+	f.AddPF(host.PF{PCI: cardPCI, LinkLayer: host.Ethernet, Driver: "mlx5_core", Link: &host.Link{Name: "ens2",
+		HardwareAddr: cardMAC}}, hosttest.GuidePFGUID)
 	l, err := f.LinkByPCI(host.NodeNS, cardPCI)
 	check(t, err)
 	return configure(t, f, l, ifname, gateway, addresses...)
 }
 
 // configure moves a link into the pod and gives it what the plugin before the coordinator does.
-func configure(t *testing.T, f *hosttest.Fake, l host.Link, ifname, gateway string, addresses ...string) *types100.Result {
+func configure(t *testing.T, f *hosttest.Fake, l host.Link, ifname, gateway string,
+	addresses ...string) *types100.Result {
 	t.Helper()
 	l, err := f.MoveLink(l.NS, l.Index, pod, ifname)
 	check(t, err)
 	res := &types100.Result{CNIVersion: types100.ImplementedSpecVersion, Interfaces: []*types100.Interface{
-		{Name: "on-the-node", Mac: "02:00:00:00:00:01"}, {Name: ifname, Mac: l.HardwareAddr.String(), Sandbox: string(pod)}}}
+		{Name: "on-the-node", Mac: "02:00:00:00:00:01"}, {Name: ifname, Mac: l.HardwareAddr.String(),
+			Sandbox: string(pod)}}}
 	for _, a := range addresses {
 		p := netip.MustParsePrefix(a)
 		check(t, f.AddAddress(pod, l.Index, p))
-		res.IPs = append(res.IPs, &types100.IPConfig{Address: net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Interface: types100.Int(1)})
+		res.IPs = append(res.IPs, &types100.IPConfig{Address: net.IPNet{IP: p.Addr().AsSlice(),
+			Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Interface: types100.Int(1)})
 	}
 	check(t, f.SetLinkUp(pod, l.Index))
 	if gateway != "" {
@@ -84,9 +90,12 @@ func TestHardwareAddr(t *testing.T) {
 		want, remark string
 	}{
 		{"not wanted", "", with(card, "172.92.0.100"), "", ""},
-		{"the first IPv4 address counts", "0a:1b", with(card, "fd92::100", "172.92.0.100", "10.0.0.1"), "0a:1b:ac:5c:00:64", ""},
-		{"InfiniBand", "0a:1b", ib, "", "podMACPrefix is not for ib0, whose link layer is infiniband: the fabric's address stays"},
-		{"IPv6 alone", "0a:1b", with(card, "fd92::100"), "", "podMACPrefix makes hardware addresses of IPv4 addresses, and net1 has none: it keeps 02:00:5e:10:00:77"},
+		{"the first IPv4 address counts", "0a:1b", with(card, "fd92::100", "172.92.0.100", "10.0.0.1"),
+			"0a:1b:ac:5c:00:64", ""},
+		{"InfiniBand", "0a:1b", ib, "",
+			"podMACPrefix is not for ib0, whose link layer is infiniband: the fabric's address stays"},
+		{"IPv6 alone", "0a:1b", with(card, "fd92::100"), "",
+			"podMACPrefix makes hardware addresses of IPv4 addresses, and net1 has none: it keeps 02:00:5e:10:00:77"},
 	} {
 		prefix, err := parseMACPrefix(tt.prefix)
 		check(t, err)
@@ -102,7 +111,8 @@ func TestHardwareAddr(t *testing.T) {
 	}
 }
 
-// TestTuning has a card's netdev whose driver takes a new address while the link is up, and one whose driver does not.
+// TestTuning has a card's netdev whose driver takes a new address while the link is up, and one
+// whose driver does not.
 func TestTuning(t *testing.T) {
 	for _, stiff := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stiff=%t", stiff), func(t *testing.T) {
@@ -116,7 +126,8 @@ func TestTuning(t *testing.T) {
 			check(t, err)
 			for _, r := range []host.Route{
 				{Dst: netip.MustParsePrefix("::/0"), Gateway: netip.MustParseAddr("fd91::1"), Index: eth0.Index},
-				{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: netip.MustParseAddr("172.91.0.2"), Index: eth0.Index, Table: 7},
+				{Dst: netip.MustParsePrefix("192.0.2.0/24"), Gateway: netip.MustParseAddr("172.91.0.2"),
+					Index: eth0.Index, Table: 7},
 			} {
 				check(t, f.AddRoute(pod, r))
 			}
@@ -127,7 +138,8 @@ func TestTuning(t *testing.T) {
 			for range 2 { // once more, as after a crash
 				res, err := p.Add(t.Context(), r)
 				check(t, err)
-				if got := []string{res.Interfaces[0].Mac, res.Interfaces[1].Mac}; !slices.Equal(got, []string{"02:00:00:00:00:01", "0a:1b:ac:5b:00:64"}) {
+				if got := []string{res.Interfaces[0].Mac, res.Interfaces[1].Mac}; !slices.Equal(got,
+					[]string{"02:00:00:00:00:01", "0a:1b:ac:5b:00:64"}) {
 					t.Errorf("the result says %q", got)
 				}
 				if prev.Interfaces[1].Mac != cardMAC.String() {
@@ -144,7 +156,8 @@ func TestTuning(t *testing.T) {
 					}
 				}
 			}
-			if n := len(slices.DeleteFunc(f.Calls(), func(c string) bool { return !strings.HasPrefix(c, "Announce 172.91.0.100 ") })); n != 1 {
+			if n := len(slices.DeleteFunc(f.Calls(),
+				func(c string) bool { return !strings.HasPrefix(c, "Announce 172.91.0.100 ") })); n != 1 {
 				t.Errorf("the address was announced %d times, want once", n)
 			}
 			peer, err := f.LinkByName(host.NodeNS, hostVeth(container))
@@ -181,8 +194,10 @@ func (s stiffDriver) SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAd
 
 // A link that was made for the pod ends with it.
 func TestFormerIsOfCardsAlone(t *testing.T) {
-	mac, queue, both := settings{macPrefix: []byte{0x0a, 0x1b}}, settings{txQueueLen: 4000}, settings{macPrefix: []byte{0x0a, 0x1b}, txQueueLen: 4000}
-	virtual := nic{host.Link{LinkLayer: host.Ethernet, HardwareAddr: cardMAC, TxQueueLen: 1000}, []netip.Addr{netip.MustParseAddr("172.91.0.100")}}
+	mac, queue, both := settings{macPrefix: []byte{0x0a, 0x1b}}, settings{txQueueLen: 4000},
+		settings{macPrefix: []byte{0x0a, 0x1b}, txQueueLen: 4000}
+	virtual := nic{host.Link{LinkLayer: host.Ethernet, HardwareAddr: cardMAC, TxQueueLen: 1000},
+		[]netip.Addr{netip.MustParseAddr("172.91.0.100")}}
 	card, fabric := virtual, virtual
 	card.PCI, fabric.PCI, fabric.LinkLayer = cardPCI, cardPCI, host.InfiniBand
 	old := former{FormerMAC: "02:00:00:00:00:09", FormerTxQueueLen: new(7)}
@@ -199,7 +214,8 @@ func TestFormerIsOfCardsAlone(t *testing.T) {
 		{"queue", queue, former{}, card, former{PCI: cardPCI, FormerTxQueueLen: new(1000)}},
 		{"both", both, former{}, card, former{PCI: cardPCI, FormerMAC: cardMAC.String(), FormerTxQueueLen: new(1000)}},
 		{"InfiniBand", both, former{}, fabric, former{PCI: cardPCI, FormerTxQueueLen: new(1000)}},
-		{"an earlier attempt", both, old, card, former{PCI: cardPCI, FormerMAC: "02:00:00:00:00:09", FormerTxQueueLen: new(7)}},
+		{"an earlier attempt", both, old, card, former{PCI: cardPCI, FormerMAC: "02:00:00:00:00:09",
+			FormerTxQueueLen: new(7)}},
 	} {
 		if diff := cmp.Diff(tt.want, tt.set.formerOf(tt.old, tt.n)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
@@ -216,7 +232,8 @@ func TestFormerWithoutNamespace(t *testing.T) {
 			if stiff {
 				p.Kernel = stiffDriver{f}
 			}
-			r := request("eth0", attachCard(t, f, "eth0", "", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
+			r := request("eth0", attachCard(t, f, "eth0", "", "172.91.0.100/16"),
+				`{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
 			_, err := p.Add(t.Context(), r)
 			check(t, err)
 			_, _, err = f.AddVeth(host.NodeNS, "eth0", pod, "other0", 1500)
@@ -234,14 +251,16 @@ func TestFormerWithoutNamespace(t *testing.T) {
 // wantCard wants the card's netdev as it was before the pod.
 func wantCard(t *testing.T, f *hosttest.Fake, ns host.NS) {
 	t.Helper()
-	if l, err := f.LinkByPCI(ns, cardPCI); err != nil || !slices.Equal(l.HardwareAddr, cardMAC) || l.TxQueueLen != 1000 {
+	if l, err := f.LinkByPCI(ns, cardPCI); err != nil || !slices.Equal(l.HardwareAddr, cardMAC) ||
+		l.TxQueueLen != 1000 {
 		t.Errorf("what goes back to the node is %+v, %v; want %s and a queue of 1000", l, err, cardMAC)
 	}
 }
 
 // An interface that another card's netdev, or none of a card, has taken the name of is left alone.
 func TestFormerOfAnother(t *testing.T) {
-	for _, was := range []former{{PCI: "0000:03:00.0", FormerMAC: "02:00:00:00:00:09"}, {PCI: "0000:03:00.0", FormerTxQueueLen: new(7)}} {
+	for _, was := range []former{{PCI: "0000:03:00.0", FormerMAC: "02:00:00:00:00:09"},
+		{PCI: "0000:03:00.0", FormerTxQueueLen: new(7)}} {
 		f := node(t)
 		attachCard(t, f, "eth0", "", "172.91.0.100/16")
 		r := request("eth0", nil, `{}`)
@@ -306,8 +325,8 @@ func (fixed) SetLinkHardwareAddr(host.NS, int, net.HardwareAddr) error {
 	return fmt.Errorf("ndo_set_mac_address: %w", host.ErrUnsupported)
 }
 
-// TestTuningFaults fails at every step and wants the interface to stay as it was but for what was set, and the next attempt,
-// or Del, to do all the same.
+// TestTuningFaults fails at every step and wants the interface to stay as it was but for what was
+// set, and the next attempt, or Del, to do all the same.
 func TestTuningFaults(t *testing.T) {
 	for _, stiff := range []bool{false, true} {
 		steps := 1000
@@ -317,7 +336,8 @@ func TestTuningFaults(t *testing.T) {
 			if stiff {
 				p.Kernel = stiffDriver{f}
 			}
-			r := request("eth0", attachCard(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
+			r := request("eth0", attachCard(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"),
+				`{"podMACPrefix":"0a:1b","txQueueLen":4000}`)
 			before := f.Snapshot()
 			f.FailAfter(k, errors.New("injected"))
 			_, err := p.Add(t.Context(), r)
@@ -369,8 +389,10 @@ func wantConnected(t *testing.T, f *hosttest.Fake, step int) {
 	check(t, err)
 	addresses, err := f.Addresses(pod, l.Index)
 	check(t, err)
-	byDefault := slices.ContainsFunc(allRoutes(t, f, l.Index), func(r host.Route) bool { return r.Dst == everything(false) })
+	byDefault := slices.ContainsFunc(allRoutes(t, f, l.Index),
+		func(r host.Route) bool { return r.Dst == everything(false) })
 	if !l.Up || len(addresses) != 1 || !byDefault {
-		t.Errorf("step %d: the interface is %+v, its addresses are %v, it has a default route: %t", step, l, addresses, byDefault)
+		t.Errorf("step %d: the interface is %+v, its addresses are %v, it has a default route: %t", step, l, addresses,
+			byDefault)
 	}
 }

@@ -1,10 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
 	"encoding/json"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
@@ -16,8 +16,10 @@ type conf struct {
 	DeviceID  string `json:"deviceID"`
 	LinkState string `json:"link_state"`
 	// RDMAIsolation: nil means where the node allows it.
-	RDMAIsolation *bool `json:"rdmaIsolation"`
-	IBKubernetes  bool  `json:"ibKubernetesEnabled"`
+	RDMAIsolation *bool           `json:"rdmaIsolation"`
+	IBKubernetes  bool            `json:"ibKubernetesEnabled"`
+	PKey          json.RawMessage `json:"pkey"`
+	VFIOPCIMode   bool            `json:"vfioPciMode"`
 	IPAM          struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -38,61 +40,72 @@ type request struct {
 	guid      ib.GUID // zero: none asked for
 }
 
-// pciAddress is the form in which the kernel names a PCI function.
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
-
 func parse(r *cni.Request) (request, error) {
 	var c conf
 	if err := r.ParseConf(&c); err != nil {
 		return request{}, err
 	}
 	out := request{isolate: c.RDMAIsolation}
-	var err error
-	if out.pci, err = deviceID(r, c); err != nil {
+	err := cni.RefusePKey(c.PKey)
+	if err != nil {
+		return request{}, err
+	}
+	if out.pci, err = deviceID(c); err != nil {
 		return request{}, err
 	}
 	switch s := host.VFState(c.LinkState); s {
 	case "", host.VFAuto, host.VFEnable, host.VFDisable:
 		out.linkState = s
 	default:
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q", c.LinkState)
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "set it to auto, enable or disable", "link_state is %q",
+			c.LinkState)
+	}
+	if c.VFIOPCIMode {
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "remove it",
+			"vfioPciMode is true: virtual functions bound to vfio-pci are not supported")
 	}
 	if c.IPAM.Type == "dhcp" {
-		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")
+		return request{}, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static",
+			"ipam type dhcp does not work on InfiniBand")
 	}
 	if c.IBKubernetes && text(c.Args.CNI["mellanox.infiniband.app"]) != "configured" {
-		return request{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log, or set enableIbKubernetes to false",
+		return request{}, cni.Errorf(cni.CodeTryAgainLater,
+			"see ib-kubernetes' log, or set enableIbKubernetes to false",
 			"ib-kubernetes has not marked this pod's network as configured yet")
 	}
-	out.guid, err = wantedGUID(r, c)
+	out.guid, err = wantedGUID(c)
 	return out, err
 }
 
-func deviceID(r *cni.Request, c conf) (string, error) {
+func deviceID(c conf) (string, error) {
 	id := c.DeviceID
 	if id == "" {
 		id = c.RuntimeConfig.DeviceID
 	}
 	if id == "" {
-		return "", cni.Errorf(cni.CodeInvalidConfig, "request the network's resource in the pod's resources.limits, such as spidernet.io/mellanoxibsriov: 1; "+
-			"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the NetworkAttachmentDefinition",
+		return "", cni.Errorf(cni.CodeInvalidConfig,
+			"request the network's resource in the pod's resources.limits, such as spidernet.io/mellanoxibsriov: 1; "+
+				"the resource is named by the k8s.v1.cni.cncf.io/resourceName annotation of the "+
+				"NetworkAttachmentDefinition",
 			"no device was given to this attachment (deviceID is empty)")
 	}
-	if id = strings.ToLower(id); !pciAddress.MatchString(id) {
-		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: want a PCI address such as 0000:86:00.1", id)
+	pci, err := ib.ParsePCIAddress(id)
+	if err != nil {
+		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: %w", id, err)
 	}
-	return id, nil
+	return pci, nil
 }
 
 // wantedGUID: the runtime's wins over that of the pod's cni-args.
-func wantedGUID(r *cni.Request, c conf) (ib.GUID, error) {
+func wantedGUID(c conf) (ib.GUID, error) {
 	field, s := "runtimeConfig.infinibandGUID", c.RuntimeConfig.GUID
 	if s == "" {
 		field, s = "args.cni.guid", text(c.Args.CNI["guid"])
 	}
 	if s == "" {
 		if c.IBKubernetes {
-			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log", "ib-kubernetes has not given this attachment a GUID yet")
+			return ib.GUID{}, cni.Errorf(cni.CodeTryAgainLater, "see ib-kubernetes' log",
+				"ib-kubernetes has not given this attachment a GUID yet")
 		}
 		return ib.GUID{}, nil
 	}
@@ -106,7 +119,8 @@ func wantedGUID(r *cni.Request, c conf) (ib.GUID, error) {
 	return guid, nil
 }
 
-// text reads a JSON string, or takes any other value as it is written: a number there must not break the attachment.
+// text reads a JSON string, or takes any other value as it is written: a number there must not
+// break the attachment.
 func text(raw json.RawMessage) string {
 	var s string
 	if json.Unmarshal(raw, &s) == nil {

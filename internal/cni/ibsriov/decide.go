@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
@@ -29,7 +31,8 @@ type state struct {
 	// HostName and HostUp are of the netdev on the node.
 	HostName string `json:"hostName"`
 	HostUp   bool   `json:"hostUp"`
-	// Device is the name of the VF's RDMA device, wherever it is; RDMA is the same when it goes along, "" when it stays.
+	// Device is the name of the VF's RDMA device, wherever it is; RDMA is the same when it goes
+	// along, "" when it stays.
 	Device string `json:"device,omitempty"`
 	RDMA   string `json:"rdma,omitempty"`
 	// VFState is the link state to restore; "" when it is not touched.
@@ -75,8 +78,9 @@ func isolation(req request, o observed) (bool, error) {
 	case req.isolate == nil:
 		return exclusive, nil
 	case *req.isolate && !exclusive:
-		return false, cni.Errorf(cni.CodeInvalidConfig, "remove rdmaIsolation from the network to attach in shared mode, or switch this node: "+
-			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
+		return false, cni.Errorf(cni.CodeInvalidConfig,
+			"remove rdmaIsolation from the network to attach in shared mode, or switch this node: "+
+				"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
 			"rdmaIsolation is asked for, and this node's RDMA subsystem is in %s mode", o.mode)
 	}
 	return *req.isolate, nil
@@ -86,36 +90,44 @@ func isolation(req request, o observed) (bool, error) {
 func atHome(pci string, vf host.VFDevices, isolate bool) error {
 	switch {
 	case vf.Driver == "":
-		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState", "VF %s has no driver", pci)
+		return cni.Errorf(cni.CodeFailed, "see the conditions of this node's SriovNetworkNodeState",
+			"VF %s has no driver", pci)
 	case vf.Driver == "vfio-pci":
-		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice", "VF %s is bound to vfio-pci and has no network interface", pci)
+		return cni.Errorf(cni.CodeInvalidConfig, "use a policy with deviceType netdevice",
+			"VF %s is bound to vfio-pci and has no network interface", pci)
 	case vf.Link == nil:
-		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
+		return cni.Errorf(cni.CodeTryAgainLater,
+			"the agent returns it when that namespace ends; its log says what it waits for",
 			"the network interface of VF %s is not in the node's namespace; another pod may still have it", pci)
 	case isolate && vf.RDMA == "":
-		return cni.Errorf(cni.CodeTryAgainLater, "the agent returns it when that namespace ends; its log says what it waits for",
+		return cni.Errorf(cni.CodeTryAgainLater,
+			"the agent returns it when that namespace ends; its log says what it waits for",
 			"the RDMA device of VF %s is not in the node's namespace; another pod may still have it", pci)
 	}
 	return nil
 }
 
-// checkGUID: a VF has its GUID for good, from the agent, before it is bound. Another one would need the driver unbound and
-// bound again, in the middle of a pod's start, and is refused.
+// checkGUID: a VF has its GUID for good, from the agent, before it is bound. Another one would need
+// the driver unbound and bound again, in the middle of a pod's start, and is refused.
 func checkGUID(req request, link host.Link) error {
 	if link.LinkLayer != host.InfiniBand {
-		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "VF %s is %s, not InfiniBand", req.pci, link.LinkLayer)
+		return cni.Errorf(cni.CodeInvalidConfig, "use cniType sriov for Ethernet cards", "VF %s is %s, not InfiniBand",
+			req.pci, link.LinkLayer)
 	}
 	guid, err := ib.LinkAddrGUID(link.HardwareAddr)
 	if err != nil {
 		return cni.Errorf(cni.CodeFailed, "", "VF %s: %w", req.pci, err)
 	}
 	if !guid.Valid() {
-		return cni.Errorf(cni.CodeFailed, "the agent gives every VF its GUID when it makes the VF: see the conditions of this node's SriovNetworkNodeState "+
-			"(kubectl get sriovnetworknodestates -A) and whether a policy selects its card",
+		return cni.Errorf(cni.CodeFailed,
+			"the agent gives every VF its GUID when it makes the VF: see the conditions of this node's "+
+				"SriovNetworkNodeState "+
+				"(kubectl get sriovnetworknodestates -A) and whether a policy selects its card",
 			"VF %s has no GUID (%s)", req.pci, guid)
 	}
 	if !req.guid.IsZero() && req.guid != guid {
-		return cni.Errorf(cni.CodeInvalidConfig, "remove the GUID from the pod's annotation; the GUIDs of a node's VFs are in its SriovNetworkNodeState",
+		return cni.Errorf(cni.CodeInvalidConfig,
+			"remove the GUID from the pod's annotation; the GUIDs of a node's VFs are in its SriovNetworkNodeState",
 			"GUID %s is asked for and VF %s has %s: a VF keeps its GUID for good", req.guid, req.pci, guid)
 	}
 	return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
@@ -10,8 +12,9 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// Del implements cni.Plugin. Each part looks at what is, so it finishes any half-done Add or Del, also when the pod's
-// namespace is gone and the kernel has returned everything under other names. Parts that fail do not keep others from being done.
+// Del implements cni.Plugin. Each part looks at what is, so it finishes any half-done Add or Del,
+// also when the pod's namespace is gone and the kernel has returned everything under other names.
+// Parts that fail do not keep others from being done.
 func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	errs := []error{r.ReleaseAddresses(ctx)}
 	var st state
@@ -82,8 +85,8 @@ func (p *Plugin) linkHome(ctx context.Context, st state) error {
 	return nil
 }
 
-// waitHome finds the netdev on the node; the kernel may still be returning it. The zero Link without an error means
-// that there is none to come: the VF was removed or has no driver any more.
+// waitHome finds the netdev on the node; the kernel may still be returning it. The zero Link
+// without an error means that there is none to come: the VF was removed or has no driver any more.
 func (p *Plugin) waitHome(ctx context.Context, st state) (host.Link, error) {
 	for deadline := time.Now().Add(comeHome); ; {
 		link, err := p.Kernel.LinkByPCI(host.NodeNS, st.PCI)
@@ -95,7 +98,8 @@ func (p *Plugin) waitHome(ctx context.Context, st state) (host.Link, error) {
 			return host.Link{}, nil
 		}
 		if time.Now().After(deadline) {
-			return host.Link{}, fmt.Errorf("the network interface of VF %s did not come back to the node within %s", st.PCI, comeHome)
+			return host.Link{}, fmt.Errorf("the network interface of VF %s did not come back to the node within %s",
+				st.PCI, comeHome)
 		}
 		if err := pause(ctx); err != nil {
 			return host.Link{}, err
@@ -103,8 +107,8 @@ func (p *Plugin) waitHome(ctx context.Context, st state) (host.Link, error) {
 	}
 }
 
-// freeName is the name to have on the node: the old one; when something else has that, the present one unless it is the
-// pod's; else one made from the index.
+// freeName is the name to have on the node: the old one; when something else has that, the present
+// one unless it is the pod's; else one made from the index.
 func (p *Plugin) freeName(st state, link host.Link) string {
 	other, err := p.Kernel.LinkByName(host.NodeNS, st.HostName)
 	free := errors.Is(err, host.ErrNotFound) || err == nil && link.NS == host.NodeNS && other.Index == link.Index

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
@@ -16,8 +18,9 @@ func TestTakesSriovIBNetwork(t *testing.T) {
 	for _, meta := range []string{"", `{"type": "coordinator"}`} {
 		n, err := nad.RenderIBNetwork(&sriovv1.SriovIBNetwork{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "ib"},
-			Spec: sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", LinkState: "enable", Capabilities: `{"infinibandGUID": true}`,
-				IPAM: `{"type": "spiderpool"}`, MetaPluginsConfig: meta},
+			Spec: sriovv1.SriovIBNetworkSpec{ResourceName: "mellanoxibsriov", LinkState: "enable",
+				Capabilities: `{"infinibandGUID": true}`,
+				IPAM:         `{"type": "spiderpool"}`, MetaPluginsConfig: meta},
 		}, "spidernet.io")
 		must(t, err)
 		list, err := nad.Configure([]byte(n.Spec.Config), "kube-system/ib", nil, vf0)

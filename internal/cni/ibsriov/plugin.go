@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ibsriov is the CNI plugin "ib-sriov": it gives a pod an InfiniBand VF,
 // with the VF's own RDMA device when the node's RDMA subsystem is in exclusive
 // mode.
@@ -53,9 +55,9 @@ type Kernel interface {
 // Plugin is the plugin.
 type Plugin struct {
 	Kernel Kernel
-	// Given tells which verbs device ("uverbs3") and management device ("umad3") the device plugin gave to the pod's container with
-	// the VF. Nil, or "" for a verbs device that is not known, takes the one that the VF has when Add begins; "" for a management
-	// device is none.
+	// Given tells which verbs device ("uverbs3") and management device ("umad3") the device plugin
+	// gave to the pod's container with the VF. Nil, or "" for a verbs device that is not known,
+	// takes the one that the VF has when Add begins; "" for a management device is none.
 	Given func(pci string) (verbs, umad string, err error)
 }
 
@@ -162,12 +164,14 @@ func (p *Plugin) moveIn(ctx context.Context, r *cni.Request, plan plan) (host.Li
 	}
 	link, err = p.Kernel.MoveLink(host.NodeNS, link.Index, st.NetNS, st.IfName)
 	if err != nil {
-		return host.Link{}, fmt.Errorf("move the network interface of VF %s into the pod as %s: %w", st.PCI, st.IfName, err)
+		return host.Link{}, fmt.Errorf("move the network interface of VF %s into the pod as %s: %w", st.PCI, st.IfName,
+			err)
 	}
 	return link, nil
 }
 
-// moveRDMA moves the RDMA device if it is to go along, and sees that the container's verbs device is the VF's.
+// moveRDMA moves the RDMA device if it is to go along, and sees that the container's verbs device
+// is the VF's.
 func (p *Plugin) moveRDMA(r *cni.Request, plan plan) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
 	st := plan.state
@@ -202,7 +206,8 @@ func (p *Plugin) findLink(ctx context.Context, st state) (host.Link, error) {
 			}
 		}
 		if time.Now().After(deadline) {
-			return host.Link{}, cni.Errorf(cni.CodeFailed, "see the kernel's log on the node: does ib_ipoib know this device?",
+			return host.Link{}, cni.Errorf(cni.CodeFailed,
+				"see the kernel's log on the node: does ib_ipoib know this device?",
 				"VF %s has no network interface, %s after its RDMA device was moved", st.PCI, comeHome)
 		}
 		if err := pause(ctx); err != nil {
@@ -235,26 +240,29 @@ func (p *Plugin) configure(ctx context.Context, r *cni.Request, st state, link h
 	}
 	return &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{{Name: st.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU, Sandbox: string(st.NetNS), PciID: st.PCI}},
-		IPs:        res.IPs,
-		Routes:     res.Routes,
-		DNS:        res.DNS,
+		Interfaces: []*types100.Interface{{Name: st.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU,
+			Sandbox: string(st.NetNS), PciID: st.PCI}},
+		IPs:    res.IPs,
+		Routes: res.Routes,
+		DNS:    res.DNS,
 	}, nil
 }
 
 // Check implements cni.Plugin: the VF's netdev is in the pod under its name, and so is its RDMA device.
-func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s",
+			r.IfName))
 	}
 	link, err := p.Kernel.LinkByPCI(st.NetNS, st.PCI)
 	if err != nil {
 		return fmt.Errorf("look for the network interface of VF %s in the pod: %w", st.PCI, err)
 	}
 	if link.Name != st.IfName || !link.Up {
-		return cni.Errorf(cni.CodeFailed, "", "the network interface of VF %s is %s (up: %t): want %s, up", st.PCI, link.Name, link.Up, st.IfName)
+		return cni.Errorf(cni.CodeFailed, "", "the network interface of VF %s is %s (up: %t): want %s, up", st.PCI,
+			link.Name, link.Up, st.IfName)
 	}
 	if err := cni.CheckConfigured(p.Kernel, link, r.Prev); err != nil || st.RDMA == "" {
 		return err

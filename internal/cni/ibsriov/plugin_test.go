@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
@@ -58,7 +60,8 @@ func must(t *testing.T, err error) {
 }
 
 func call(conf string) *cni.Request {
-	return &cni.Request{ContainerID: "c", NetNS: pod, IfName: "eth0", Network: "net", CNIVersion: "1.0.0", Conf: []byte(conf), State: &memory{}}
+	return &cni.Request{ContainerID: "c", NetNS: pod, IfName: "eth0", Network: "net", CNIVersion: "1.0.0",
+		Conf: []byte(conf), State: &memory{}}
 }
 
 func TestParse(t *testing.T) {
@@ -67,18 +70,33 @@ func TestParse(t *testing.T) {
 		want parsed
 		says string // of the error
 	}{
-		"least":              {`{"deviceID":"0000:86:00.1"}`, parsed{PCI: vf0}, ""},
-		"upper case":         {`{"deviceID":"0000:AF:00.1"}`, parsed{PCI: "0000:af:00.1"}, ""},
-		"from the runtime":   {`{"runtimeConfig":{"deviceID":"0000:86:00.1"}}`, parsed{PCI: vf0}, ""},
-		"link state":         {`{"deviceID":"0000:86:00.1","link_state":"enable"}`, parsed{PCI: vf0, LinkState: host.VFEnable}, ""},
-		"GUID of the pod":    {`{"deviceID":"0000:86:00.1","args":{"cni":{"guid":"02:00:00:00:00:00:00:09","n":1}}}`, parsed{PCI: vf0, GUID: "02:00:00:00:00:00:00:09"}, ""},
-		"runtime's GUID":     {`{"deviceID":"0000:86:00.1","runtimeConfig":{"infinibandGUID":"02:00:00:00:00:00:00:08"},"args":{"cni":{"guid":"x"}}}`, parsed{PCI: vf0, GUID: "02:00:00:00:00:00:00:08"}, ""},
-		"no device":          {`{}`, parsed{}, "resources.limits"},
-		"bad device":         {`{"deviceID":"mlx5_0"}`, parsed{}, "want a PCI address"},
-		"bad link state":     {`{"deviceID":"0000:86:00.1","link_state":"up"}`, parsed{}, "auto, enable or disable"},
-		"dhcp":               {`{"deviceID":"0000:86:00.1","ipam":{"type":"dhcp"}}`, parsed{}, "does not work on InfiniBand"},
-		"GUID of six octets": {`{"deviceID":"0000:86:00.1","args":{"cni":{"guid":"02:00:00:00:00:09"}}}`, parsed{}, "args.cni.guid"},
-		"GUID of ones":       {`{"deviceID":"0000:86:00.1","runtimeConfig":{"infinibandGUID":"ff:ff:ff:ff:ff:ff:ff:ff"}}`, parsed{}, "not GUIDs"},
+		"least":            {`{"deviceID":"0000:86:00.1"}`, parsed{PCI: vf0}, ""},
+		"upper case":       {`{"deviceID":"0000:AF:00.1"}`, parsed{PCI: "0000:af:00.1"}, ""},
+		"from the runtime": {`{"runtimeConfig":{"deviceID":"0000:86:00.1"}}`, parsed{PCI: vf0}, ""},
+		"link state": {`{"deviceID":"0000:86:00.1","link_state":"enable"}`,
+			parsed{PCI: vf0, LinkState: host.VFEnable}, ""},
+		"GUID of the pod": {`{"deviceID":"0000:86:00.1","args":{"cni":{"guid":"02:00:00:00:00:00:00:09","n":1}}}`,
+			parsed{PCI: vf0, GUID: "02:00:00:00:00:00:00:09"}, ""},
+		"runtime's GUID": {
+			`{"deviceID":"0000:86:00.1","runtimeConfig":{"infinibandGUID":"02:00:00:00:00:00:00:08"},"args":{"cni":{"guid":"x"}}}`, parsed{PCI: vf0, GUID: "02:00:00:00:00:00:00:08"}, ""},
+		"no device":  {`{}`, parsed{}, "resources.limits"},
+		"bad device": {`{"deviceID":"mlx5_0"}`, parsed{}, "want a PCI address"},
+		"pkey": {`{"deviceID":"0000:86:00.1","pkey":"0x8001"}`, parsed{},
+			`pkey is "0x8001": partitions are not implemented, and the pod would be in the default partition; remove "pkey" from the network's configuration`},
+		"pkey as a number": {`{"deviceID":"0000:86:00.1","pkey":1}`, parsed{},
+			"pkey is 1: partitions are not implemented"},
+		"no domain":        {`{"deviceID":"86:00.1"}`, parsed{}, "the PCI domain is missing"},
+		"device beyond 1f": {`{"deviceID":"0000:86:20.1"}`, parsed{}, "want a PCI address"},
+		"vfio": {`{"deviceID":"0000:86:00.1","vfioPciMode":true}`, parsed{},
+			"vfioPciMode is true: virtual functions bound to vfio-pci are not supported; remove it"},
+		"bad link state": {`{"deviceID":"0000:86:00.1","link_state":"up"}`, parsed{}, "auto, enable or disable"},
+		"dhcp": {`{"deviceID":"0000:86:00.1","ipam":{"type":"dhcp"}}`, parsed{},
+			"does not work on InfiniBand"},
+		"GUID of six octets": {`{"deviceID":"0000:86:00.1","args":{"cni":{"guid":"02:00:00:00:00:09"}}}`, parsed{},
+			"args.cni.guid"},
+		"GUID of ones": {
+			`{"deviceID":"0000:86:00.1","runtimeConfig":{"infinibandGUID":"ff:ff:ff:ff:ff:ff:ff:ff"}}`, parsed{},
+			"not GUIDs"},
 		"ib-kubernetes late": {`{"deviceID":"0000:86:00.1","ibKubernetesEnabled":true}`, parsed{}, "ib-kubernetes"},
 		"wrong type":         {`{"deviceID":7}`, parsed{}, "does not parse"},
 	} {
@@ -130,24 +148,33 @@ func TestDecide(t *testing.T) {
 		sets    host.VFState
 		says    string
 	}{
-		"exclusive, unset":  {mode: host.RDMAExclusive, vf: home, moves: "mlx5_1"},
-		"shared, unset":     {mode: host.RDMAShared, vf: home},
-		"exclusive, false":  {mode: host.RDMAExclusive, isolate: &no, vf: home},
-		"shared, true":      {mode: host.RDMAShared, isolate: &yes, vf: home, says: "shared mode"},
-		"link state":        {mode: host.RDMAShared, link: host.VFEnable, vf: home, sets: host.VFEnable},
-		"link state as is":  {mode: host.RDMAShared, link: host.VFAuto, vf: home},
-		"own GUID asked":    {mode: host.RDMAShared, guid: guid, vf: home},
-		"other GUID asked":  {mode: host.RDMAShared, guid: ib.GUID{2, 7}, vf: home, says: "keeps its GUID for good"},
-		"no GUID":           {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { l := *v.Link; l.HardwareAddr = make([]byte, 20); v.Link = &l }), says: "has no GUID"},
-		"Ethernet":          {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { l := *v.Link; l.LinkLayer = host.Ethernet; v.Link = &l }), says: "not InfiniBand"},
-		"unbound":           {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "" }), says: "has no driver"},
-		"vfio":              {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "vfio-pci" }), says: "vfio-pci"},
-		"netdev elsewhere":  {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Link = nil }), says: "another pod"},
-		"device elsewhere":  {mode: host.RDMAExclusive, vf: with(func(v *host.VFDevices) { v.RDMA = "" }), says: "another pod"},
+		"exclusive, unset": {mode: host.RDMAExclusive, vf: home, moves: "mlx5_1"},
+		"shared, unset":    {mode: host.RDMAShared, vf: home},
+		"exclusive, false": {mode: host.RDMAExclusive, isolate: &no, vf: home},
+		"shared, true":     {mode: host.RDMAShared, isolate: &yes, vf: home, says: "shared mode"},
+		"link state":       {mode: host.RDMAShared, link: host.VFEnable, vf: home, sets: host.VFEnable},
+		"link state as is": {mode: host.RDMAShared, link: host.VFAuto, vf: home},
+		"own GUID asked":   {mode: host.RDMAShared, guid: guid, vf: home},
+		"other GUID asked": {mode: host.RDMAShared, guid: ib.GUID{2, 7}, vf: home, says: "keeps its GUID for good"},
+		"no GUID": {mode: host.RDMAShared,
+			vf:   with(func(v *host.VFDevices) { l := *v.Link; l.HardwareAddr = make([]byte, 20); v.Link = &l }),
+			says: "has no GUID"},
+		"Ethernet": {mode: host.RDMAShared,
+			vf:   with(func(v *host.VFDevices) { l := *v.Link; l.LinkLayer = host.Ethernet; v.Link = &l }),
+			says: "not InfiniBand"},
+		"unbound": {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "" }),
+			says: "has no driver"},
+		"vfio": {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Driver = "vfio-pci" }),
+			says: "vfio-pci"},
+		"netdev elsewhere": {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.Link = nil }),
+			says: "another pod"},
+		"device elsewhere": {mode: host.RDMAExclusive, vf: with(func(v *host.VFDevices) { v.RDMA = "" }),
+			says: "another pod"},
 		"no device, shared": {mode: host.RDMAShared, vf: with(func(v *host.VFDevices) { v.RDMA = "" })},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := decide(call(`{}`), request{pci: vf0, linkState: test.link, isolate: test.isolate, guid: test.guid}, observed{mode: test.mode, vf: test.vf, state: host.VFAuto, given: "uverbs1"})
+			got, err := decide(call(`{}`), request{pci: vf0, linkState: test.link, isolate: test.isolate,
+				guid: test.guid}, observed{mode: test.mode, vf: test.vf, state: host.VFAuto, given: "uverbs1"})
 			if test.says != "" {
 				if err == nil || !strings.Contains(err.Error(), test.says) {
 					t.Errorf("err = %v, want %q", err, test.says)
@@ -155,14 +182,16 @@ func TestDecide(t *testing.T) {
 				return
 			}
 			must(t, err)
-			if got.state.RDMA != test.moves || got.setState != test.sets || got.uverbs != "uverbs1" || (got.state.VFState != "") != (test.sets != "") {
+			if got.state.RDMA != test.moves || got.setState != test.sets || got.uverbs != "uverbs1" ||
+				(got.state.VFState != "") != (test.sets != "") {
 				t.Errorf("plan %+v", got)
 			}
 		})
 	}
 }
 
-// The container has another verbs device than the VF: both are named, and Del returns all. Without a pod nothing was given.
+// The container has another verbs device than the VF: both are named, and Del returns all. Without
+// a pod nothing was given.
 func TestOtherVerbsDevice(t *testing.T) {
 	for _, test := range []struct {
 		mode        host.RDMAMode

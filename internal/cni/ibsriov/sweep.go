@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ibsriov
 
 import (
@@ -11,12 +13,15 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// podName matches the names that an InfiniBand netdev has only from a pod: those that pods' interfaces have unless they ask for others, and
-// the one that the kernel gives when that is taken on the node (default_device_exit_net). The kernel itself begins with "ib", and so does udev.
+// podName matches the names that an InfiniBand netdev has only from a pod: those that pods'
+// interfaces have unless they ask for others, and the one that the kernel gives when that is taken
+// on the node (default_device_exit_net). The kernel itself begins with "ib", and so does udev.
 var podName = regexp.MustCompile(`^(eth|net|dev)[0-9]+$`)
 
-// Sweep implements cni.Sweeper: a VF that came home under a pod's name gets a name of the node's, lest it stand in the way of another
-// interface. One that is of some attachment is that attachment's to return, and one that is up is in somebody's use: the kernel brings them home down.
+// Sweep implements cni.Sweeper: a VF that came home under a pod's name gets a name of the node's,
+// lest it stand in the way of another interface. One that is of some attachment is that
+// attachment's to return, and one that is up is in somebody's use: the kernel brings them home
+// down.
 func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {

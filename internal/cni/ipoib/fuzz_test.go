@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipoib
 
 import (
@@ -12,12 +14,14 @@ import (
 	"spidernet.io/spiderpool/internal/host/hosttest"
 )
 
-// FuzzConf: whatever the configuration, Add makes the child of a master that is one, with the MTU asked for, or refuses with a code;
-// and after Del the node is as before.
+// FuzzConf: whatever the configuration, Add makes the child of a master that is one, with the MTU
+// asked for, or refuses with a code; and after Del the node is as before.
 func FuzzConf(f *testing.F) {
 	for _, seed := range []string{`{"cniVersion":"0.3.1","name":"ipoib","type":"ipoib","master":"ibs5f0","capabilities":{"ips":true},"ipam":{"type":"spiderpool","default_ipv4_ippool":["v4-91"]}}`,
-		`{"master":"ibp134s0f0","mtu":2000}`, `{"master":"ibs5f0","mtu":-1}`, `{"master":"eno1"}`, `{"master":"","mtu":1e3}`, `{"master":["ibs5f0"]}`,
-		`{"master":"ibs5f0","ipam":{"type":"dhcp"}}`, `{"master":"ibs5f0","mtu":99999999999999999999}`, `null`, `[]`, `{`, ``} {
+		`{"master":"ibp134s0f0","mtu":2000}`, `{"master":"ibs5f0","mtu":-1}`, `{"master":"eno1"}`,
+		`{"master":"","mtu":1e3}`, `{"master":["ibs5f0"]}`,
+		`{"master":"ibs5f0","ipam":{"type":"dhcp"}}`, `{"master":"ibs5f0","mtu":99999999999999999999}`, `null`, `[]`,
+		`{`, ``} {
 		f.Add(seed)
 	}
 	const ns = host.NS("/ns")
@@ -32,7 +36,8 @@ func FuzzConf(f *testing.F) {
 		_, err := p.Add(context.Background(), r)
 		var refusal *cni.Error
 		switch {
-		case parseErr != nil && (!errors.As(parseErr, &refusal) || refusal.Code != cni.CodeDecode && refusal.Code != cni.CodeInvalidConfig):
+		case parseErr != nil && (!errors.As(parseErr, &refusal) || refusal.Code != cni.CodeDecode &&
+			refusal.Code != cni.CodeInvalidConfig):
 			t.Fatalf("%s: %v", conf, parseErr)
 		case parseErr == nil && (c.Master == "" || c.MTU < 0 || c.IPAM.Type == "dhcp"):
 			t.Fatalf("%s is taken for %+v", conf, c)

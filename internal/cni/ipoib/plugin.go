@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package ipoib is the CNI plugin "ipoib": it gives a pod an IPoIB child of a
 // host interface, for TCP/IP over InfiniBand without an RDMA device.
 //
@@ -14,6 +16,7 @@ package ipoib
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -58,8 +61,9 @@ type Plugin struct{ Kernel Kernel }
 
 // conf is the configuration object of type "ipoib".
 type conf struct {
-	Master string `json:"master"`
-	MTU    int    `json:"mtu"`
+	Master string          `json:"master"`
+	MTU    int             `json:"mtu"`
+	PKey   json.RawMessage `json:"pkey"`
 	IPAM   struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
@@ -73,7 +77,8 @@ type state struct {
 	IfName   string  `json:"ifname"`
 	// Alias is the child's; records of earlier agents have none.
 	Alias string `json:"alias,omitempty"`
-	// HardwareAddr is the child's, for one whose alias somebody has changed. It is noted when the child is made.
+	// HardwareAddr is the child's, for one whose alias somebody has changed. It is noted when the
+	// child is made.
 	HardwareAddr string `json:"hardwareAddr,omitempty"`
 }
 
@@ -107,13 +112,18 @@ func parse(r *cni.Request) (conf, error) {
 	if err := r.ParseConf(&c); err != nil {
 		return c, err
 	}
+	if err := cni.RefusePKey(c.PKey); err != nil {
+		return c, err
+	}
 	switch {
 	case c.Master == "":
-		return c, cni.Errorf(cni.CodeInvalidConfig, "set it to the node's IPoIB interface, such as ibs5f0", "master is empty")
+		return c, cni.Errorf(cni.CodeInvalidConfig, "set it to the node's IPoIB interface, such as ibs5f0",
+			"master is empty")
 	case c.MTU < 0:
 		return c, cni.Errorf(cni.CodeInvalidConfig, "leave it out to take the master's", "mtu is %d", c.MTU)
 	case c.IPAM.Type == "dhcp":
-		return c, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static", "ipam type dhcp does not work on InfiniBand")
+		return c, cni.Errorf(cni.CodeInvalidConfig, "use spiderpool, host-local or static",
+			"ipam type dhcp does not work on InfiniBand")
 	}
 	return c, nil
 }
@@ -214,8 +224,9 @@ func ours(l host.Link) bool {
 	return l.Kind == kind && (firstName.MatchString(l.Name) || strings.HasPrefix(l.Alias, aliasPrefix))
 }
 
-// identifier is a GUID that no other child of the port has: all children share the port's GUID and with it the link-local
-// address that the kernel would form. It is random by the container ID, marked as locally administered.
+// identifier is a GUID that no other child of the port has: all children share the port's GUID and
+// with it the link-local address that the kernel would form. It is random by the container ID,
+// marked as locally administered.
 func identifier(r *cni.Request, link host.Link) ib.GUID {
 	sum := sha256.Sum256([]byte(r.ContainerID + "/" + r.IfName + "/" + link.HardwareAddr.String()))
 	g := ib.GUID(sum[:8])
@@ -237,10 +248,11 @@ func (p *Plugin) configure(ctx context.Context, r *cni.Request, link host.Link) 
 	}
 	return &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{{Name: r.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU, Sandbox: string(r.NetNS)}},
-		IPs:        res.IPs,
-		Routes:     res.Routes,
-		DNS:        res.DNS,
+		Interfaces: []*types100.Interface{{Name: r.IfName, Mac: link.HardwareAddr.String(), Mtu: link.MTU,
+			Sandbox: string(r.NetNS)}},
+		IPs:    res.IPs,
+		Routes: res.Routes,
+		DNS:    res.DNS,
 	}, nil
 }
 
@@ -256,8 +268,8 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	return errors.Join(append(errs, p.takeBack(ctx, st))...)
 }
 
-// Bounds of the wait for a child that the kernel is returning from a dying namespace. It is not an error when none comes: a child
-// also goes with its master, and none outlives the node's restart.
+// Bounds of the wait for a child that the kernel is returning from a dying namespace. It is not an
+// error when none comes: a child also goes with its master, and none outlives the node's restart.
 const (
 	comeHome  = time.Second
 	lookAgain = 10 * time.Millisecond
@@ -300,8 +312,9 @@ func (p *Plugin) remove(ns host.NS, st state) (found bool, err error) {
 	return found, nil
 }
 
-// is recognises the child: by its first name, by its alias, and by its hardware address when it has neither. Its queue pair number is given
-// again when it is gone, perhaps to the child of an attachment under way.
+// is recognises the child: by its first name, by its alias, and by its hardware address when it has
+// neither. Its queue pair number is given again when it is gone, perhaps to the child of an
+// attachment under way.
 func (st state) is(l host.Link) bool {
 	switch {
 	case l.Kind != kind:
@@ -314,7 +327,8 @@ func (st state) is(l host.Link) bool {
 	return st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
 }
 
-// Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod, and an alias of ours from before it goes there.
+// Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod,
+// and an alias of ours from before it goes there.
 func (p *Plugin) Sweep(recorded func() []cni.Recorded) (removed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
@@ -343,18 +357,20 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (removed []string, err er
 }
 
 // Check implements cni.Plugin.
-func (p *Plugin) Check(ctx context.Context, r *cni.Request) error {
+func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s",
+			r.IfName))
 	}
 	link, err := p.Kernel.LinkByName(st.NetNS, st.IfName)
 	if err != nil {
 		return fmt.Errorf("look for %s in the pod: %w", st.IfName, err)
 	}
 	if !st.is(link) || !link.Up {
-		return cni.Errorf(cni.CodeFailed, "", "%s in the pod is %s %s (up: %t): want the IPoIB child %s, up", st.IfName, link.Kind, link.HardwareAddr, link.Up, st.HardwareAddr)
+		return cni.Errorf(cni.CodeFailed, "", "%s in the pod is %s %s (up: %t): want the IPoIB child %s, up", st.IfName,
+			link.Kind, link.HardwareAddr, link.Up, st.HardwareAddr)
 	}
 	return cni.CheckConfigured(p.Kernel, link, r.Prev)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package ipoib
 
 import (
@@ -34,7 +36,8 @@ func (m *memory) Save(v any) (err error) {
 func (m *memory) Note(v any) error { return m.Save(v) }
 
 func call(id, conf string, ns host.NS) *cni.Request {
-	return &cni.Request{ContainerID: id, NetNS: ns, IfName: "eth0", Network: "net", CNIVersion: "1.0.0", Conf: []byte(conf), State: &memory{}}
+	return &cni.Request{ContainerID: id, NetNS: ns, IfName: "eth0", Network: "net", CNIVersion: "1.0.0",
+		Conf: []byte(conf), State: &memory{}}
 }
 
 func must(t *testing.T, err error) {
@@ -44,8 +47,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// Two children of one port: names, hardware addresses and link-local addresses of their own, the parent's P_Key and mode,
-// the MTU asked for, and the master found by its alternative name.
+// Two children of one port: names, hardware addresses and link-local addresses of their own, the
+// parent's P_Key and mode, the MTU asked for, and the master found by its alternative name.
 func TestTwoChildren(t *testing.T) {
 	f := hosttest.GuideNode()
 	before := f.Snapshot()
@@ -66,7 +69,8 @@ func TestTwoChildren(t *testing.T) {
 		if !l.Up || l.MTU != 2000 || l.PKey&0x7fff != master.PKey&0x7fff || l.Mode != master.Mode {
 			t.Errorf("child %+v", l)
 		}
-		if i := res.Interfaces[0]; i.Mac != l.HardwareAddr.String() || i.Mtu != 2000 || i.Sandbox != string(ns) || len(l.HardwareAddr) != ib.LinkAddrLen {
+		if i := res.Interfaces[0]; i.Mac != l.HardwareAddr.String() || i.Mtu != 2000 || i.Sandbox != string(ns) ||
+			len(l.HardwareAddr) != ib.LinkAddrLen {
 			t.Errorf("result %+v", i)
 		}
 		addrs, err := f.Addresses(ns, l.Index)
@@ -96,8 +100,9 @@ func TestRefusals(t *testing.T) {
 	f := hosttest.GuideNode()
 	f.AddNS("/ns")
 	for name, test := range map[string]struct{ conf, says string }{
-		"no master":         {`{}`, "master is empty"},
-		"no such master":    {`{"master":"ib9"}`, "master ib9 does not exist on this node; the IPoIB interfaces of this node are ibs5f0=ibp134s0f0"},
+		"no master": {`{}`, "master is empty"},
+		"no such master": {`{"master":"ib9"}`,
+			"master ib9 does not exist on this node; the IPoIB interfaces of this node are ibs5f0=ibp134s0f0"},
 		"Ethernet":          {`{"master":"eno1"}`, "not an IPoIB interface"},
 		"dhcp":              {`{"master":"ibs5f0","ipam":{"type":"dhcp"}}`, "does not work on InfiniBand"},
 		"MTU below nothing": {`{"master":"ibs5f0","mtu":-1}`, "mtu is -1"},
@@ -131,8 +136,8 @@ func TestDelSparesOthers(t *testing.T) {
 	}
 }
 
-// A record that is kept after its child has gone, because something else could not be undone, must not cost another pod its child:
-// the kernel gives a queue pair number again.
+// A record that is kept after its child has gone, because something else could not be undone, must
+// not cost another pod its child: the kernel gives a queue pair number again.
 func TestDelSparesTheNextOwnerOfAnAddress(t *testing.T) {
 	f := hosttest.GuideNode()
 	f.AddNS("/ns")
@@ -143,7 +148,8 @@ func TestDelSparesTheNextOwnerOfAnAddress(t *testing.T) {
 	must(t, p.Del(context.Background(), r))
 	master, err := f.LinkByName(host.NodeNS, "ibs5f0")
 	must(t, err)
-	other, err := f.AddIPoIBChild(master.Index, tempName(cni.AttachmentKey{ContainerID: "d", IfName: "eth0"}), master.PKey)
+	other, err := f.AddIPoIBChild(master.Index, tempName(cni.AttachmentKey{ContainerID: "d", IfName: "eth0"}),
+		master.PKey)
 	must(t, err)
 	var st state
 	_, err = r.State.Load(&st)
@@ -185,5 +191,23 @@ func TestDelWaitsForADyingNamespace(t *testing.T) {
 	must(t, (&Plugin{Kernel: returning{f, &looks}}).Del(context.Background(), r))
 	if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
 		t.Errorf("left on the node after %d looks:\n%s", looks, diff)
+	}
+}
+
+func TestParseRefusesPartitions(t *testing.T) {
+	for conf, want := range map[string]string{
+		`{"master":"ibs5f0"}`:                 "",
+		`{"master":"ibs5f0","pkey":""}`:       "",
+		`{"master":"ibs5f0","pkey":null}`:     "",
+		`{"master":"ibs5f0","pkey":"0x8001"}`: `pkey is "0x8001": partitions are not implemented, and the pod would be in the default partition; remove "pkey" from the network's configuration`,
+		`{"master":"ibs5f0","pkey":32769}`:    `pkey is 32769: partitions are not implemented, and the pod would be in the default partition; remove "pkey" from the network's configuration`,
+	} {
+		got := ""
+		if _, err := parse(call("c", conf, "/ns")); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", conf, got, want)
+		}
 	}
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package rdma
 
 import (
@@ -11,13 +13,16 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// FuzzConf: whatever the configuration and the result before it, Add moves the device of an Ethernet VF that they name, in exclusive
-// mode, or leaves it where it is and says why; and Del has it back.
+// FuzzConf: whatever the configuration and the result before it, Add moves the device of an
+// Ethernet VF that they name, in exclusive mode, or leaves it where it is and says why; and Del has
+// it back.
 func FuzzConf(f *testing.F) {
 	good := `{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:01","sandbox":"/ns"}]}`
-	f.Add(`{"cniVersion":"0.3.1","name":"sriov","type":"rdma","deviceID":"0000:01:00.2"}`, good, string(host.RDMAExclusive), string(host.Ethernet))
+	f.Add(`{"cniVersion":"0.3.1","name":"sriov","type":"rdma","deviceID":"0000:01:00.2"}`, good,
+		string(host.RDMAExclusive), string(host.Ethernet))
 	f.Add(`{}`, good, string(host.RDMAExclusive), string(host.InfiniBand))
-	f.Add(`{"deviceID":""}`, `{"interfaces":[{"name":"eth0","mac":"not one","sandbox":"/ns"},{"name":"lo"}]}`, string(host.RDMAExclusive), string(host.Ethernet))
+	f.Add(`{"deviceID":""}`, `{"interfaces":[{"name":"eth0","mac":"not one","sandbox":"/ns"},{"name":"lo"}]}`,
+		string(host.RDMAExclusive), string(host.Ethernet))
 	f.Add(`{"deviceID":"0000:01:00.3"}`, `{}`, string(host.RDMAShared), string(host.Ethernet))
 	f.Add(`{"deviceID":7}`, `null`, "", "")
 	f.Add(`null`, `{"interfaces":[{}]}`, string(host.RDMAExclusive), string(host.Ethernet))

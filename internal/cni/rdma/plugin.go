@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package rdma is the chained CNI plugin "rdma": it moves the RDMA device of an
 // Ethernet VF after another plugin has moved the VF's network interface. An
 // InfiniBand VF is ib-sriov's whole.
@@ -8,12 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 // Type is the plugin's name in configurations.
@@ -44,7 +46,9 @@ type state struct {
 // Add implements cni.Plugin. The result is the one of the plugin before.
 func (p *Plugin) Add(_ context.Context, r *cni.Request) (*types100.Result, error) {
 	if r.Prev == nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "put rdma after the plugin that gives the interface, such as sriov", "rdma is not chained: there is no prevResult")
+		return nil, cni.Errorf(cni.CodeInvalidConfig,
+			"put rdma after the plugin that gives the interface, such as sriov",
+			"rdma is not chained: there is no prevResult")
 	}
 	end := r.Phases.Start(cni.PhaseGather)
 	device, err := p.device(r)
@@ -75,31 +79,46 @@ func (p *Plugin) device(r *cni.Request) (host.RDMADevice, error) {
 		return host.RDMADevice{}, fmt.Errorf("read the mode of the RDMA subsystem: %w", err)
 	}
 	if mode != host.RDMAExclusive {
-		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "set rdmaIsolation to false on the network, or switch this node: "+
-			"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
+		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig,
+			"set rdmaIsolation to false on the network, or switch this node: "+
+				"echo 'options ib_core netns_mode=0' > /etc/modprobe.d/ib_core.conf, rebuild the initramfs and reboot",
 			"an RDMA device cannot be moved while this node's RDMA subsystem is in %s mode", mode)
 	}
-	pci := strings.ToLower(c.DeviceID)
-	if pci == "" {
-		if pci, err = p.pciFromResult(r); err != nil {
-			return host.RDMADevice{}, err
-		}
+	pci, err := p.function(r, c.DeviceID)
+	if err != nil {
+		return host.RDMADevice{}, err
 	}
 	d, ok, err := cni.FindRDMA(p.Kernel, host.NodeNS, pci)
 	if err != nil {
 		return host.RDMADevice{}, err
 	}
 	if !ok {
-		return host.RDMADevice{}, cni.Errorf(cni.CodeFailed, "is the driver's RDMA part loaded, such as mlx5_ib?", "%s has no RDMA device in the node's namespace", pci)
+		return host.RDMADevice{}, cni.Errorf(cni.CodeFailed, "is the driver's RDMA part loaded, such as mlx5_ib?",
+			"%s has no RDMA device in the node's namespace", pci)
 	}
 	if d.LinkLayer == host.InfiniBand {
-		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig, "use type ib-sriov with rdmaIsolation, and take rdma out of the list",
+		return host.RDMADevice{}, cni.Errorf(cni.CodeInvalidConfig,
+			"use type ib-sriov with rdmaIsolation, and take rdma out of the list",
 			"%s is InfiniBand: moving its RDMA device would take its network interface away", pci)
 	}
 	return d, nil
 }
 
-// pciFromResult finds the function of the interface that the plugin before made, by name and hardware address.
+// function is the PCI function that the attachment was given, or else that of the interface that
+// the plugin before made.
+func (p *Plugin) function(r *cni.Request, deviceID string) (string, error) {
+	if deviceID == "" {
+		return p.pciFromResult(r)
+	}
+	pci, err := ib.ParsePCIAddress(deviceID)
+	if err != nil {
+		return "", cni.Errorf(cni.CodeInvalidConfig, "", "deviceID %q: %w", deviceID, err)
+	}
+	return pci, nil
+}
+
+// pciFromResult finds the function of the interface that the plugin before made, by name and
+// hardware address.
 func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
 	links, err := p.Kernel.Links(r.NetNS)
 	if err != nil {
@@ -110,12 +129,14 @@ func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
 			continue
 		}
 		for _, l := range links {
-			if mac, err := net.ParseMAC(i.Mac); l.Name == i.Name && l.PCI != "" && (err != nil || mac.String() == l.HardwareAddr.String()) {
+			if mac, err := net.ParseMAC(i.Mac); l.Name == i.Name && l.PCI != "" &&
+				(err != nil || mac.String() == l.HardwareAddr.String()) {
 				return l.PCI, nil
 			}
 		}
 	}
-	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions", "no deviceID, and no interface in prevResult belongs to a PCI function")
+	return "", cni.Errorf(cni.CodeInvalidConfig, "rdma works on interfaces of PCI functions",
+		"no deviceID, and no interface in prevResult belongs to a PCI function")
 }
 
 // Del implements cni.Plugin.
@@ -144,7 +165,8 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
-		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s", r.IfName))
+		return errors.Join(err, cni.Errorf(cni.CodeUnknownContainer, "", "nothing is recorded of interface %s",
+			r.IfName))
 	}
 	if _, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI); err != nil || !ok {
 		return errors.Join(err, cni.Errorf(cni.CodeFailed, "", "the RDMA device of %s is not in the pod", st.PCI))

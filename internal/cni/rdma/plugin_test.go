@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package rdma
 
 import (
@@ -70,8 +72,10 @@ func (m *memory) Save(v any) (err error) {
 func (m *memory) Note(v any) error { return m.Save(v) }
 
 func call(conf string) *cni.Request {
-	return &cni.Request{ContainerID: "c", NetNS: pod, IfName: "eth0", Network: "net", Conf: []byte(conf), State: &memory{},
-		Prev: &types100.Result{Interfaces: []*types100.Interface{{Name: "eth0", Mac: "02:00:00:00:00:01", Sandbox: string(pod)}}}}
+	return &cni.Request{ContainerID: "c", NetNS: pod, IfName: "eth0", Network: "net", Conf: []byte(conf),
+		State: &memory{},
+		Prev: &types100.Result{Interfaces: []*types100.Interface{{Name: "eth0", Mac: "02:00:00:00:00:01",
+			Sandbox: string(pod)}}}}
 }
 
 func TestMovesAndReturns(t *testing.T) {
@@ -106,10 +110,11 @@ func TestRefusals(t *testing.T) {
 		change func(*cni.Request)
 		says   string
 	}{
-		"not chained":   {kernel{mode: host.RDMAExclusive}, `{}`, func(r *cni.Request) { r.Prev = nil }, "not chained"},
-		"shared mode":   {kernel{mode: host.RDMAShared}, `{}`, nil, "shared mode"},
-		"no device":     {kernel{mode: host.RDMAExclusive}, `{"deviceID":"0000:02:00.1"}`, nil, "has no RDMA device"},
-		"no function":   {kernel{mode: host.RDMAExclusive}, `{}`, func(r *cni.Request) { r.Prev.Interfaces[0].Name = "net9" }, "belongs to a PCI function"},
+		"not chained": {kernel{mode: host.RDMAExclusive}, `{}`, func(r *cni.Request) { r.Prev = nil }, "not chained"},
+		"shared mode": {kernel{mode: host.RDMAShared}, `{}`, nil, "shared mode"},
+		"no device":   {kernel{mode: host.RDMAExclusive}, `{"deviceID":"0000:02:00.1"}`, nil, "has no RDMA device"},
+		"no function": {kernel{mode: host.RDMAExclusive}, `{}`,
+			func(r *cni.Request) { r.Prev.Interfaces[0].Name = "net9" }, "belongs to a PCI function"},
 		"is InfiniBand": {kernel{mode: host.RDMAExclusive, layer: host.InfiniBand}, `{}`, nil, "use type ib-sriov"},
 	} {
 		r := call(test.conf)

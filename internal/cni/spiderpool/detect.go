@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package spiderpool
 
 import (
@@ -67,14 +69,16 @@ type use struct {
 func (u use) IsValid() bool { return u.ip.IsValid() }
 
 func (u use) conflict() error {
-	return cni.Errorf(cni.CodeFailed, "free it there, or take it out of the pool (spec.excludeIPs, or a SpiderReservedIP)",
+	return cni.Errorf(cni.CodeFailed,
+		"free it there, or take it out of the pool (spec.excludeIPs, or a SpiderReservedIP)",
 		"address %s of pool %s is in use in its network, by %s", u.ip, u.pool, u.by)
 }
 
 // passOver gives an address back that somebody uses, and has it left alone.
 func (p *Plugin) passOver(ctx context.Context, r *cni.Request, u use) error {
 	message := u.conflict().Error()
-	slog.WarnContext(ctx, "passing over an address", "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname", r.IfName, "ip", u.ip, "pool", u.pool, "used_by", u.by)
+	slog.WarnContext(ctx, "passing over an address", "namespace", r.Pod.Namespace, "pod", r.Pod.Name, "ifname",
+		r.IfName, "ip", u.ip, "pool", u.pool, "used_by", u.by)
 	if p.Detect.Tell != nil {
 		p.Detect.Tell(r.Pod, message)
 	}
@@ -85,14 +89,16 @@ func (p *Plugin) passOver(ctx context.Context, r *cni.Request, u use) error {
 	return nil
 }
 
-// detect asks the network about an allocation: which address somebody has, and an error when a gateway is missing.
+// detect asks the network about an allocation: which address somebody has, and an error when a
+// gateway is missing.
 func (p *Plugin) detect(ctx context.Context, r *cni.Request, got ipam.Allocation) (use, error) {
 	if len(got.Addresses) == 0 {
 		return use{}, nil
 	}
 	link, err := p.Detect.Kernel.LinkByName(r.NetNS, r.IfName)
 	if errors.Is(err, host.ErrNotFound) {
-		slog.InfoContext(ctx, "no detection: the plugin asks for addresses before it makes the interface", "ifname", r.IfName, "network", r.Network)
+		slog.InfoContext(ctx, "no detection: the plugin asks for addresses before it makes the interface", "ifname",
+			r.IfName, "network", r.Network)
 		return use{}, nil
 	}
 	if err == nil {
@@ -114,7 +120,8 @@ func (p *Plugin) detect(ctx context.Context, r *cni.Request, got ipam.Allocation
 		if p.Detect.Gateway && a.Gateway.IsValid() {
 			by, err := p.ask(ctx, r, link, a.Gateway, a.IP.Addr())
 			if err == nil && by == "" {
-				err = cni.Errorf(cni.CodeFailed, "correct spec.gateway of the pool, or see why it is silent", "gateway %s of pool %s does not answer on %s", a.Gateway, a.Pool, r.IfName)
+				err = cni.Errorf(cni.CodeFailed, "correct spec.gateway of the pool, or see why it is silent",
+					"gateway %s of pool %s does not answer on %s", a.Gateway, a.Pool, r.IfName)
 			}
 			if err != nil {
 				return use{}, err

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package spiderpool
 
 import (
@@ -71,7 +73,8 @@ func (c *counting) Allocate(context.Context, ipam.Request) (ipam.Allocation, err
 		c.last = max(c.last, 99) + 1
 	}
 	ip := netip.AddrFrom4([4]byte{192, 0, 2, c.last})
-	return ipam.Allocation{Addresses: []ipam.Address{{IP: netip.PrefixFrom(ip, 24), Gateway: netip.MustParseAddr("192.0.2.1"), Pool: "p"}}}, nil
+	return ipam.Allocation{Addresses: []ipam.Address{{IP: netip.PrefixFrom(ip, 24),
+		Gateway: netip.MustParseAddr("192.0.2.1"), Pool: "p"}}}, nil
 }
 
 func (c *counting) Release(context.Context, string, string, string) error { c.releases++; return nil }
@@ -90,18 +93,29 @@ func TestDetection(t *testing.T) {
 		told   int
 		err    string
 	}{
-		"off":  {Detection{}, wire{answers: map[string]string{"192.0.2.100": mac}}, counting{}, "192.0.2.100", nil, 0, ""},
-		"free": {both, wire{answers: gatewayThere}, counting{}, "192.0.2.100", []string{"192.0.2.100", "192.0.2.1 from 192.0.2.100"}, 0, ""},
-		"two are in use": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.100": mac, "192.0.2.101": long}}, counting{}, "192.0.2.102",
+		"off": {Detection{}, wire{answers: map[string]string{"192.0.2.100": mac}}, counting{}, "192.0.2.100", nil, 0,
+			""},
+		"free": {both, wire{answers: gatewayThere}, counting{}, "192.0.2.100",
+			[]string{"192.0.2.100", "192.0.2.1 from 192.0.2.100"}, 0, ""},
+		"two are in use": {Detection{Conflict: true},
+			wire{answers: map[string]string{"192.0.2.100": mac, "192.0.2.101": long}}, counting{}, "192.0.2.102",
 			[]string{"192.0.2.100", "192.0.2.101", "192.0.2.102"}, 2, ""},
-		"all are in use": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.100": mac, "192.0.2.101": mac, "192.0.2.102": long}}, counting{}, "",
-			[]string{"192.0.2.100", "192.0.2.101", "192.0.2.102"}, 3, "address 192.0.2.102 of pool p is in use in its network, by " + long},
-		"the pool has no other": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.103": mac}}, counting{last: 102, full: errors.New("no free address")}, "",
+		"all are in use": {Detection{Conflict: true},
+			wire{answers: map[string]string{"192.0.2.100": mac, "192.0.2.101": mac, "192.0.2.102": long}}, counting{},
+			"",
+			[]string{"192.0.2.100", "192.0.2.101", "192.0.2.102"}, 3,
+			"address 192.0.2.102 of pool p is in use in its network, by " + long},
+		"the pool has no other": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.103": mac}},
+			counting{last: 102, full: errors.New("no free address")}, "",
 			[]string{"192.0.2.103"}, 1, "no free address\naddress 192.0.2.103 of pool p is in use"},
-		"always the same": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.100": mac}}, counting{sticky: true}, "",
-			[]string{"192.0.2.100", "192.0.2.100"}, 1, "address 192.0.2.100 of pool p is in use in its network, by " + mac},
-		"no gateway": {both, wire{}, counting{}, "", []string{"192.0.2.100", "192.0.2.1 from 192.0.2.100"}, 0, "gateway 192.0.2.1 of pool p does not answer on net1"},
-		"nobody can be asked": {both, wire{answers: gatewayThere, err: errors.New("no carrier")}, counting{}, "", []string{"192.0.2.100"}, 0,
+		"always the same": {Detection{Conflict: true}, wire{answers: map[string]string{"192.0.2.100": mac}},
+			counting{sticky: true}, "",
+			[]string{"192.0.2.100", "192.0.2.100"}, 1, "address 192.0.2.100 of pool p is in use in its network, by " +
+				mac},
+		"no gateway": {both, wire{}, counting{}, "", []string{"192.0.2.100", "192.0.2.1 from 192.0.2.100"}, 0,
+			"gateway 192.0.2.1 of pool p does not answer on net1"},
+		"nobody can be asked": {both, wire{answers: gatewayThere, err: errors.New("no carrier")}, counting{}, "",
+			[]string{"192.0.2.100"}, 0,
 			"ask who has 192.0.2.100 on net1"},
 		"no interface yet": {both, wire{absent: true}, counting{}, "192.0.2.100", nil, 0, ""},
 	} {
@@ -113,15 +127,18 @@ func TestDetection(t *testing.T) {
 				}
 			}
 			p := &Plugin{Addresses: &c.from, Detect: c.detect}
-			res, err := p.Add(context.Background(), &cni.Request{ContainerID: "c", IfName: "net1", Conf: []byte(guide), Pod: ipam.Pod{UID: "u"}, State: &memory{}})
+			res, err := p.Add(context.Background(), &cni.Request{ContainerID: "c", IfName: "net1", Conf: []byte(guide),
+				Pod: ipam.Pod{UID: "u"}, State: &memory{}})
 			if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}
 			if err == nil && res.IPs[0].Address.IP.String() != c.ip {
 				t.Errorf("the pod gets %v, want %s", res.IPs, c.ip)
 			}
-			if !slices.Equal(c.wire.asked, c.asked) || told != c.told || c.from.releases != c.told || len(c.from.avoided) != c.told {
-				t.Errorf("asked %q, want %q; told %d times, released %d, avoided %v, want %d", c.wire.asked, c.asked, told, c.from.releases, c.from.avoided, c.told)
+			if !slices.Equal(c.wire.asked, c.asked) || told != c.told || c.from.releases != c.told ||
+				len(c.from.avoided) != c.told {
+				t.Errorf("asked %q, want %q; told %d times, released %d, avoided %v, want %d", c.wire.asked, c.asked,
+					told, c.from.releases, c.from.avoided, c.told)
 			}
 		})
 	}

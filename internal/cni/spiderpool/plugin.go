@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package spiderpool is the IPAM plugin "spiderpool": it turns a CNI call into
 // an address request and an allocation into a CNI result. Which address that is,
 // and the API server, are the business of what it is given.
@@ -32,15 +34,17 @@ type Addresses interface {
 // Plugin is the plugin.
 type Plugin struct {
 	Addresses Addresses
-	// Release has an address given back: durably noted when it returns, done soon after. So DEL neither waits for the API
-	// server nor fails without it. It succeeds when nothing is held.
+	// Release has an address given back: durably noted when it returns, done soon after. So DEL
+	// neither waits for the API server nor fails without it. It succeeds when nothing is held.
 	Release func(podUID, sandbox, ifname string) error
-	// Masters finds the addresses of the physical function to which a device belongs, for match_master_subnet. Nil: nobody can tell.
+	// Masters finds the addresses of the physical function to which a device belongs, for
+	// match_master_subnet. Nil: nobody can tell.
 	Masters func(deviceID string) ([]netip.Addr, error)
 	Detect  Detection
 }
 
-// conf is the part of the configuration that is read: our own section, and the device of the plugin that calls us.
+// conf is the part of the configuration that is read: our own section, and the device of the plugin
+// that calls us.
 type conf struct {
 	IPAM struct {
 		IPv4              []string `json:"default_ipv4_ippool"`
@@ -76,14 +80,17 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 		return nil, err
 	}
 	if r.Pod.UID == "" {
-		return nil, cni.Errorf(cni.CodeInvalidEnv, "the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local without Kubernetes",
+		return nil, cni.Errorf(cni.CodeInvalidEnv,
+			"the container runtime passes K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID; use ipam host-local "+
+				"without Kubernetes",
 			"ipam spiderpool gives addresses to pods, and CNI_ARGS names none")
 	}
 	wanted, err := c.wanted()
 	if err != nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "mend \"ips\" in the pod's annotation", "%w", err)
 	}
-	// A hand-out is recorded by itself, for the pod and its sandbox: nothing is lost when this is not written any more.
+	// A hand-out is recorded by itself, for the pod and its sandbox: nothing is lost when this is
+	// not written any more.
 	if err := r.State.Note(state{PodUID: r.Pod.UID}); err != nil {
 		return nil, fmt.Errorf("record the address request: %w", err)
 	}
@@ -96,8 +103,8 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	return result(got), nil
 }
 
-// wanted are the addresses that the pod asks for: the capability "ips", else the argument of that name (CNI conventions, "args" and
-// "capabilities").
+// wanted are the addresses that the pod asks for: the capability "ips", else the argument of that
+// name (CNI conventions, "args" and "capabilities").
 func (c conf) wanted() ([]netip.Prefix, error) {
 	if len(c.RuntimeConfig.IPs) > 0 {
 		return ipam.ParseWanted(c.RuntimeConfig.IPs)
@@ -106,19 +113,23 @@ func (c conf) wanted() ([]netip.Prefix, error) {
 }
 
 func (p *Plugin) request(r *cni.Request, c conf) ipam.Request {
-	out := ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID, Network: r.NAD,
-		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway, MatchMasterSubnet: c.IPAM.MatchMasterSubnet}
+	out := ipam.Request{Pod: r.Pod, Interface: r.IfName, Interfaces: r.Interfaces, Sandbox: r.ContainerID,
+		Network:     r.NAD,
+		DefaultIPv4: c.IPAM.IPv4, DefaultIPv6: c.IPAM.IPv6, CleanGateway: c.IPAM.CleanGateway,
+		MatchMasterSubnet: c.IPAM.MatchMasterSubnet}
 	if out.MatchMasterSubnet {
 		out.MasterAddresses, out.MasterUnknown = p.master(cmp.Or(c.DeviceID, c.RuntimeConfig.DeviceID))
 	}
 	return out
 }
 
-// master finds the addresses of the physical function of a device, or says why they are not known: then no pool may serve,
-// and the refusal passes it on beside what else keeps pools from serving.
+// master finds the addresses of the physical function of a device, or says why they are not known:
+// then no pool may serve, and the refusal passes it on beside what else keeps pools from serving.
 func (p *Plugin) master(deviceID string) (addresses []netip.Addr, unknown string) {
 	if deviceID == "" {
-		return nil, "the configuration has no deviceID; match_master_subnet is for networks whose pods get a virtual function, such as sriov and ib-sriov"
+		return nil,
+			"the configuration has no deviceID; match_master_subnet is for networks whose pods get a virtual " +
+				"function, such as sriov and ib-sriov"
 	}
 	if p.Masters == nil {
 		return nil, "nothing here can tell which one " + deviceID + " belongs to"

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package spiderpool
 
 import (
@@ -61,7 +63,8 @@ func TestAddAndDel(t *testing.T) {
 		released = append(released, uid+" "+sandbox+" "+ifname)
 		return nil
 	}}
-	r := &cni.Request{ContainerID: "c", IfName: "net1", Interfaces: []string{"eth0", "net1"}, NAD: "ns/n", Conf: []byte(guide), Pod: ipam.Pod{UID: "u"}, State: &memory{}}
+	r := &cni.Request{ContainerID: "c", IfName: "net1", Interfaces: []string{"eth0", "net1"}, NAD: "ns/n",
+		Conf: []byte(guide), Pod: ipam.Pod{UID: "u"}, State: &memory{}}
 	if err := p.Del(context.Background(), r); err != nil || released != nil {
 		t.Errorf("Del before Add: %v, released %v", err, released)
 	}
@@ -77,7 +80,8 @@ func TestAddAndDel(t *testing.T) {
 	if string(text) != want {
 		t.Errorf("result\n%s, want\n%s", text, want)
 	}
-	asked := ipam.Request{Pod: ipam.Pod{UID: "u"}, Interface: "net1", Interfaces: []string{"eth0", "net1"}, Sandbox: "c", Network: "ns/n",
+	asked := ipam.Request{Pod: ipam.Pod{UID: "u"}, Interface: "net1", Interfaces: []string{"eth0", "net1"},
+		Sandbox: "c", Network: "ns/n",
 		DefaultIPv4: []string{"v4-91"}, CleanGateway: true}
 	if diff := cmp.Diff(asked, a.asked); diff != "" {
 		t.Error(diff)
@@ -87,8 +91,8 @@ func TestAddAndDel(t *testing.T) {
 	}
 }
 
-// The addresses of the physical function are asked for only where the network wants them, and when nobody knows them, the
-// request says why.
+// The addresses of the physical function are asked for only where the network wants them, and when
+// nobody knows them, the request says why.
 func TestMasters(t *testing.T) {
 	here := []netip.Addr{netip.MustParseAddr("172.91.0.10")}
 	masters := func(deviceID string) ([]netip.Addr, error) {
@@ -102,11 +106,15 @@ func TestMasters(t *testing.T) {
 		masters func(string) ([]netip.Addr, error)
 		want    ipam.Request
 	}{
-		"not wanted":       {`{"deviceID":"0000:86:00.1","ipam":{}}`, masters, ipam.Request{}},
-		"device":           {`{"deviceID":"0000:86:00.1","ipam":{"match_master_subnet":true}}`, masters, ipam.Request{MasterAddresses: here}},
-		"runtime's device": {`{"runtimeConfig":{"deviceID":"0000:86:00.1"},"ipam":{"match_master_subnet":true}}`, masters, ipam.Request{MasterAddresses: here}},
+		"not wanted": {`{"deviceID":"0000:86:00.1","ipam":{}}`, masters, ipam.Request{}},
+		"device": {`{"deviceID":"0000:86:00.1","ipam":{"match_master_subnet":true}}`, masters,
+			ipam.Request{MasterAddresses: here}},
+		"runtime's device": {`{"runtimeConfig":{"deviceID":"0000:86:00.1"},"ipam":{"match_master_subnet":true}}`,
+			masters, ipam.Request{MasterAddresses: here}},
 		"no device": {`{"ipam":{"match_master_subnet":true}}`, masters,
-			ipam.Request{MasterUnknown: "the configuration has no deviceID; match_master_subnet is for networks whose pods get a virtual function, such as sriov and ib-sriov"}},
+			ipam.Request{
+				MasterUnknown: "the configuration has no deviceID; match_master_subnet is for networks whose pods " +
+					"get a virtual function, such as sriov and ib-sriov"}},
 		"other device": {`{"deviceID":"0000:01:00.0","ipam":{"match_master_subnet":true}}`, masters,
 			ipam.Request{MasterUnknown: "deviceID 0000:01:00.0 is not a virtual function of this node"}},
 		"nobody knows": {`{"deviceID":"0000:86:00.1","ipam":{"match_master_subnet":true}}`, nil,
@@ -114,27 +122,37 @@ func TestMasters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &addresses{}
-			if _, err := (&Plugin{Addresses: a, Masters: test.masters}).Add(context.Background(), &cni.Request{Conf: []byte(test.conf), Pod: ipam.Pod{UID: "u"}, State: &memory{}}); err != nil {
+			if _, err := (&Plugin{Addresses: a, Masters: test.masters}).Add(context.Background(),
+				&cni.Request{Conf: []byte(test.conf), Pod: ipam.Pod{UID: "u"}, State: &memory{}}); err != nil {
 				t.Fatal(err)
 			}
 			test.want.Pod, test.want.MatchMasterSubnet = ipam.Pod{UID: "u"}, name != "not wanted"
-			if diff := cmp.Diff(test.want, a.asked, cmp.Comparer(func(x, y netip.Addr) bool { return x == y })); diff != "" {
+			if diff := cmp.Diff(test.want, a.asked, cmp.Comparer(func(x,
+				y netip.Addr) bool {
+				return x == y
+			})); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-// FuzzConf: whatever the configuration, Add asks for an address or says what is wrong with it, and with match_master_subnet
-// it never asks without addresses to compare or a reason why there are none.
+// FuzzConf: whatever the configuration, Add asks for an address or says what is wrong with it, and
+// with match_master_subnet it never asks without addresses to compare or a reason why there are
+// none.
 func FuzzConf(f *testing.F) {
-	for _, seed := range []string{guide, `{}`, `null`, `[]`, `{"ipam":[]}`, `{"ipam":{"match_master_subnet":true},"deviceID":"0000:86:00.1"}`,
-		`{"ipam":{"match_master_subnet":true},"deviceID":7}`, `{"ipam":{"default_ipv4_ippool":[null,""],"default_ipv6_ippool":["v6"]},"runtimeConfig":{"deviceID":"x"}}`} {
+	for _, seed := range []string{guide, `{}`, `null`, `[]`, `{"ipam":[]}`,
+		`{"ipam":{"match_master_subnet":true},"deviceID":"0000:86:00.1"}`,
+		`{"ipam":{"match_master_subnet":true},"deviceID":7}`,
+		`{"ipam":{"default_ipv4_ippool":[null,""],"default_ipv6_ippool":["v6"]},"runtimeConfig":{"deviceID":"x"}}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		a := &addresses{}
-		p := &Plugin{Addresses: a, Masters: func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("172.91.0.10")}, nil }}
+		p := &Plugin{Addresses: a, Masters: func(string) ([]netip.Addr,
+			error) {
+			return []netip.Addr{netip.MustParseAddr("172.91.0.10")}, nil
+		}}
 		_, err := p.Add(context.Background(), &cni.Request{Conf: text, Pod: ipam.Pod{UID: "u"}, State: &memory{}})
 		if err != nil {
 			if !strings.Contains(err.Error(), "the configuration does not parse: ") {
@@ -142,16 +160,20 @@ func FuzzConf(f *testing.F) {
 			}
 			return
 		}
-		if known := len(a.asked.MasterAddresses) > 0; a.asked.MatchMasterSubnet != (known || a.asked.MasterUnknown != "") || known && a.asked.MasterUnknown != "" {
-			t.Fatalf("asked with match %t for the subnets of %v (%s)", a.asked.MatchMasterSubnet, a.asked.MasterAddresses, a.asked.MasterUnknown)
+		if known := len(a.asked.MasterAddresses) > 0; a.asked.MatchMasterSubnet != (known ||
+			a.asked.MasterUnknown != "") || known && a.asked.MasterUnknown != "" {
+			t.Fatalf("asked with match %t for the subnets of %v (%s)", a.asked.MatchMasterSubnet,
+				a.asked.MasterAddresses, a.asked.MasterUnknown)
 		}
-		again, err := json.Marshal(map[string]any{"ipam": map[string]any{"default_ipv4_ippool": a.asked.DefaultIPv4, "default_ipv6_ippool": a.asked.DefaultIPv6,
-			"clean_gateway": a.asked.CleanGateway, "match_master_subnet": a.asked.MatchMasterSubnet}})
+		again, err := json.Marshal(map[string]any{"ipam": map[string]any{"default_ipv4_ippool": a.asked.DefaultIPv4,
+			"default_ipv6_ippool": a.asked.DefaultIPv6,
+			"clean_gateway":       a.asked.CleanGateway, "match_master_subnet": a.asked.MatchMasterSubnet}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		first := a.asked
-		if _, err := p.Add(context.Background(), &cni.Request{Conf: again, Pod: ipam.Pod{UID: "u"}, State: &memory{}}); err != nil {
+		if _, err := p.Add(context.Background(), &cni.Request{Conf: again, Pod: ipam.Pod{UID: "u"},
+			State: &memory{}}); err != nil {
 			t.Fatal(err)
 		}
 		first.MasterAddresses, first.MasterUnknown, a.asked.MasterAddresses, a.asked.MasterUnknown = nil, "", nil, ""
@@ -168,8 +190,9 @@ func TestRefusals(t *testing.T) {
 		err     error
 		says    string
 	}{
-		"no pod":    {cni.Request{Conf: []byte(guide)}, nil, "CNI_ARGS names none"},
-		"bad conf":  {cni.Request{Conf: []byte(`{"ipam":{"default_ipv4_ippool":"v4"}}`), Pod: ipam.Pod{UID: "u"}}, nil, "does not parse"},
+		"no pod": {cni.Request{Conf: []byte(guide)}, nil, "CNI_ARGS names none"},
+		"bad conf": {cni.Request{Conf: []byte(`{"ipam":{"default_ipv4_ippool":"v4"}}`), Pod: ipam.Pod{UID: "u"}}, nil,
+			"does not parse"},
 		"exhausted": {cni.Request{Conf: []byte(guide), Pod: ipam.Pod{UID: "u"}}, exhausted, "no free address"},
 	} {
 		test.request.State = &memory{}
@@ -180,25 +203,30 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The addresses that a pod asks for reach the request: as a capability, or as an argument. What is none is refused.
+// The addresses that a pod asks for reach the request: as a capability, or as an argument. What is
+// none is refused.
 func TestWanted(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf, err string
 		want      []netip.Prefix
 	}{
-		"none":       {conf: guide},
-		"capability": {conf: `{"runtimeConfig":{"ips":["172.91.0.105/16"]},"args":{"cni":{"ips":["172.91.0.1"]}}}`, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16")}},
-		"argument":   {conf: `{"args":{"cni":{"ips":["172.91.0.105","fd00::5"]}}}`, want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/32"), netip.MustParsePrefix("fd00::5/128")}},
+		"none": {conf: guide},
+		"capability": {conf: `{"runtimeConfig":{"ips":["172.91.0.105/16"]},"args":{"cni":{"ips":["172.91.0.1"]}}}`,
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16")}},
+		"argument": {conf: `{"args":{"cni":{"ips":["172.91.0.105","fd00::5"]}}}`,
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/32"), netip.MustParsePrefix("fd00::5/128")}},
 		"two":        {conf: `{"runtimeConfig":{"ips":["172.91.0.105","172.91.0.106"]}}`, err: "more than one of IPv4"},
 		"no address": {conf: `{"runtimeConfig":{"ips":["ib0"]}}`, err: `wanted address "ib0"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &addresses{}
-			_, err := (&Plugin{Addresses: a}).Add(t.Context(), &cni.Request{Conf: []byte(c.conf), Pod: ipam.Pod{UID: "u"}, State: &memory{}})
+			_, err := (&Plugin{Addresses: a}).Add(t.Context(), &cni.Request{Conf: []byte(c.conf),
+				Pod: ipam.Pod{UID: "u"}, State: &memory{}})
 			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}
-			if diff := cmp.Diff(c.want, a.asked.Wanted, cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" {
+			if diff := cmp.Diff(c.want, a.asked.Wanted,
+				cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" {
 				t.Error(diff)
 			}
 		})

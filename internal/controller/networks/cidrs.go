@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -53,12 +55,15 @@ func decide(podCIDRType string, f facts) v2beta1.CoordinatorStatus {
 	case podCIDRType == v2beta1.PodCIDRNone:
 		known = append(known, "pod networks left out: spec.podCIDRType is none")
 	case len(pods) == 0:
-		unknown = append(unknown, fmt.Sprintf("pod networks unknown (looked at: %s)", names(podSources(podCIDRType, f))))
+		unknown = append(unknown, fmt.Sprintf("pod networks unknown (looked at: %s)",
+			names(podSources(podCIDRType, f))))
 	default:
 		known = append(known, "pod networks from "+podSource)
 	}
 	if len(services) == 0 {
-		unknown = append(unknown, "service networks unknown (looked at: ServiceCIDR objects, ConfigMap kube-system/kubeadm-config, the kube-controller-manager pod)")
+		unknown = append(unknown,
+			"service networks unknown (looked at: ServiceCIDR objects, ConfigMap kube-system/kubeadm-config, the "+
+				"kube-controller-manager pod)")
 	} else {
 		known = append(known, "service networks from "+serviceSource)
 	}
@@ -66,7 +71,8 @@ func decide(podCIDRType string, f facts) v2beta1.CoordinatorStatus {
 	if len(unknown) > 0 {
 		status.Phase = v2beta1.CoordinatorNotReady
 		parts := append(unknown, f.problems...)
-		status.Reason = strings.Join(parts, "; ") + ": pods start without routes to them; list them in spec.hijackCIDR to have the routes"
+		status.Reason = strings.Join(parts, "; ") +
+			": pods start without routes to them; list them in spec.hijackCIDR to have the routes"
 	}
 	return status
 }
@@ -110,7 +116,8 @@ func firstKnown(sources []source) ([]string, string) {
 	return nil, ""
 }
 
-// normalize masks, sorts and drops doubles and what is no network, such as one of IPv4 written as IPv6, to which no packet goes.
+// normalize masks, sorts and drops doubles and what is no network, such as one of IPv4 written as
+// IPv6, to which no packet goes.
 func normalize(cidrs []string) []string {
 	var prefixes []netip.Prefix
 	for _, c := range cidrs {
@@ -141,8 +148,8 @@ func gather(ctx context.Context, r client.Reader) facts {
 	return f
 }
 
-// absent is a missing object or a missing kind, as of an add-on that is not installed. A refusal is none: what we may not
-// read could be the better answer, and the status says so.
+// absent is a missing object or a missing kind, as of an add-on that is not installed. A refusal is
+// none: what we may not read could be the better answer, and the status says so.
 func absent(err error) bool {
 	return apierrors.IsNotFound(err) || meta.IsNoMatchError(err)
 }
@@ -167,7 +174,8 @@ func readKubeadm(ctx context.Context, r client.Reader, f *facts) error {
 
 func readControllerManager(ctx context.Context, r client.Reader, f *facts) error {
 	var pods corev1.PodList
-	err := r.List(ctx, &pods, client.InNamespace(metav1.NamespaceSystem), client.MatchingLabels{"component": "kube-controller-manager"})
+	err := r.List(ctx, &pods, client.InNamespace(metav1.NamespaceSystem),
+		client.MatchingLabels{"component": "kube-controller-manager"})
 	if err != nil {
 		return fmt.Errorf("list the kube-controller-manager pods: %w", err)
 	}
@@ -209,7 +217,8 @@ func readServiceCIDRs(ctx context.Context, r client.Reader, f *facts) error {
 }
 
 func readCalico(ctx context.Context, r client.Reader, f *facts) error {
-	pools, err := listUnstructured(ctx, r, schema.GroupVersionKind{Group: "crd.projectcalico.org", Version: "v1", Kind: "IPPoolList"})
+	pools, err := listUnstructured(ctx, r, schema.GroupVersionKind{Group: "crd.projectcalico.org", Version: "v1",
+		Kind: "IPPoolList"})
 	if err != nil {
 		return err
 	}
@@ -236,7 +245,8 @@ func readCilium(ctx context.Context, r client.Reader, f *facts) error {
 	if len(f.ciliumPods) > 0 {
 		return nil
 	}
-	nodes, err := listUnstructured(ctx, r, schema.GroupVersionKind{Group: "cilium.io", Version: "v2", Kind: "CiliumNodeList"})
+	nodes, err := listUnstructured(ctx, r, schema.GroupVersionKind{Group: "cilium.io", Version: "v2",
+		Kind: "CiliumNodeList"})
 	if err != nil {
 		return err
 	}
@@ -247,7 +257,8 @@ func readCilium(ctx context.Context, r client.Reader, f *facts) error {
 	return nil
 }
 
-func listUnstructured(ctx context.Context, r client.Reader, gvk schema.GroupVersionKind) ([]unstructured.Unstructured, error) {
+func listUnstructured(ctx context.Context, r client.Reader, gvk schema.GroupVersionKind) ([]unstructured.Unstructured,
+	error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(gvk)
 	if err := r.List(ctx, list); err != nil {

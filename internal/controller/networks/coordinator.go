@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -73,7 +75,8 @@ func (r *coordinatorReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	}
 	if !equality.Semantic.DeepEqual(before.Status, c.Status) {
 		if err := r.client.Status().Patch(ctx, &c, client.MergeFrom(before)); err != nil {
-			return ctrl.Result{}, fmt.Errorf("write the status of SpiderCoordinator %s: %w", c.Name, client.IgnoreNotFound(err))
+			return ctrl.Result{}, fmt.Errorf("write the status of SpiderCoordinator %s: %w", c.Name,
+				client.IgnoreNotFound(err))
 		}
 	}
 	return ctrl.Result{RequeueAfter: r.resync}, nil

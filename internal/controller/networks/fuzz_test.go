@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -25,23 +27,30 @@ func (c texts) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ...
 }
 
 func (c texts) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	list.(*corev1.PodList).Items = []corev1.Pod{{Spec: corev1.PodSpec{Containers: []corev1.Container{{Command: strings.Split(c.args, "\n")}}}}}
+	list.(*corev1.PodList).Items = []corev1.Pod{
+		{Spec: corev1.PodSpec{Containers: []corev1.Container{{Command: strings.Split(c.args, "\n")}}}}}
 	return nil
 }
 
-// FuzzClusterTexts: whatever kubeadm's configuration and the arguments say, what is learnt are networks without host bits, each once and in
-// order, the same when they are read anew; and what does not parse is named.
+// FuzzClusterTexts: whatever kubeadm's configuration and the arguments say, what is learnt are
+// networks without host bits, each once and in order, the same when they are read anew; and what
+// does not parse is named.
 func FuzzClusterTexts(f *testing.F) {
-	f.Add("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.35.0\nnetworking:\n  dnsDomain: cluster.local\n  podSubnet: 10.233.64.0/18,fd85:ee78:d8a6:8607::1:0/112\n  serviceSubnet: 10.233.0.0/18\n",
+	f.Add(
+		"apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\nkubernetesVersion: v1.35.0\nnetworking:\n  "+
+			"dnsDomain: cluster.local\n  podSubnet: 10.233.64.0/18,fd85:ee78:d8a6:8607::1:0/112\n  serviceSubnet: "+
+			"10.233.0.0/18\n",
 		"kube-controller-manager\n--cluster-cidr=10.244.0.0/16,fd00::/48\n--service-cluster-ip-range=10.96.0.0/12")
-	f.Add("networking: {podSubnet: 10.1.0.9/16, serviceSubnet: '10.2.0.0/16 fd02::/112'}", "--cluster-cidr=\n--cluster-cidr")
+	f.Add("networking: {podSubnet: 10.1.0.9/16, serviceSubnet: '10.2.0.0/16 fd02::/112'}",
+		"--cluster-cidr=\n--cluster-cidr")
 	f.Add("networking: {podSubnet: 10}", "--cluster-cidr=::ffff:10.0.0.0/104,10.0.0.0/8")
 	f.Add("networking: [", "--service-cluster-ip-range=x,,fe80::1%eth0/64")
 	f.Add("a: &a [*a]", "")
 	f.Add("", "--cluster-cidr=0.0.0.0/0,::/0")
 	f.Fuzz(func(t *testing.T, kubeadm, args string) {
 		var got facts
-		if err := readKubeadm(context.Background(), texts{kubeadm: kubeadm}, &got); err != nil && !strings.Contains(err.Error(), "ClusterConfiguration of ConfigMap kube-system/kubeadm-config") {
+		if err := readKubeadm(context.Background(), texts{kubeadm: kubeadm}, &got); err != nil &&
+			!strings.Contains(err.Error(), "ClusterConfiguration of ConfigMap kube-system/kubeadm-config") {
 			t.Fatal(err)
 		}
 		if err := readControllerManager(context.Background(), texts{args: args}, &got); err != nil {

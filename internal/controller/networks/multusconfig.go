@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -19,7 +21,8 @@ import (
 	"spidernet.io/spiderpool/internal/nad"
 )
 
-// ConditionReady of a SpiderMultusConfig: its NetworkAttachmentDefinition is there and says what the configuration says.
+// ConditionReady of a SpiderMultusConfig: its NetworkAttachmentDefinition is there and says what
+// the configuration says.
 const ConditionReady = "Ready"
 
 // Reasons of ConditionReady.
@@ -31,8 +34,8 @@ const (
 	ReasonRefused      = "Refused"
 )
 
-// retryTerminating is how soon we look again whether an old NetworkAttachmentDefinition has gone: it may have no
-// owner whose events would tell.
+// retryTerminating is how soon we look again whether an old NetworkAttachmentDefinition has gone:
+// it may have no owner whose events would tell.
 const retryTerminating = 2 * time.Second
 
 type multusReconciler struct {
@@ -84,20 +87,25 @@ func (r *multusReconciler) place(ctx context.Context, c *v2beta1.SpiderMultusCon
 	name := wanted.Namespace + "/" + wanted.Name
 	var existing cncfv1.NetworkAttachmentDefinition
 	if err := r.client.Get(ctx, client.ObjectKeyFromObject(wanted), &existing); client.IgnoreNotFound(err) != nil {
-		return outcome{reason: ReasonRefused, message: err.Error()}, fmt.Errorf("read NetworkAttachmentDefinition %s: %w", name, err)
+		return outcome{reason: ReasonRefused, message: err.Error()},
+			fmt.Errorf("read NetworkAttachmentDefinition %s: %w", name, err)
 	}
 	if owner := foreignOwner(&existing, c); owner != nil {
 		return outcome{reason: ReasonNameTaken, message: ownedBy(c, owner), again: time.Minute}, nil
 	}
-	if owner := metav1.GetControllerOf(&existing); existing.DeletionTimestamp != nil || owner != nil && owner.UID != c.UID {
-		return outcome{reason: ReasonTerminating, message: "an older NetworkAttachmentDefinition " + name + " is being deleted; a new one follows", again: retryTerminating}, nil
+	if owner := metav1.GetControllerOf(&existing); existing.DeletionTimestamp != nil || owner != nil &&
+		owner.UID != c.UID {
+		return outcome{reason: ReasonTerminating, message: "an older NetworkAttachmentDefinition " + name +
+			" is being deleted; a new one follows", again: retryTerminating}, nil
 	}
 	desired, err := applyConfiguration(wanted, c)
 	if err != nil {
 		return outcome{reason: ReasonCannotRender, message: err.Error()}, nil
 	}
-	if err := r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(desired), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
-		return outcome{reason: ReasonRefused, message: err.Error()}, fmt.Errorf("apply NetworkAttachmentDefinition %s: %w", name, err)
+	if err := r.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(desired), client.FieldOwner(fieldManager),
+		client.ForceOwnership); err != nil {
+		return outcome{reason: ReasonRefused, message: err.Error()},
+			fmt.Errorf("apply NetworkAttachmentDefinition %s: %w", name, err)
 	}
 	return outcome{
 		reason: ReasonApplied, message: "NetworkAttachmentDefinition " + name + " is in place",
@@ -105,19 +113,23 @@ func (r *multusReconciler) place(ctx context.Context, c *v2beta1.SpiderMultusCon
 	}, nil
 }
 
-// applyConfiguration holds only what we own of the NetworkAttachmentDefinition, so that server-side apply leaves
-// the rest, such as others' annotations, alone, and takes away what we once set and no longer do.
-func applyConfiguration(n *cncfv1.NetworkAttachmentDefinition, c *v2beta1.SpiderMultusConfig) (*unstructured.Unstructured, error) {
+// applyConfiguration holds only what we own of the NetworkAttachmentDefinition, so that server-side
+// apply leaves the rest, such as others' annotations, alone, and takes away what we once set and no
+// longer do.
+func applyConfiguration(n *cncfv1.NetworkAttachmentDefinition,
+	c *v2beta1.SpiderMultusConfig) (*unstructured.Unstructured, error) {
 	u := &unstructured.Unstructured{}
 	u.SetAPIVersion(n.APIVersion)
 	u.SetKind(n.Kind)
 	u.SetNamespace(n.Namespace)
 	u.SetName(n.Name)
 	if len(n.Annotations) > 0 {
-		// An empty map is applied but not stored: each Apply would write the object anew, and each write call for the next.
+		// An empty map is applied but not stored: each Apply would write the object anew, and each
+		// write call for the next.
 		u.SetAnnotations(n.Annotations)
 	}
-	u.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(c, v2beta1.GroupVersion.WithKind("SpiderMultusConfig"))})
+	u.SetOwnerReferences([]metav1.OwnerReference{*metav1.NewControllerRef(c,
+		v2beta1.GroupVersion.WithKind("SpiderMultusConfig"))})
 	spec := map[string]any{}
 	if n.Spec.Config != "" {
 		spec["config"] = n.Spec.Config
@@ -150,7 +162,8 @@ func (r *multusReconciler) report(ctx context.Context, c *v2beta1.SpiderMultusCo
 		return nil
 	}
 	if err := r.client.Status().Patch(ctx, c, client.MergeFrom(before)); err != nil {
-		return fmt.Errorf("write the status of SpiderMultusConfig %s/%s: %w", c.Namespace, c.Name, client.IgnoreNotFound(err))
+		return fmt.Errorf("write the status of SpiderMultusConfig %s/%s: %w", c.Namespace, c.Name,
+			client.IgnoreNotFound(err))
 	}
 	return nil
 }

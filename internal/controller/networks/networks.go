@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package networks owns what the controller process does for networks:
 // admission of SpiderMultusConfig and SpiderCoordinator, the
 // NetworkAttachmentDefinition of every SpiderMultusConfig, and what the
@@ -20,7 +22,8 @@ const fieldManager = "spiderpool-controller"
 
 // Options of the controllers.
 type Options struct {
-	// Resync is how often the cluster's networks are learnt anew, beside every change of a node; a minute when zero.
+	// Resync is how often the cluster's networks are learnt anew, beside every change of a node; a
+	// minute when zero.
 	Resync time.Duration
 }
 

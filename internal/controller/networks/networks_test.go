@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -75,8 +77,10 @@ func start(t *testing.T) (client.Client, *warnings) {
 	})
 	eventually(t, "webhook server", func() error { return mgr.GetWebhookServer().StartedChecker()(nil) })
 	api.InstallWebhooks(t,
-		testapi.Hook{Kind: v2beta1.GroupVersion.WithKind("SpiderMultusConfig"), Resource: "spidermultusconfigs", Mutate: true, Validate: true},
-		testapi.Hook{Kind: v2beta1.GroupVersion.WithKind("SpiderCoordinator"), Resource: "spidercoordinators", Mutate: true, Validate: true},
+		testapi.Hook{Kind: v2beta1.GroupVersion.WithKind("SpiderMultusConfig"), Resource: "spidermultusconfigs",
+			Mutate: true, Validate: true},
+		testapi.Hook{Kind: v2beta1.GroupVersion.WithKind("SpiderCoordinator"), Resource: "spidercoordinators",
+			Mutate: true, Validate: true},
 	)
 	w := &warnings{}
 	config := rest.CopyConfig(api.Config)
@@ -142,19 +146,22 @@ func TestNetworks(t *testing.T) {
 
 // testQuiet: what is in place is not written again, or each write would call for the next.
 func testQuiet(t *testing.T, c client.Client) {
-	for name, spec := range map[string]string{"quiet-ipoib": ipoibSpec, "quiet-custom": `{cniType: custom, customCNI: ""}`,
+	for name, spec := range map[string]string{"quiet-ipoib": ipoibSpec,
+		"quiet-custom":   `{cniType: custom, customCNI: ""}`,
 		"quiet-ib-sriov": "{cniType: ib-sriov, ibsriov: {resourceName: spidernet.io/vf, ippools: {ipv4: [v4-91]}}}"} {
 		if err := c.Create(t.Context(), smc(name, spec)); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, name, func() error {
-			return c.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name}, &cncfv1.NetworkAttachmentDefinition{})
+			return c.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: name},
+				&cncfv1.NetworkAttachmentDefinition{})
 		})
 	}
 	time.Sleep(time.Second) // their status
 	versions := func() map[string]string {
 		out := map[string]string{}
-		for _, list := range []client.ObjectList{&cncfv1.NetworkAttachmentDefinitionList{}, &v2beta1.SpiderMultusConfigList{}, &v2beta1.SpiderCoordinatorList{}} {
+		for _, list := range []client.ObjectList{&cncfv1.NetworkAttachmentDefinitionList{},
+			&v2beta1.SpiderMultusConfigList{}, &v2beta1.SpiderCoordinatorList{}} {
 			if err := c.List(t.Context(), list); err != nil {
 				t.Fatal(err)
 			}
@@ -180,11 +187,16 @@ func testQuiet(t *testing.T, c client.Client) {
 
 func testRefusals(t *testing.T, c client.Client) {
 	for _, tt := range []struct{ name, spec, want string }{
-		{"unknown type", "{cniType: infiniband, ibsriov: {resourceName: a.io/b}}", `SpiderMultusConfig.spiderpool.spidernet.io "bad" is invalid: spec.cniType: Unsupported value: "infiniband": supported values: "macvlan", "ipvlan", "vlan", "sriov", "ovs", "ib-sriov", "ipoib", "custom"`},
-		{"two stanzas", "{cniType: ib-sriov, ibsriov: {resourceName: a.io/b}, ipoib: {master: ib0}}", `SpiderMultusConfig.spiderpool.spidernet.io "bad" is invalid: spec: Forbidden: 2 stanzas are present, spec.ibsriov and spec.ipoib: want exactly one; spec.cniType is "ib-sriov": remove spec.ipoib`},
-		{"no stanza", "{cniType: ib-sriov}", `is invalid: spec.ibsriov: Required value: spec.cniType is "ib-sriov" and no stanza is present: give spec.ibsriov`},
-		{"no resource", "{cniType: ib-sriov, ibsriov: {ippools: {ipv4: [v4-91]}}}", `is invalid: spec.ibsriov.resourceName: Required value: want the extended resource with its prefix`},
-		{"wrong kind", "{cniType: ipoib, ipoib: {master: [ib0]}}", `spec.ipoib.master: Invalid value: "array": spec.ipoib.master in body must be of type string`},
+		{"unknown type", "{cniType: infiniband, ibsriov: {resourceName: a.io/b}}",
+			`SpiderMultusConfig.spiderpool.spidernet.io "bad" is invalid: spec.cniType: Unsupported value: "infiniband": supported values: "macvlan", "ipvlan", "vlan", "sriov", "ovs", "ib-sriov", "ipoib", "custom"`},
+		{"two stanzas", "{cniType: ib-sriov, ibsriov: {resourceName: a.io/b}, ipoib: {master: ib0}}",
+			`SpiderMultusConfig.spiderpool.spidernet.io "bad" is invalid: spec: Forbidden: 2 stanzas are present, spec.ibsriov and spec.ipoib: want exactly one; spec.cniType is "ib-sriov": remove spec.ipoib`},
+		{"no stanza", "{cniType: ib-sriov}",
+			`is invalid: spec.ibsriov: Required value: spec.cniType is "ib-sriov" and no stanza is present: give spec.ibsriov`},
+		{"no resource", "{cniType: ib-sriov, ibsriov: {ippools: {ipv4: [v4-91]}}}",
+			`is invalid: spec.ibsriov.resourceName: Required value: want the extended resource with its prefix`},
+		{"wrong kind", "{cniType: ipoib, ipoib: {master: [ib0]}}",
+			`spec.ipoib.master: Invalid value: "array": spec.ipoib.master in body must be of type string`},
 	} {
 		err := c.Create(t.Context(), smc("bad", tt.spec))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -210,7 +222,8 @@ func testContradiction(t *testing.T, c client.Client, w *warnings) {
 		t.Fatal(err)
 	}
 	if *got.Spec.CniType != "ipoib" || !*got.Spec.EnableCoordinator {
-		t.Errorf("cniType %q, enableCoordinator %v; want ipoib and true", *got.Spec.CniType, *got.Spec.EnableCoordinator)
+		t.Errorf("cniType %q, enableCoordinator %v; want ipoib and true", *got.Spec.CniType,
+			*got.Spec.EnableCoordinator)
 	}
 }
 
@@ -243,7 +256,8 @@ func definition(t *testing.T, c client.Client, name string) (cncfv1.NetworkAttac
 }
 
 func testDefinition(t *testing.T, c client.Client) {
-	created := smc("ib", "{cniType: ib-sriov, ibsriov: {resourceName: spidernet.io/mellanoxibsriov, ippools: {ipv4: [v4-91]}}}")
+	created := smc("ib",
+		"{cniType: ib-sriov, ibsriov: {resourceName: spidernet.io/mellanoxibsriov, ippools: {ipv4: [v4-91]}}}")
 	created.SetAnnotations(map[string]string{"example.io/team": "hpc"})
 	if err := c.Create(t.Context(), created); err != nil {
 		t.Fatal(err)
@@ -278,7 +292,8 @@ func testDefinition(t *testing.T, c client.Client) {
 	}
 	eventually(t, "repair", func() error {
 		n, err = definition(t, c, "ib")
-		if err != nil || n.Spec.Config != wantConfig || n.ResourceName() != "spidernet.io/mellanoxibsriov" || metav1.GetControllerOf(&n) == nil {
+		if err != nil || n.Spec.Config != wantConfig || n.ResourceName() != "spidernet.io/mellanoxibsriov" ||
+			metav1.GetControllerOf(&n) == nil {
 			return errors.New(marshal(n))
 		}
 		return nil
@@ -290,18 +305,32 @@ func testDefinition(t *testing.T, c client.Client) {
 	// An update takes away what it no longer says, and leaves what is foreign.
 	live := ready(t, c, "ib", ReasonApplied)
 	delete(live.Annotations, "example.io/team")
-	live.Spec.IbSriovConfig.Pkey = new("0x8001")
+	live.Spec.IbSriovConfig.LinkState = new("auto")
 	if err := c.Update(t.Context(), &live); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "update", func() error {
 		n, err = definition(t, c, "ib")
 		_, stale := n.Annotations["example.io/team"]
-		if err != nil || !strings.Contains(n.Spec.Config, `"pkey":"0x8001"`) || stale || n.Annotations["foreign.io/note"] != "kept" {
+		if err != nil || !strings.Contains(n.Spec.Config, `"link_state":"auto"`) || stale ||
+			n.Annotations["foreign.io/note"] != "kept" {
 			return errors.New(marshal(n))
 		}
 		return nil
 	})
+
+	// A partition key is refused, and none is none.
+	live = ready(t, c, "ib", ReasonApplied)
+	live.Spec.IbSriovConfig.Pkey = new("")
+	if err := c.Update(t.Context(), &live); err != nil {
+		t.Fatal(err)
+	}
+	live.Spec.IbSriovConfig.Pkey = new("0x8001")
+	const want = "spec.ibsriov.pkey: Forbidden: partitions are not implemented, and the pod would be in the default " +
+		"partition: remove the field"
+	if err := c.Update(t.Context(), &live); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("a partition key: %v, want %q", err, want)
+	}
 
 	// Somebody deletes it.
 	before := n.UID
@@ -333,8 +362,9 @@ func hasEvent(t *testing.T, c client.Client, name, reason string) error {
 func testNameTaken(t *testing.T, c client.Client) {
 	// An unowned definition of the name is taken over.
 	unowned := &cncfv1.NetworkAttachmentDefinition{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "legacy", Annotations: map[string]string{"foreign.io/note": "kept"}},
-		Spec:       cncfv1.NetworkAttachmentDefinitionSpec{Config: "{}"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "legacy",
+			Annotations: map[string]string{"foreign.io/note": "kept"}},
+		Spec: cncfv1.NetworkAttachmentDefinitionSpec{Config: "{}"},
 	}
 	if err := c.Create(t.Context(), unowned); err != nil {
 		t.Fatal(err)
@@ -344,7 +374,8 @@ func testNameTaken(t *testing.T, c client.Client) {
 	}
 	ready(t, c, "legacy", ReasonApplied)
 	n, err := definition(t, c, "legacy")
-	if err != nil || !strings.Contains(n.Spec.Config, "ipoib") || n.Annotations["foreign.io/note"] != "kept" || metav1.GetControllerOf(&n) == nil {
+	if err != nil || !strings.Contains(n.Spec.Config, "ipoib") || n.Annotations["foreign.io/note"] != "kept" ||
+		metav1.GetControllerOf(&n) == nil {
 		t.Errorf("not taken over: %s, %v", marshal(n), err)
 	}
 
@@ -352,7 +383,8 @@ func testNameTaken(t *testing.T, c client.Client) {
 	second := smc("second", ipoibSpec)
 	second.SetAnnotations(map[string]string{v2beta1.AnnotationMultusConfigNADName: "legacy"})
 	err = c.Create(t.Context(), second)
-	want := "metadata.name: Forbidden: NetworkAttachmentDefinition default/legacy belongs to SpiderMultusConfig legacy: want a free name; choose another with the annotation multus.spidernet.io/cr-name"
+	want := "metadata.name: Forbidden: NetworkAttachmentDefinition default/legacy belongs to SpiderMultusConfig " +
+		"legacy: want a free name; choose another with the annotation multus.spidernet.io/cr-name"
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
@@ -373,11 +405,13 @@ func testNameTaken(t *testing.T, c client.Client) {
 		if err != nil {
 			return err
 		}
-		n.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(&pod, corev1.SchemeGroupVersion.WithKind("ConfigMap"))}
+		n.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(&pod,
+			corev1.SchemeGroupVersion.WithKind("ConfigMap"))}
 		return c.Update(t.Context(), &n)
 	})
 	got := ready(t, c, "racing", ReasonNameTaken)
-	if m := meta.FindStatusCondition(got.Status.Conditions, ConditionReady).Message; !strings.Contains(m, "belongs to ConfigMap owner") {
+	if m := meta.FindStatusCondition(got.Status.Conditions, ConditionReady).Message; !strings.Contains(m,
+		"belongs to ConfigMap owner") {
 		t.Errorf("message %q", m)
 	}
 	eventually(t, "warning event", func() error { return hasEvent(t, c, "racing", ReasonNameTaken) })
@@ -385,10 +419,12 @@ func testNameTaken(t *testing.T, c client.Client) {
 
 // testOldOwner has a definition whose owner was deleted and made anew, and one that hangs in deletion.
 func testOldOwner(t *testing.T, c client.Client) {
-	gone := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "again", Namespace: "default", UID: "00000000-0000-0000-0000-000000000001"}}
+	gone := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "again", Namespace: "default",
+		UID: "00000000-0000-0000-0000-000000000001"}}
 	old := &cncfv1.NetworkAttachmentDefinition{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "default", Name: "again", Finalizers: []string{"example.io/hold"},
-		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gone, v2beta1.GroupVersion.WithKind("SpiderMultusConfig"))},
+		OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(gone,
+			v2beta1.GroupVersion.WithKind("SpiderMultusConfig"))},
 	}}
 	if err := c.Create(t.Context(), old); err != nil {
 		t.Fatal(err)
@@ -412,8 +448,10 @@ func testOldOwner(t *testing.T, c client.Client) {
 }
 
 func testCoordinator(t *testing.T, c client.Client, w *warnings) {
-	bad := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{PodMACPrefix: new("01:02")}}
-	if err := c.Create(t.Context(), bad); err == nil || !strings.Contains(err.Error(), "spec.podMACPrefix: Invalid value: \"01:02\"") {
+	bad := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"},
+		Spec: v2beta1.CoordinatorSpec{PodMACPrefix: new("01:02")}}
+	if err := c.Create(t.Context(), bad); err == nil || !strings.Contains(err.Error(),
+		"spec.podMACPrefix: Invalid value: \"01:02\"") {
 		t.Errorf("group address prefix: %v", err)
 	}
 	w.take()
@@ -434,10 +472,12 @@ func testCoordinator(t *testing.T, c client.Client, w *warnings) {
 	}
 	// The API server itself makes the ServiceCIDR; nobody tells the pod networks yet.
 	status := coordinatorStatus(t, c, v2beta1.CoordinatorNotReady)
-	if len(status.ServiceCIDR) == 0 || !strings.Contains(status.Reason, "pod networks unknown (looked at: Calico's IPPools, Cilium's configuration,") {
+	if len(status.ServiceCIDR) == 0 || !strings.Contains(status.Reason,
+		"pod networks unknown (looked at: Calico's IPPools, Cilium's configuration,") {
 		t.Errorf("status %s", marshal(status))
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24"}}}
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDR: "10.244.1.0/24",
+		PodCIDRs: []string{"10.244.1.0/24"}}}
 	if err := c.Create(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
@@ -448,7 +488,9 @@ func testCoordinator(t *testing.T, c client.Client, w *warnings) {
 	// kubeadm's word is better than the nodes', and comes without an event.
 	kubeadm := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "kubeadm-config"},
-		Data:       map[string]string{"ClusterConfiguration": "networking:\n  podSubnet: 10.244.0.0/16,fd00:10::/48\n  serviceSubnet: 10.96.0.0/16\n"},
+		Data: map[string]string{
+			"ClusterConfiguration": "networking:\n  podSubnet: 10.244.0.0/16,fd00:10::/48\n  serviceSubnet: " +
+				"10.96.0.0/16\n"},
 	}
 	if err := c.Create(t.Context(), kubeadm); apierrors.IsNotFound(err) {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kube-system"}}

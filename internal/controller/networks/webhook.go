@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -56,13 +58,16 @@ func (d multusDefaulter) Handle(_ context.Context, req admission.Request) admiss
 // multusValidator reads NetworkAttachmentDefinitions, to keep one network from taking over another's.
 type multusValidator struct{ reader client.Reader }
 
-func (v multusValidator) ValidateCreate(ctx context.Context, c *v2beta1.SpiderMultusConfig) (admission.Warnings, error) {
+func (v multusValidator) ValidateCreate(ctx context.Context, c *v2beta1.SpiderMultusConfig) (admission.Warnings,
+	error) {
 	errs, warnings := v2beta1.ValidateMultusConfig(c)
 	return v.conclude(ctx, c, errs, warnings)
 }
 
-// ValidateUpdate admits what changes nothing of the network, so that one that was stored before a rule existed can be labelled.
-func (v multusValidator) ValidateUpdate(ctx context.Context, before, after *v2beta1.SpiderMultusConfig) (admission.Warnings, error) {
+// ValidateUpdate admits what changes nothing of the network, so that one that was stored before a
+// rule existed can be labelled.
+func (v multusValidator) ValidateUpdate(ctx context.Context, before,
+	after *v2beta1.SpiderMultusConfig) (admission.Warnings, error) {
 	same := equality.Semantic.DeepEqual(before.Spec, after.Spec) && maps.Equal(before.Annotations, after.Annotations)
 	if same || after.DeletionTimestamp != nil {
 		return nil, nil
@@ -75,7 +80,8 @@ func (v multusValidator) ValidateDelete(context.Context, *v2beta1.SpiderMultusCo
 	return nil, nil
 }
 
-func (v multusValidator) conclude(ctx context.Context, c *v2beta1.SpiderMultusConfig, errs field.ErrorList, warnings []string) (admission.Warnings, error) {
+func (v multusValidator) conclude(ctx context.Context, c *v2beta1.SpiderMultusConfig, errs field.ErrorList,
+	warnings []string) (admission.Warnings, error) {
 	var existing cncfv1.NetworkAttachmentDefinition
 	err := v.reader.Get(ctx, client.ObjectKey{Namespace: c.Namespace, Name: c.NADName()}, &existing)
 	if client.IgnoreNotFound(err) != nil {
@@ -98,7 +104,9 @@ func foreignOwner(n *cncfv1.NetworkAttachmentDefinition, c *v2beta1.SpiderMultus
 }
 
 func ownedBy(c *v2beta1.SpiderMultusConfig, owner *metav1.OwnerReference) string {
-	return fmt.Sprintf("NetworkAttachmentDefinition %s/%s belongs to %s %s: want a free name; choose another with the annotation %s, or another name of the object",
+	return fmt.Sprintf(
+		"NetworkAttachmentDefinition %s/%s belongs to %s %s: want a free name; choose another with the annotation "+
+			"%s, or another name of the object",
 		c.Namespace, c.NADName(), owner.Kind, owner.Name, v2beta1.AnnotationMultusConfigNADName)
 }
 
@@ -119,12 +127,14 @@ func (coordinatorAdmission) Default(_ context.Context, c *v2beta1.SpiderCoordina
 	return nil
 }
 
-func (coordinatorAdmission) ValidateCreate(_ context.Context, c *v2beta1.SpiderCoordinator) (admission.Warnings, error) {
+func (coordinatorAdmission) ValidateCreate(_ context.Context, c *v2beta1.SpiderCoordinator) (admission.Warnings,
+	error) {
 	errs, warnings := v2beta1.ValidateCoordinator(c)
 	return warnings, invalid("SpiderCoordinator", c.Name, errs)
 }
 
-func (a coordinatorAdmission) ValidateUpdate(ctx context.Context, before, after *v2beta1.SpiderCoordinator) (admission.Warnings, error) {
+func (a coordinatorAdmission) ValidateUpdate(ctx context.Context, before,
+	after *v2beta1.SpiderCoordinator) (admission.Warnings, error) {
 	if after.DeletionTimestamp != nil || equality.Semantic.DeepEqual(before.Spec, after.Spec) {
 		return nil, nil
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package networks
 
 import (
@@ -27,7 +29,8 @@ func TestUpdatesOfWhatWasStoredBeforeARule(t *testing.T) {
 	labelled := metav1.ObjectMeta{Name: "default", Namespace: "default", Labels: map[string]string{"team": "a"}}
 	before := &v2beta1.SpiderMultusConfig{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: "default"}}
 	after := &v2beta1.SpiderMultusConfig{ObjectMeta: labelled}
-	before.Spec.IpoibConfig, after.Spec.IpoibConfig = &v2beta1.SpiderIPoIBCniConfig{}, &v2beta1.SpiderIPoIBCniConfig{} // without a master
+	// without a master
+	before.Spec.IpoibConfig, after.Spec.IpoibConfig = &v2beta1.SpiderIPoIBCniConfig{}, &v2beta1.SpiderIPoIBCniConfig{}
 	if _, err := (multusValidator{reader: empty(t)}).ValidateUpdate(t.Context(), before, after); err != nil {
 		t.Errorf("a label on a SpiderMultusConfig: %v", err)
 	}
@@ -35,7 +38,8 @@ func TestUpdatesOfWhatWasStoredBeforeARule(t *testing.T) {
 	if _, err := (multusValidator{reader: empty(t)}).ValidateUpdate(t.Context(), before, after); err == nil {
 		t.Error("a wrong change of a SpiderMultusConfig was admitted")
 	}
-	was := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"}, Spec: v2beta1.CoordinatorSpec{HijackCIDR: []string{"junk"}}}
+	was := &v2beta1.SpiderCoordinator{ObjectMeta: metav1.ObjectMeta{Name: "default"},
+		Spec: v2beta1.CoordinatorSpec{HijackCIDR: []string{"junk"}}}
 	is := &v2beta1.SpiderCoordinator{ObjectMeta: labelled, Spec: v2beta1.CoordinatorSpec{HijackCIDR: []string{"junk"}}}
 	if _, err := (coordinatorAdmission{}).ValidateUpdate(t.Context(), was, is); err != nil {
 		t.Errorf("a label on a SpiderCoordinator: %v", err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -43,7 +45,8 @@ type goneLease struct {
 	since time.Time
 }
 
-// newCollector returns what reconciles leases by name. The client reads from a cache, live from the API server itself.
+// newCollector returns what reconciles leases by name. The client reads from a cache, live from the
+// API server itself.
 func newCollector(c client.Client, live client.Reader, recorder events.EventRecorder, o Options) *collector {
 	o.setDefaults()
 	return &collector{Options: o, client: c, live: live, recorder: recorder, goneSince: map[string]goneLease{}}
@@ -59,7 +62,8 @@ func setupCollector(mgr ctrl.Manager, o Options) error {
 	err := ctrl.NewControllerManagedBy(mgr).Named("lease-collector").
 		For(&v2beta1.SpiderIPLease{}).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfPod), builder.WithPredicates(podEnds())).
-		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfSet), builder.WithPredicates(setShrinks())).
+		Watches(&appsv1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(c.leasesOfSet),
+			builder.WithPredicates(setShrinks())).
 		Complete(c)
 	if err != nil {
 		return fmt.Errorf("set up the lease collector: %w", err)
@@ -67,8 +71,8 @@ func setupCollector(mgr ctrl.Manager, o Options) error {
 	return nil
 }
 
-// StripPod is a cache transform: of a pod it leaves what the collector asks for. A cluster has many pods, and most of a
-// pod is its template and its conditions.
+// StripPod is a cache transform: of a pod it leaves what the collector asks for. A cluster has many
+// pods, and most of a pod is its template and its conditions.
 func StripPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -79,7 +83,8 @@ func StripPod(object any) (any, error) {
 			Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 			DeletionTimestamp: pod.DeletionTimestamp,
 		},
-		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName, Containers: make([]corev1.Container, len(pod.Spec.Containers))},
+		Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName, Containers: make([]corev1.Container,
+			len(pod.Spec.Containers))},
 		Status: corev1.PodStatus{
 			Phase: pod.Status.Phase, InitContainerStatuses: stripStatuses(pod.Status.InitContainerStatuses),
 			ContainerStatuses:          stripStatuses(pod.Status.ContainerStatuses),
@@ -204,7 +209,8 @@ func (c *collector) addOwner(ctx context.Context, from client.Reader, e *evidenc
 	return nil
 }
 
-// virtualMachine tells whether a machine exists that may start again, or an instance of it. Without KubeVirt there is none.
+// virtualMachine tells whether a machine exists that may start again, or an instance of it. Without
+// KubeVirt there is none.
 func (c *collector) virtualMachine(ctx context.Context, key client.ObjectKey, apiVersion string) (bool, error) {
 	for _, kind := range []string{v2beta1.OwnerVirtualMachineInstance, "VirtualMachine"} {
 		o := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: apiVersion, Kind: kind}}
@@ -240,8 +246,10 @@ func (c *collector) free(ctx context.Context, lease *v2beta1.SpiderIPLease, why 
 	return c.deleteEndpoint(ctx, lease.Spec.Pod)
 }
 
-// freeLease deletes a lease in exactly this version and says so at its pool; false when it has changed or gone.
-func freeLease(ctx context.Context, c client.Client, recorder events.EventRecorder, lease *v2beta1.SpiderIPLease, why string) (bool, error) {
+// freeLease deletes a lease in exactly this version and says so at its pool; false when it has
+// changed or gone.
+func freeLease(ctx context.Context, c client.Client, recorder events.EventRecorder, lease *v2beta1.SpiderIPLease,
+	why string) (bool, error) {
 	err := c.Delete(ctx, lease, client.Preconditions{UID: &lease.UID, ResourceVersion: &lease.ResourceVersion})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return false, nil
@@ -249,10 +257,12 @@ func freeLease(ctx context.Context, c client.Client, recorder events.EventRecord
 	if err != nil {
 		return false, fmt.Errorf("free address %s of pool %s: %w", lease.Spec.IP, lease.Spec.Pool, err)
 	}
-	ctrl.LoggerFrom(ctx).Info("freed an address", "pool", lease.Spec.Pool, "ip", lease.Spec.IP, "node", lease.Spec.Node, "holder", lease.Holder(), "why", why)
+	ctrl.LoggerFrom(ctx).Info("freed an address", "pool", lease.Spec.Pool, "ip", lease.Spec.IP, "node", lease.Spec.Node,
+		"holder", lease.Holder(), "why", why)
 	var pool v2beta1.SpiderIPPool
 	if err := c.Get(ctx, client.ObjectKey{Name: lease.Spec.Pool}, &pool); err == nil { // no pool, nobody to tell
-		recorder.Eventf(&pool, nil, corev1.EventTypeNormal, "AddressFreed", "Collect", "%s of %s was freed: %s", lease.Spec.IP, lease.Holder(), why)
+		recorder.Eventf(&pool, nil, corev1.EventTypeNormal, "AddressFreed", "Collect", "%s of %s was freed: %s",
+			lease.Spec.IP, lease.Holder(), why)
 	}
 	return true, nil
 }
@@ -267,7 +277,8 @@ func (c *collector) deleteEndpoint(ctx context.Context, holder *v2beta1.LeasePod
 	}
 	err := c.live.Get(ctx, client.ObjectKey{Namespace: holder.Namespace, Name: name}, &endpoint)
 	if err == nil && len(endpoint.OwnerReferences) == 0 && endpoint.Status.Current.UID == holder.UID {
-		err = c.client.Delete(ctx, &endpoint, client.Preconditions{UID: &endpoint.UID, ResourceVersion: &endpoint.ResourceVersion})
+		err = c.client.Delete(ctx, &endpoint, client.Preconditions{UID: &endpoint.UID,
+			ResourceVersion: &endpoint.ResourceVersion})
 	}
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("delete SpiderEndpoint %s/%s: %w", holder.Namespace, holder.Name, err)

@@ -1,12 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pools owns the cluster's side of addresses: admission of SpiderIPPool
 // and SpiderReservedIP, the status and the finalizer of pools, and the
 // collector that frees leases nobody can be using. It takes no address itself
 // and knows nothing of nodes' insides.
 //
-// RBAC: spiderippools get, list, watch, update, patch; spiderippools/status update; spiderreservedips get, list, watch;
-// RBAC: spideripleases get, list, watch, delete; spiderendpoints get, delete; pods, statefulsets (apps), nodes get, list, watch;
-// RBAC: leases (coordination.k8s.io) get in the product's namespace; virtualmachines, virtualmachineinstances (kubevirt.io) get;
-// RBAC: events (events.k8s.io and core) create, patch.
+// RBAC: spiderippools get, list, watch, update, patch; spiderippools/status update;
+// spiderreservedips get, list, watch; RBAC: spideripleases get, list, watch, delete;
+// spiderendpoints get, delete; pods, statefulsets (apps), nodes get, list, watch; RBAC: leases
+// (coordination.k8s.io) get in the product's namespace; virtualmachines, virtualmachineinstances
+// (kubevirt.io) get; RBAC: events (events.k8s.io and core) create, patch.
 package pools
 
 import (
@@ -28,7 +31,8 @@ type Options struct {
 	// Namespace of the agents' heartbeats, and how long one is good for by the cluster's configuration.
 	Namespace string
 	Heartbeat time.Duration
-	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms, and more for a pool with many addresses in use.
+	// StatusDelay gathers the changes of a pool into one write of its status; default 200 ms, and
+	// more for a pool with many addresses in use.
 	StatusDelay time.Duration
 	// GoneGrace is how long a pod must be gone before its address is freed: its
 	// node normally frees it first, and a pod deleted by force may still be stopping. Default 30 s.
@@ -39,14 +43,16 @@ type Options struct {
 	YoungLease time.Duration
 	// Rescan is how often every lease is looked at again; default 10 min.
 	Rescan time.Duration
-	// SilentRescan is how often the pods of a silent node that keep its stock are looked at again; default 30 s.
+	// SilentRescan is how often the pods of a silent node that keep its stock are looked at again;
+	// default 30 s.
 	SilentRescan time.Duration
 }
 
 func (o *Options) setDefaults() {
 	for value, standard := range map[*time.Duration]time.Duration{
 		&o.StatusDelay: 200 * time.Millisecond, &o.GoneGrace: 30 * time.Second,
-		&o.FinishedGrace: 30 * time.Second, &o.YoungLease: time.Minute, &o.Rescan: 10 * time.Minute, &o.SilentRescan: 30 * time.Second,
+		&o.FinishedGrace: 30 * time.Second, &o.YoungLease: time.Minute, &o.Rescan: 10 * time.Minute,
+		&o.SilentRescan: 30 * time.Second,
 	} {
 		if *value == 0 {
 			*value = standard
@@ -65,7 +71,8 @@ const (
 // SetupWithManager registers the webhooks and controllers of this package.
 func SetupWithManager(mgr ctrl.Manager, o Options) error {
 	o.setDefaults()
-	return errors.Join(indexLeases(mgr), setupWebhooks(mgr, o), setupStatus(mgr, o), setupCollector(mgr, o), setupStockCollector(mgr, o))
+	return errors.Join(indexLeases(mgr), setupWebhooks(mgr, o), setupStatus(mgr, o), setupCollector(mgr, o),
+		setupStockCollector(mgr, o))
 }
 
 func indexLeases(mgr ctrl.Manager) error {
@@ -86,7 +93,8 @@ func indexLeases(mgr ctrl.Manager) error {
 		},
 	} {
 		extract := func(o client.Object) []string { return values(o.(*v2beta1.SpiderIPLease)) }
-		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v2beta1.SpiderIPLease{}, field, extract); err != nil {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v2beta1.SpiderIPLease{}, field,
+			extract); err != nil {
 			return fmt.Errorf("index leases by %s: %w", field, err)
 		}
 	}
@@ -95,7 +103,8 @@ func indexLeases(mgr ctrl.Manager) error {
 
 func ownerKey(kind, namespace, name string) string { return kind + "/" + namespace + "/" + name }
 
-// leasesBy reads leases from the cache by one of the indexed fields. There may be many, so they are not copied: read only.
+// leasesBy reads leases from the cache by one of the indexed fields. There may be many, so they are
+// not copied: read only.
 func leasesBy(ctx context.Context, c client.Reader, field, value string) ([]v2beta1.SpiderIPLease, error) {
 	var list v2beta1.SpiderIPLeaseList
 	if err := c.List(ctx, &list, client.MatchingFields{field: value}, client.UnsafeDisableDeepCopy); err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -65,11 +67,13 @@ func newLab(t *testing.T, o Options) *lab {
 	if !mgr.GetCache().WaitForCacheSync(ctx) {
 		t.Fatal("the manager's cache did not fill")
 	}
-	l.eventually("the webhook server answers", func() bool { return mgr.GetWebhookServer().StartedChecker()(nil) == nil })
+	l.eventually("the webhook server answers",
+		func() bool { return mgr.GetWebhookServer().StartedChecker()(nil) == nil })
 	group := v2beta1.GroupVersion
 	api.InstallWebhooks(t,
 		testapi.Hook{Kind: group.WithKind("SpiderIPPool"), Resource: "spiderippools", Mutate: true, Validate: true},
-		testapi.Hook{Kind: group.WithKind("SpiderReservedIP"), Resource: "spiderreservedips", Mutate: true, Validate: true})
+		testapi.Hook{Kind: group.WithKind("SpiderReservedIP"), Resource: "spiderreservedips", Mutate: true,
+			Validate: true})
 	l.eventually("the webhooks are in force", func() bool {
 		probe := guidePool(func(p *v2beta1.SpiderIPPool) { p.Name, p.Spec.Subnet = "probe", "junk" })
 		return l.c.Create(t.Context(), probe, client.DryRunAll) != nil
@@ -80,7 +84,8 @@ func newLab(t *testing.T, o Options) *lab {
 // clean removes what a test left, without webhooks and controllers.
 func (l *lab) clean() {
 	ctx := context.Background()
-	for _, kind := range []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderReservedIP{}, &v2beta1.SpiderIPPool{}} {
+	for _, kind := range []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderReservedIP{},
+		&v2beta1.SpiderIPPool{}} {
 		if err := l.c.DeleteAllOf(ctx, kind); err != nil {
 			l.t.Errorf("clean: %v", err)
 		}
@@ -136,7 +141,8 @@ func TestAdmission(t *testing.T) {
 	l := newLab(t, Options{})
 	guide := guidePool()
 	l.create(guide)
-	if guide.Labels[v2beta1.LabelIPPoolCIDR] != "172-91-0-0-16" || len(guide.Finalizers) != 1 || *guide.Spec.IPVersion != 4 || *guide.Spec.Default || *guide.Spec.Disable {
+	if guide.Labels[v2beta1.LabelIPPoolCIDR] != "172-91-0-0-16" || len(guide.Finalizers) != 1 ||
+		*guide.Spec.IPVersion != 4 || *guide.Spec.Default || *guide.Spec.Disable {
 		t.Errorf("the guide's pool after admission: %+v", guide)
 	}
 	used := podLease("v4-91", "172.91.0.100", "a")
@@ -153,15 +159,21 @@ func TestAdmission(t *testing.T) {
 		name, want string
 		object     client.Object
 	}{
-		{"gateway among the addresses", `spec.gateway: Invalid value: "172.91.0.105": is one of the addresses in spec.ips, so a pod could be given it; add 172.91.0.105 to spec.excludeIPs`,
-			other(func(p *v2beta1.SpiderIPPool) { p.Spec.Gateway = new("172.91.0.105"); p.Spec.Subnet = "172.91.0.0/16" })},
+		{"gateway among the addresses",
+			`spec.gateway: Invalid value: "172.91.0.105": is one of the addresses in spec.ips, so a pod could be given it; add 172.91.0.105 to spec.excludeIPs`,
+			other(func(p *v2beta1.SpiderIPPool) {
+				p.Spec.Gateway = new("172.91.0.105")
+				p.Spec.Subnet = "172.91.0.0/16"
+			})},
 		{"gateway outside", `spec.gateway: Invalid value: "172.92.0.1": lies outside the subnet 172.91.0.0/16`,
 			other(func(p *v2beta1.SpiderIPPool) { p.Spec.Gateway = new("172.92.0.1") })},
-		{"range backwards", `spec.ips[0]: Invalid value: "172.91.0.9-172.91.0.1": runs backwards; write 172.91.0.1-172.91.0.9`,
+		{"range backwards",
+			`spec.ips[0]: Invalid value: "172.91.0.9-172.91.0.1": runs backwards; write 172.91.0.1-172.91.0.9`,
 			other(func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"172.91.0.9-172.91.0.1"} })},
 		{"host bits", `spec.subnet: Invalid value: "172.91.0.1/16": has host bits set; write 172.91.0.0/16`,
 			other(func(p *v2beta1.SpiderIPPool) { p.Spec.Subnet = "172.91.0.1/16" })},
-		{"addresses of another pool", `spec.ips: Forbidden: 172.91.0.100-172.91.0.120 belong to pool v4-91 already`, other(func(*v2beta1.SpiderIPPool) {})},
+		{"addresses of another pool", `spec.ips: Forbidden: 172.91.0.100-172.91.0.120 belong to pool v4-91 already`,
+			other(func(*v2beta1.SpiderIPPool) {})},
 		{"overlapping subnet", `overlaps the subnet 172.91.0.0/16 of pool v4-91`,
 			other(func(p *v2beta1.SpiderIPPool) { p.Spec.Subnet, p.Spec.IPs = "172.91.0.0/24", nil })},
 		{"subnet changed", `spec.subnet: Invalid value: "172.93.0.0/16": cannot be changed from 172.91.0.0/16`,
@@ -169,7 +181,8 @@ func TestAdmission(t *testing.T) {
 		{"address in use taken out", `addresses in use cannot be taken out of the pool: 172.91.0.100 (pod default/a)`,
 			changed(func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.100"} })},
 		{"reserved, two families", `spec.ips[1]: Invalid value: "fd00::1": is IPv6, but spec.ipVersion is 4`,
-			&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "r"}, Spec: v2beta1.ReservedIPSpec{IPVersion: new(int64(4)), IPs: []string{"10.0.0.1", "fd00::1"}}}},
+			&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: "r"},
+				Spec: v2beta1.ReservedIPSpec{IPVersion: new(int64(4)), IPs: []string{"10.0.0.1", "fd00::1"}}}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -177,7 +190,8 @@ func TestAdmission(t *testing.T) {
 			if test.object.GetResourceVersion() != "" {
 				// A patch holds whatever the status controller wrote meanwhile.
 				write = func() error {
-					return l.c.Patch(t.Context(), test.object.DeepCopyObject().(client.Object), client.MergeFrom(guide), client.DryRunAll)
+					return l.c.Patch(t.Context(), test.object.DeepCopyObject().(client.Object), client.MergeFrom(guide),
+						client.DryRunAll)
 				}
 			}
 			var err error
@@ -199,7 +213,8 @@ func TestStatusFollowsTheLeases(t *testing.T) {
 	status := func(count int64, reason string) func() bool {
 		return func() bool {
 			s := pool.Status
-			return l.exists(pool) && s.AllocatedIPCount != nil && *s.AllocatedIPCount == count && *s.TotalIPCount == 2 && readyReason(s) == reason
+			return l.exists(pool) && s.AllocatedIPCount != nil && *s.AllocatedIPCount == count &&
+				*s.TotalIPCount == 2 && readyReason(s) == reason
 		}
 	}
 	l.eventually("an empty pool serves", status(0, reasonServing))
@@ -232,26 +247,39 @@ func TestStatusFollowsTheLeases(t *testing.T) {
 	}
 }
 
-// Pools that share addresses, as two that are created at the same moment may: the younger one says so until one gives way.
+// Pools that share addresses, as two that are created at the same moment may: the younger one says
+// so until one gives way.
 func TestPoolsThatShareAddresses(t *testing.T) {
 	l := newLab(t, Options{})
 	l.delete(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "testapi"}})
 	older := guidePool()
 	l.create(older)
-	younger := guidePool(func(p *v2beta1.SpiderIPPool) { p.Name, p.Spec.IPs = "v4-92", []string{"172.91.0.110-172.91.0.130"} })
+	younger := guidePool(func(p *v2beta1.SpiderIPPool) {
+		p.Name, p.Spec.IPs = "v4-92",
+			[]string{"172.91.0.110-172.91.0.130"}
+	})
 	l.eventually("nobody admits", func() bool { return l.c.Create(t.Context(), younger) == nil })
-	l.eventually("the younger pool tells of it", func() bool { return l.exists(younger) && readyReason(younger.Status) == reasonInvalid })
+	l.eventually("the younger pool tells of it", func() bool {
+		return l.exists(younger) &&
+			readyReason(younger.Status) == reasonInvalid
+	})
 	const want = "172.91.0.110-172.91.0.120 belong to the older pool v4-91 too; take them out of one of the two pools"
 	if got := younger.Status.Conditions[0].Message; !strings.Contains(got, want) {
 		t.Errorf("message %q, want %q", got, want)
 	}
-	l.eventually("the older pool serves", func() bool { return l.exists(older) && readyReason(older.Status) == reasonServing })
+	l.eventually("the older pool serves", func() bool {
+		return l.exists(older) &&
+			readyReason(older.Status) == reasonServing
+	})
 	before := older.DeepCopy()
 	older.Spec.IPs = []string{"172.91.0.100-172.91.0.109"}
 	if err := l.c.Patch(t.Context(), older, client.MergeFrom(before)); err != nil {
 		t.Fatal(err)
 	}
-	l.eventually("the younger pool serves once the older has given way", func() bool { return l.exists(younger) && readyReason(younger.Status) == reasonServing })
+	l.eventually("the younger pool serves once the older has given way", func() bool {
+		return l.exists(younger) &&
+			readyReason(younger.Status) == reasonServing
+	})
 }
 
 func TestPoolGoesWithItsLastLease(t *testing.T) {
@@ -264,9 +292,13 @@ func TestPoolGoesWithItsLastLease(t *testing.T) {
 		return l.exists(pool) && pool.Status.AllocatedIPCount != nil && *pool.Status.AllocatedIPCount == 1
 	})
 	l.delete(pool)
-	l.eventually("the pool is terminating", func() bool { return l.exists(pool) && readyReason(pool.Status) == reasonTerminating })
+	l.eventually("the pool is terminating", func() bool {
+		return l.exists(pool) &&
+			readyReason(pool.Status) == reasonTerminating
+	})
 	pool.Spec.Disable = new(true)
-	if err := l.c.Update(t.Context(), pool); err == nil || !strings.Contains(err.Error(), "the pool is being deleted and cannot be changed") {
+	if err := l.c.Update(t.Context(), pool); err == nil || !strings.Contains(err.Error(),
+		"the pool is being deleted and cannot be changed") {
 		t.Errorf("a change of a terminating pool: %v", err)
 	}
 	l.delete(&used)
@@ -280,7 +312,8 @@ func (l *lab) running(name, ip string) (*corev1.Pod, *v2beta1.SpiderIPLease) {
 		Spec: corev1.PodSpec{NodeName: "10-20-1-10", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	l.create(pod)
 	pod.Status.Phase = corev1.PodRunning
-	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+	pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c",
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	if err := l.c.Status().Update(l.t.Context(), pod); err != nil {
 		l.t.Fatal(err)
 	}
@@ -291,7 +324,8 @@ func (l *lab) running(name, ip string) (*corev1.Pod, *v2beta1.SpiderIPLease) {
 }
 
 func TestCollector(t *testing.T) {
-	l := newLab(t, Options{GoneGrace: 100 * time.Millisecond, FinishedGrace: 100 * time.Millisecond, YoungLease: 100 * time.Millisecond, Rescan: 200 * time.Millisecond})
+	l := newLab(t, Options{GoneGrace: 100 * time.Millisecond, FinishedGrace: 100 * time.Millisecond,
+		YoungLease: 100 * time.Millisecond, Rescan: 200 * time.Millisecond})
 	now := client.GracePeriodSeconds(0)
 	l.create(guidePool())
 	stays, staysLease := l.running("stays", "172.91.0.100")
@@ -306,7 +340,8 @@ func TestCollector(t *testing.T) {
 	l.eventually("the address of a deleted pod is freed", func() bool { return !l.exists(deletedLease) })
 
 	finished.Status.Phase = corev1.PodSucceeded
-	finished.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{FinishedAt: metav1.Now()}}
+	finished.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		FinishedAt: metav1.Now()}}
 	if err := l.c.Status().Update(t.Context(), finished); err != nil {
 		t.Fatal(err)
 	}
@@ -330,10 +365,12 @@ func TestCollectorAndStatefulSets(t *testing.T) {
 	l := newLab(t, Options{GoneGrace: 100 * time.Millisecond, Rescan: 200 * time.Millisecond})
 	l.create(guidePool())
 	labels := map[string]string{"app": "db"}
-	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"}, Spec: appsv1.StatefulSetSpec{
-		Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: labels},
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
-	}}
+	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: new(int32(2)), Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}},
+		}}
 	l.create(set)
 	var leases []*v2beta1.SpiderIPLease
 	for i, ip := range []string{"172.91.0.100", "172.91.0.101"} {
@@ -342,9 +379,11 @@ func TestCollectorAndStatefulSets(t *testing.T) {
 		l.create(&lease)
 		leases = append(leases, &lease)
 	}
-	endpoint := &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db-1"}, Status: v2beta1.WorkloadEndpointStatus{
-		Current: v2beta1.PodIPAllocation{UID: "uid-db-1", Node: "10-20-1-10", IPs: []v2beta1.IPAllocationDetail{{NIC: "eth0"}}},
-	}}
+	endpoint := &v2beta1.SpiderEndpoint{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db-1"},
+		Status: v2beta1.WorkloadEndpointStatus{
+			Current: v2beta1.PodIPAllocation{UID: "uid-db-1", Node: "10-20-1-10",
+				IPs: []v2beta1.IPAllocationDetail{{NIC: "eth0"}}},
+		}}
 	l.create(endpoint)
 	// A lease that is freed meanwhile shows that the collector has been round.
 	stray := podLease("v4-91", "172.91.0.102", "stray")
@@ -359,7 +398,10 @@ func TestCollectorAndStatefulSets(t *testing.T) {
 	if err := l.c.Update(t.Context(), set); err != nil {
 		t.Fatal(err)
 	}
-	l.eventually("scaling down frees the address and removes the endpoint", func() bool { return !l.exists(leases[1]) && !l.exists(endpoint) })
+	l.eventually("scaling down frees the address and removes the endpoint", func() bool {
+		return !l.exists(leases[1]) &&
+			!l.exists(endpoint)
+	})
 	if !l.exists(leases[0]) {
 		t.Error("scaling down freed an address of a pod that stays")
 	}
@@ -380,7 +422,8 @@ func heartbeat(node string) *coordinationv1.Lease {
 		Spec: coordinationv1.LeaseSpec{LeaseDurationSeconds: new(int32(1)), RenewTime: new(metav1.NowMicro())}}
 }
 
-// The stock of a node is taken when its heartbeat has lapsed and no pod of it may have an address that nobody can see.
+// The stock of a node is taken when its heartbeat has lapsed and no pod of it may have an address
+// that nobody can see.
 func TestStockOfASilentNode(t *testing.T) {
 	l := newLab(t, Options{GoneGrace: time.Second, SilentRescan: time.Second, Namespace: "kube-system"})
 	l.create(guidePool())
@@ -390,7 +433,8 @@ func TestStockOfASilentNode(t *testing.T) {
 	l.create(held)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "unseen"},
 		Spec: corev1.PodSpec{NodeName: "held", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
-	seen := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "seen", Annotations: map[string]string{cncfv1.AnnotationNetworkStatus: "[]"}},
+	seen := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "seen",
+		Annotations: map[string]string{cncfv1.AnnotationNetworkStatus: "[]"}},
 		Spec: corev1.PodSpec{NodeName: "silent", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
 	l.create(pod)
 	l.create(seen)
@@ -399,7 +443,8 @@ func TestStockOfASilentNode(t *testing.T) {
 			_ = l.c.Delete(context.Background(), o, client.GracePeriodSeconds(0))
 		}
 	})
-	ofBeats, ofSilent, ofHeld := stockLease("172.91.0.100", "beats"), stockLease("172.91.0.101", "silent"), stockLease("172.91.0.102", "held")
+	ofBeats, ofSilent, ofHeld := stockLease("172.91.0.100", "beats"), stockLease("172.91.0.101", "silent"),
+		stockLease("172.91.0.102", "held")
 	l.create(ofBeats)
 	l.create(ofSilent)
 	l.create(ofHeld)
@@ -429,23 +474,28 @@ func TestStockOfASilentNode(t *testing.T) {
 	l.eventually("the stock is taken once the pod is gone", func() bool { return !l.exists(ofHeld) })
 }
 
-// An address of a KubeVirt machine stays while the machine or its instance exists, whatever becomes of the pod.
+// An address of a KubeVirt machine stays while the machine or its instance exists, whatever becomes
+// of the pod.
 func TestVirtualMachineKeepsItsAddress(t *testing.T) {
 	l := newLab(t, Options{GoneGrace: time.Second, Rescan: time.Second})
 	l.create(guidePool())
 	owned := podLease("v4-91", "172.91.0.100", "virt-launcher-x")
-	owned.Spec.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/v1", Kind: v2beta1.OwnerVirtualMachineInstance, Name: "vm"}
+	owned.Spec.Pod.Owner = &v2beta1.LeaseOwner{APIVersion: "kubevirt.io/v1", Kind: v2beta1.OwnerVirtualMachineInstance,
+		Name: "vm"}
 	orphan := podLease("v4-91", "172.91.0.101", "virt-launcher-y")
 	orphan.Spec.Pod.Owner = owned.Spec.Pod.Owner.DeepCopy()
 	l.create(&orphan)
 	l.eventually("without KubeVirt no machine keeps an address", func() bool { return !l.exists(&orphan) })
 
-	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "virtualmachines.kubevirt.io"}, Spec: apiextensionsv1.CustomResourceDefinitionSpec{
-		Group: "kubevirt.io", Scope: apiextensionsv1.NamespaceScoped,
-		Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "virtualmachines", Singular: "virtualmachine", Kind: "VirtualMachine", ListKind: "VirtualMachineList"},
-		Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true, Schema: &apiextensionsv1.CustomResourceValidation{
-			OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}}},
-	}}
+	crd := &apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: "virtualmachines.kubevirt.io"},
+		Spec: apiextensionsv1.CustomResourceDefinitionSpec{
+			Group: "kubevirt.io", Scope: apiextensionsv1.NamespaceScoped,
+			Names: apiextensionsv1.CustomResourceDefinitionNames{Plural: "virtualmachines", Singular: "virtualmachine",
+				Kind: "VirtualMachine", ListKind: "VirtualMachineList"},
+			Versions: []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1", Served: true, Storage: true,
+				Schema: &apiextensionsv1.CustomResourceValidation{
+					OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{Type: "object"}}}},
+		}}
 	crds, err := client.New(testapi.Start(t).Config, client.Options{Scheme: crdScheme(t)})
 	if err != nil {
 		t.Fatal(err)
@@ -454,7 +504,8 @@ func TestVirtualMachineKeepsItsAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = crds.Delete(context.Background(), crd) })
-	machine := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+	machine := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "kubevirt.io/v1",
+		"kind":     "VirtualMachine",
 		"metadata": map[string]any{"namespace": "default", "name": "vm"}}}
 	l.eventually("the machine is there", func() bool { return l.c.Create(t.Context(), machine.DeepCopy()) == nil })
 	l.create(&owned)

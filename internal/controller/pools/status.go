@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -59,14 +61,17 @@ type statusReconciler struct {
 }
 
 func setupStatus(mgr ctrl.Manager, o Options) error {
-	r := &statusReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(), recorder: mgr.GetEventRecorder("spiderpool-pools")}
+	r := &statusReconciler{client: mgr.GetClient(), live: mgr.GetAPIReader(),
+		recorder: mgr.GetEventRecorder("spiderpool-pools")}
 	later := laterHandler{delay: r.delayOf(o.StatusDelay), pools: r.poolsOf}
 	err := ctrl.NewControllerManagedBy(mgr).Named("pool-status").
 		For(&v2beta1.SpiderIPPool{}, builder.WithPredicates(predicate.Or(
-			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.LabelChangedPredicate{}))).
+			predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{},
+			predicate.LabelChangedPredicate{}))).
 		Watches(&v2beta1.SpiderIPLease{}, later.funcs()).
 		Watches(&v2beta1.SpiderReservedIP{}, later.funcs()).
-		Watches(&v2beta1.SpiderIPPool{}, later.funcs(), builder.WithPredicates(predicate.GenerationChangedPredicate{})). // see sharedWithOlder
+		// see sharedWithOlder
+		Watches(&v2beta1.SpiderIPPool{}, later.funcs(), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up the pool status controller: %w", err)
@@ -77,12 +82,14 @@ func setupStatus(mgr ctrl.Manager, o Options) error {
 // perDelay is how many listed addresses make the writes of a pool's status as rare again.
 const perDelay = 100
 
-// delayOf returns how long the changes of a pool are gathered: the longer, the more its status lists. Every agent
-// watches the pools, so a write of a few hundred kilobytes travels to every node.
+// delayOf returns how long the changes of a pool are gathered: the longer, the more its status
+// lists. Every agent watches the pools, so a write of a few hundred kilobytes travels to every
+// node.
 func (r *statusReconciler) delayOf(least time.Duration) func(context.Context, string) time.Duration {
 	return func(ctx context.Context, name string) time.Duration {
 		var pool v2beta1.SpiderIPPool
-		if err := r.client.Get(ctx, client.ObjectKey{Name: name}, &pool); err != nil || pool.Status.AllocatedIPCount == nil {
+		if err := r.client.Get(ctx, client.ObjectKey{Name: name}, &pool); err != nil ||
+			pool.Status.AllocatedIPCount == nil {
 			return least
 		}
 		return least * time.Duration(1+min(*pool.Status.AllocatedIPCount, maxListed)/perDelay)
@@ -109,7 +116,8 @@ func (h laterHandler) funcs() handler.EventHandler {
 	}
 }
 
-// poolsOf names the pools whose status an object changes: its own of a lease, all of a reserved address or of another pool.
+// poolsOf names the pools whose status an object changes: its own of a lease, all of a reserved
+// address or of another pool.
 func (r *statusReconciler) poolsOf(ctx context.Context, o client.Object) []string {
 	if lease, ok := o.(*v2beta1.SpiderIPLease); ok {
 		return []string{lease.Spec.Pool}
@@ -182,7 +190,8 @@ func (r *statusReconciler) complete(ctx context.Context, pool *v2beta1.SpiderIPP
 // letGo removes the finalizer once the API server itself says that no lease is left.
 func (r *statusReconciler) letGo(ctx context.Context, pool *v2beta1.SpiderIPPool) error {
 	var left v2beta1.SpiderIPLeaseList
-	err := r.live.List(ctx, &left, client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("spec.pool", pool.Name)}, client.Limit(1))
+	err := r.live.List(ctx, &left, client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("spec.pool",
+		pool.Name)}, client.Limit(1))
 	if err != nil {
 		return fmt.Errorf("list the leases left in pool %s: %w", pool.Name, err)
 	}
@@ -238,7 +247,8 @@ func readyReason(s v2beta1.IPPoolStatus) string {
 
 // statusOf says what the leases mean for the pool. Stock is not listed: no pod
 // uses it. It is pure but for the time of a condition's change.
-func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserved *netipx.IPSet, others []v2beta1.SpiderIPPool) v2beta1.IPPoolStatus {
+func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserved *netipx.IPSet,
+	others []v2beta1.SpiderIPPool) v2beta1.IPPoolStatus {
 	status := v2beta1.IPPoolStatus{Conditions: slices.Clone(pool.Status.Conditions)}
 	used := usedAddresses(leases)
 	status.AllocatedIPs = listAddresses(used)
@@ -254,8 +264,10 @@ func statusOf(pool *v2beta1.SpiderIPPool, leases []v2beta1.SpiderIPLease, reserv
 	return status
 }
 
-// sharedWithOlder lists the older pools that have addresses of this one. The agents give out none of its addresses then.
-func sharedWithOlder(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, others []v2beta1.SpiderIPPool) field.ErrorList {
+// sharedWithOlder lists the older pools that have addresses of this one. The agents give out none
+// of its addresses then.
+func sharedWithOlder(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses,
+	others []v2beta1.SpiderIPPool) field.ErrorList {
 	var errs field.ErrorList
 	for i := range others {
 		b, bErrs := v2beta1.ParseIPPoolSpec(&others[i].Spec)
@@ -305,14 +317,17 @@ func listAddresses(used []usedAddress) *string {
 }
 
 // readiness is the Ready condition of a pool.
-func readiness(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, invalid error, leases []v2beta1.SpiderIPLease, reserved *netipx.IPSet) metav1.Condition {
+func readiness(pool *v2beta1.SpiderIPPool, a v2beta1.IPPoolAddresses, invalid error, leases []v2beta1.SpiderIPLease,
+	reserved *netipx.IPSet) metav1.Condition {
 	no := func(reason, format string, args ...any) metav1.Condition {
 		return metav1.Condition{Status: metav1.ConditionFalse, Reason: reason, Message: fmt.Sprintf(format, args...)}
 	}
 	used := len(usedAddresses(leases))
 	switch {
 	case !pool.DeletionTimestamp.IsZero():
-		return no(reasonTerminating, "the pool is being deleted and goes when the last of %d addresses in use, and of %d held ready by nodes, is given back",
+		return no(reasonTerminating,
+			"the pool is being deleted and goes when the last of %d addresses in use, and of %d held ready by "+
+				"nodes, is given back",
 			used, len(leases)-used)
 	case invalid != nil:
 		return no(reasonInvalid, "%v", invalid)

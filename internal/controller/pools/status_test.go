@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -60,7 +62,8 @@ func TestStatusOf(t *testing.T) {
 		{"exhausted-by-reserved", guidePool(small), two[1:], []netip.Addr{reserved}},
 		{"disabled", guidePool(func(p *v2beta1.SpiderIPPool) { p.Spec.Disable = new(true) }), two, nil},
 		{"empty", guidePool(func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = nil }), nil, nil},
-		{"invalid", guidePool(func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"172.91.0.120-172.91.0.100"} }), two, nil},
+		{"invalid", guidePool(func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"172.91.0.120-172.91.0.100"} }),
+			two, nil},
 		{"terminating", guidePool(func(p *v2beta1.SpiderIPPool) { p.DeletionTimestamp = new(metav1.Now()) }), two, nil},
 		{"outside", guidePool(), []v2beta1.SpiderIPLease{podLease("v4-91", "172.91.0.200", "c")}, nil},
 	}
@@ -133,7 +136,8 @@ func TestDelayOfStatus(t *testing.T) {
 	pool := func(name string, used *int64) client.Object {
 		return guidePool(func(p *v2beta1.SpiderIPPool) { p.Name, p.Status.AllocatedIPCount = name, used })
 	}
-	c := fake.NewClientBuilder().WithScheme(api).WithObjects(pool("new", nil), pool("small", new(int64(21))), pool("large", new(int64(1000))), pool("huge", new(int64(1000000)))).Build()
+	c := fake.NewClientBuilder().WithScheme(api).WithObjects(pool("new", nil), pool("small", new(int64(21))),
+		pool("large", new(int64(1000))), pool("huge", new(int64(1000000)))).Build()
 	delay := (&statusReconciler{client: c}).delayOf(time.Second)
 	for name, want := range map[string]time.Duration{"absent": 1, "new": 1, "small": 1, "large": 11, "huge": 51} {
 		if got := delay(t.Context(), name); got != want*time.Second {

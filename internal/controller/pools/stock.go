@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -26,13 +28,15 @@ import (
 	"spidernet.io/spiderpool/internal/ipam"
 )
 
-// stockCollector takes the stock of nodes that are silent: leases without a pod whose node has let its promise lapse. Such a
-// node may have given an address to a pod and been cut off before it could tell. The pods that may be in that position are
-// known (ipam.MayHoldUnseen), and while one of them exists, the stock stays.
+// stockCollector takes the stock of nodes that are silent: leases without a pod whose node has let
+// its promise lapse. Such a node may have given an address to a pod and been cut off before it
+// could tell. The pods that may be in that position are known (ipam.MayHoldUnseen), and while one
+// of them exists, the stock stays.
 //
-// The order of the steps is what makes it safe against a node that comes back: first the lease is read, then the heartbeat,
-// then the pods, and the lease is deleted only in the version that was read. A node that has renewed its heartbeat writes its
-// stock once more before it hands any of it out.
+// The order of the steps is what makes it safe against a node that comes back: first the lease is
+// read, then the heartbeat, then the pods, and the lease is deleted only in the version that was
+// read. A node that has renewed its heartbeat writes its stock once more before it hands any of it
+// out.
 type stockCollector struct {
 	Options
 	client   client.Client
@@ -45,11 +49,13 @@ type stockCollector struct {
 	told  map[string]string    // the pods that keep a silent node's stock, as told last
 }
 
-// NewStockCollector returns what reconciles nodes by name. The client reads from a cache that finds leases by spec.node, live
-// from the API server itself.
-func NewStockCollector(c client.Client, live client.Reader, recorder events.EventRecorder, o Options) reconcile.Reconciler {
+// NewStockCollector returns what reconciles nodes by name. The client reads from a cache that finds
+// leases by spec.node, live from the API server itself.
+func NewStockCollector(c client.Client, live client.Reader, recorder events.EventRecorder,
+	o Options) reconcile.Reconciler {
 	o.setDefaults()
-	return &stockCollector{Options: o, client: c, live: live, recorder: recorder, watcher: &fence.Watcher{Valid: o.Heartbeat}, clear: map[string]time.Time{}, told: map[string]string{}}
+	return &stockCollector{Options: o, client: c, live: live, recorder: recorder,
+		watcher: &fence.Watcher{Valid: o.Heartbeat}, clear: map[string]time.Time{}, told: map[string]string{}}
 }
 
 func setupStockCollector(mgr ctrl.Manager, o Options) error {
@@ -93,7 +99,8 @@ func (c *stockCollector) Reconcile(ctx context.Context, request reconcile.Reques
 	}
 	var errs []error
 	for i := range stock {
-		_, err := freeLease(ctx, c.client, c.recorder, &stock[i], fmt.Sprintf("it was stock of node %s, which is silent", node))
+		_, err := freeLease(ctx, c.client, c.recorder, &stock[i],
+			fmt.Sprintf("it was stock of node %s, which is silent", node))
 		errs = append(errs, err)
 	}
 	return reconcile.Result{RequeueAfter: time.Second}, errors.Join(errs...) // what changed meanwhile is judged anew
@@ -136,10 +143,10 @@ func mayHold(pods []corev1.Pod) []string {
 }
 
 // note remembers since when nothing keeps the node's stock, and tells of the pods that do.
-func (c *stockCollector) note(node string, holders []string, clear bool) time.Time {
+func (c *stockCollector) note(node string, holders []string, unheld bool) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !clear {
+	if !unheld {
 		delete(c.clear, node)
 	} else if c.clear[node].IsZero() {
 		c.clear[node] = time.Now()
@@ -158,7 +165,8 @@ func (c *stockCollector) tell(node, pods string) {
 	object := &corev1.Node{}
 	object.Name, object.UID = node, types.UID(node) // as the kubelet does it, or kubectl describe would not show it
 	c.recorder.Eventf(object, nil, corev1.EventTypeWarning, "StockKept", "Collect",
-		"the agent of node %s is silent, and one of these pods may have an address of its stock: %.*s; delete them, or the node, and the addresses are freed", node, maxNote/2, pods)
+		"the agent of node %s is silent, and one of these pods may have an address of its stock: %.*s; delete them, "+
+			"or the node, and the addresses are freed", node, maxNote/2, pods)
 }
 
 func (c *stockCollector) forget(node string) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -60,8 +62,9 @@ func (o Options) judge(e evidence) verdict {
 	return o.judgeStopped(e)
 }
 
-// staticPod: the pod comes from a file of the lease's node. What the API server has is an image of it, made again with another
-// UID whenever somebody deletes it, while the containers go on. Its node alone knows when one of its sandboxes ends.
+// staticPod: the pod comes from a file of the lease's node. What the API server has is an image of
+// it, made again with another UID whenever somebody deletes it, while the containers go on. Its
+// node alone knows when one of its sandboxes ends.
 func staticPod(e evidence) bool {
 	if e.pod == nil || e.pod.Spec.NodeName != e.lease.Spec.Node {
 		return false

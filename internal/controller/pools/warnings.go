@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -17,7 +19,8 @@ import (
 // mostWarnings bounds the warnings of one kind: the API server cuts off what is too long.
 const mostWarnings = 4
 
-// poolWarnings are what the author of an admitted pool should know. What cannot be read for them never stands in the way.
+// poolWarnings are what the author of an admitted pool should know. What cannot be read for them
+// never stands in the way.
 func poolWarnings(ctx context.Context, c client.Reader, p *v2beta1.SpiderIPPool) []string {
 	a, errs := v2beta1.ParseIPPoolSpec(&p.Spec)
 	if len(errs) > 0 {
@@ -53,7 +56,9 @@ func nodeWarnings(free *netipx.IPSet, nodes []corev1.Node) []string {
 			if err != nil || !free.Contains(ip.Unmap().WithZone("")) { // a host name, or an address elsewhere
 				continue
 			}
-			text := fmt.Sprintf("spec.ips has %s, which is the address of node %s: a pod that is given it takes the node's traffic; add it to spec.excludeIPs", ip, node.Name)
+			text := fmt.Sprintf(
+				"spec.ips has %s, which is the address of node %s: a pod that is given it takes the node's traffic; "+
+					"add it to spec.excludeIPs", ip, node.Name)
 			if !slices.Contains(all, text) {
 				all = append(all, text)
 			}

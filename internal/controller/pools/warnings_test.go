@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -46,13 +48,15 @@ func (l listed) List(_ context.Context, list client.ObjectList, _ ...client.List
 
 func TestWarnings(t *testing.T) {
 	const tail = ": a pod that is given it takes the node's traffic; add it to spec.excludeIPs"
-	nodes := []corev1.Node{nodeWithAddresses("b", "172.91.0.120"), nodeWithAddresses("a", "10.20.1.10", "172.91.0.110", "172.91.0.110", "fd00::a"), nodeWithAddresses("elsewhere", "172.91.0.10")}
+	nodes := []corev1.Node{nodeWithAddresses("b", "172.91.0.120"), nodeWithAddresses("a", "10.20.1.10", "172.91.0.110",
+		"172.91.0.110", "fd00::a"), nodeWithAddresses("elsewhere", "172.91.0.10")}
 	var many []corev1.Node
 	for i := range 6 {
 		many = append(many, nodeWithAddresses(fmt.Sprint("n", i), fmt.Sprintf("172.91.0.10%d", i)))
 	}
 	reserved := v2beta1.SpiderReservedIP{Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.110"}}}
-	terminating := v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: new(metav1.Now())}, Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.120"}}}
+	terminating := v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: new(metav1.Now())},
+		Spec: v2beta1.ReservedIPSpec{IPs: []string{"172.91.0.120"}}}
 	for _, test := range []struct {
 		name   string
 		change func(*v2beta1.SpiderIPPool)
@@ -62,20 +66,27 @@ func TestWarnings(t *testing.T) {
 		{"no nodes", func(*v2beta1.SpiderIPPool) {}, listed{}, nil},
 		{"nodes elsewhere", func(*v2beta1.SpiderIPPool) {}, listed{nodes: nodes[2:]}, nil},
 		{"addresses of nodes", func(*v2beta1.SpiderIPPool) {}, listed{nodes: nodes},
-			[]string{"spec.ips has 172.91.0.110, which is the address of node a" + tail, "spec.ips has 172.91.0.120, which is the address of node b" + tail}},
-		{"excluded", func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.110", "172.91.0.120"} }, listed{nodes: nodes}, nil},
-		{"reserved", func(*v2beta1.SpiderIPPool) {}, listed{nodes: nodes, reserved: []v2beta1.SpiderReservedIP{reserved, terminating}},
+			[]string{"spec.ips has 172.91.0.110, which is the address of node a" + tail,
+				"spec.ips has 172.91.0.120, which is the address of node b" + tail}},
+		{"excluded", func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.110", "172.91.0.120"} },
+			listed{nodes: nodes}, nil},
+		{"reserved", func(*v2beta1.SpiderIPPool) {}, listed{nodes: nodes, reserved: []v2beta1.SpiderReservedIP{reserved,
+			terminating}},
 			[]string{"spec.ips has 172.91.0.120, which is the address of node b" + tail}},
 		{"IPv6", func(p *v2beta1.SpiderIPPool) {
 			p.Spec = v2beta1.IPPoolSpec{Subnet: "fd00::/64", IPs: []string{"fd00::1-fd00::f"}}
 		}, listed{nodes: nodes},
 			[]string{"spec.ips has fd00::a, which is the address of node a" + tail}},
 		{"many", func(*v2beta1.SpiderIPPool) {}, listed{nodes: many}, []string{
-			"spec.ips has 172.91.0.100, which is the address of node n0" + tail, "spec.ips has 172.91.0.101, which is the address of node n1" + tail,
-			"spec.ips has 172.91.0.102, which is the address of node n2" + tail, "spec.ips has 172.91.0.103, which is the address of node n3" + tail,
+			"spec.ips has 172.91.0.100, which is the address of node n0" + tail,
+			"spec.ips has 172.91.0.101, which is the address of node n1" + tail,
+			"spec.ips has 172.91.0.102, which is the address of node n2" + tail,
+			"spec.ips has 172.91.0.103, which is the address of node n3" + tail,
 			"spec.ips has 2 more addresses of nodes"}},
-		{"no addresses", func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = nil }, listed{nodes: nodes}, []string{"spec.ips is empty: the pool gives out no address; add ranges of its subnet"}},
-		{"nothing left", func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.0-172.91.255.255"} }, listed{nodes: nodes},
+		{"no addresses", func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = nil }, listed{nodes: nodes},
+			[]string{"spec.ips is empty: the pool gives out no address; add ranges of its subnet"}},
+		{"nothing left", func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.0-172.91.255.255"} },
+			listed{nodes: nodes},
 			[]string{"spec.excludeIPs takes out all of spec.ips: the pool gives out no address"}},
 		{"nodes cannot be read", func(*v2beta1.SpiderIPPool) {}, listed{err: errors.New("not synced")},
 			[]string{"spec.ips was not compared with the addresses of nodes: not synced"}},
@@ -120,7 +131,8 @@ func (h *heard) take() []string {
 	return ours
 }
 
-// Warnings reach whoever writes the pool, with its creation and with each change of its spec, but with no other change.
+// Warnings reach whoever writes the pool, with its creation and with each change of its spec, but
+// with no other change.
 func TestWarningsReachTheAuthor(t *testing.T) {
 	l := newLab(t, Options{})
 	api := testapi.Start(t)
@@ -145,7 +157,8 @@ func TestWarningsReachTheAuthor(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.c.Delete(context.Background(), &node) })
-	const collides = "spec.ips has 172.91.0.110, which is the address of node 10-20-1-10: a pod that is given it takes the node's traffic; add it to spec.excludeIPs"
+	const collides = "spec.ips has 172.91.0.110, which is the address of node 10-20-1-10: a pod that is given it " +
+		"takes the node's traffic; add it to spec.excludeIPs"
 	l.eventually("the webhook knows the node", func() bool {
 		if err := author.Create(t.Context(), guidePool(), client.DryRunAll); err != nil {
 			t.Fatal(err)

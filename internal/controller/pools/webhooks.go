@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pools
 
 import (
@@ -22,7 +24,8 @@ func setupWebhooks(mgr ctrl.Manager, o Options) error {
 	reserved := reservedWebhook{families: o.Families}
 	return errors.Join(
 		ctrl.NewWebhookManagedBy(mgr, &v2beta1.SpiderIPPool{}).WithDefaulter(pools).WithValidator(pools).Complete(),
-		ctrl.NewWebhookManagedBy(mgr, &v2beta1.SpiderReservedIP{}).WithDefaulter(reserved).WithValidator(reserved).Complete(),
+		ctrl.NewWebhookManagedBy(mgr, &v2beta1.SpiderReservedIP{}).WithDefaulter(reserved).WithValidator(
+			reserved).Complete(),
 	)
 }
 
@@ -60,7 +63,8 @@ func (w poolWebhook) ValidateUpdate(ctx context.Context, old, p *v2beta1.SpiderI
 			return nil, err
 		}
 	}
-	if err := invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPoolUpdate(old, p, w.families, others, leases)); err != nil {
+	if err := invalid("SpiderIPPool", p.Name, v2beta1.ValidateIPPoolUpdate(old, p, w.families, others,
+		leases)); err != nil {
 		return nil, err
 	}
 	if equality.Semantic.DeepEqual(old.Spec, p.Spec) { // ours, such as a finalizer's: nobody reads the answer
@@ -94,7 +98,8 @@ func (w reservedWebhook) ValidateCreate(_ context.Context, r *v2beta1.SpiderRese
 	return nil, invalid("SpiderReservedIP", r.Name, v2beta1.ValidateReservedIP(r, w.families))
 }
 
-func (w reservedWebhook) ValidateUpdate(_ context.Context, old, r *v2beta1.SpiderReservedIP) (admission.Warnings, error) {
+func (w reservedWebhook) ValidateUpdate(_ context.Context, old, r *v2beta1.SpiderReservedIP) (admission.Warnings,
+	error) {
 	return nil, invalid("SpiderReservedIP", r.Name, v2beta1.ValidateReservedIPUpdate(old, r, w.families))
 }
 

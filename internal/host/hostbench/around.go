@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -12,7 +14,8 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// shim measures the CNI shim's start alone, and its start with one question to the agent, which refuses it at once.
+// shim measures the CNI shim's start alone, and its start with one question to the agent, which
+// refuses it at once.
 func (b *bench) shim(ctx context.Context, program string, round int) error {
 	call := func(command, want string) func() error {
 		return func() error {
@@ -36,19 +39,21 @@ func (b *bench) shim(ctx context.Context, program string, round int) error {
 	})
 }
 
-// reads measures what plugins look at before they change anything; it has a series of its own because how often they look
-// is theirs to decide.
+// reads measures what plugins look at before they change anything; it has a series of its own
+// because how often they look is theirs to decide.
 func (b *bench) reads(t target, round int) error {
 	return b.measure("reads", round, "", []step{
 		{"gather", "mode of the RDMA subsystem", func() error { _, err := b.kernel.RDMAMode(); return err }},
 		{"gather", "devices of a VF", func() error { _, err := b.kernel.VFDevices(t.vf.PCI); return err }},
 		{"gather", "all cards and VFs", func() error { _, err := b.kernel.PFs(); return err }},
 		{"gather", "links of the node", func() error { _, err := b.kernel.Links(host.NodeNS); return err }},
-		{"gather", "RDMA devices of the node", func() error { _, err := b.kernel.RDMADevices(host.NodeNS); return err }},
+		{"gather", "RDMA devices of the node",
+			func() error { _, err := b.kernel.RDMADevices(host.NodeNS); return err }},
 	})
 }
 
-// disk measures one durable write of a page where the ledger lies; a record costs two of them (pages, then the new root).
+// disk measures one durable write of a page where the ledger lies; a record costs two of them
+// (pages, then the new root).
 func (b *bench) disk(dir string, round int) error {
 	f, err := os.CreateTemp(dir, "hostbench")
 	if err != nil {

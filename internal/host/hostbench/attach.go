@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -58,10 +60,13 @@ func chooseTarget(k kernel, pci string) (target, error) {
 			}
 		}
 	}
-	return target{}, fmt.Errorf("no InfiniBand card %s with a VF that no pod has: apply a SriovNetworkNodePolicy, or delete a pod", pci)
+	return target{},
+		fmt.Errorf("no InfiniBand card %s with a VF that no pod has: apply a SriovNetworkNodePolicy, or delete a pod",
+			pci)
 }
 
-// nodeRule makes the rule that the first pod on a node makes; later ones find it there, as the measured rounds do.
+// nodeRule makes the rule that the first pod on a node makes; later ones find it there, as the
+// measured rounds do.
 func (b *bench) nodeRule() (undo func() error, err error) {
 	rule := host.Rule{Priority: 1000, Table: nodeTable}
 	if err := b.kernel.AddRule(host.NodeNS, rule); err != nil {
@@ -91,7 +96,8 @@ func (b *bench) virtualFunction(t target, round int) (err error) {
 func (b *bench) vfSteps(t target, ns host.NS, link *host.Link) []step {
 	var steps []step
 	if t.exclusive {
-		steps = append(steps, step{"device-move", "RDMA device moved", func() error { return b.kernel.MoveRDMA(host.NodeNS, t.vf.RDMA.Name, ns) }})
+		steps = append(steps, step{"device-move", "RDMA device moved",
+			func() error { return b.kernel.MoveRDMA(host.NodeNS, t.vf.RDMA.Name, ns) }})
 	}
 	return append(steps,
 		step{"link", "netdev found by its PCI address", func() (err error) {
@@ -110,7 +116,8 @@ func (b *bench) vfSteps(t target, ns host.NS, link *host.Link) []step {
 func (b *bench) vfStepsBack(t target, ns host.NS) []step {
 	var steps []step
 	if t.exclusive {
-		steps = append(steps, step{"device-move", "RDMA device moved back", func() error { return b.kernel.MoveRDMA(ns, t.vf.RDMA.Name, host.NodeNS) }})
+		steps = append(steps, step{"device-move", "RDMA device moved back",
+			func() error { return b.kernel.MoveRDMA(ns, t.vf.RDMA.Name, host.NodeNS) }})
 	}
 	return append(steps, step{"link", "netdev back under its name", func() error { return b.linkHome(t, ns) }})
 }
@@ -235,7 +242,8 @@ func (b *bench) coordinatorSteps(ns host.NS) []step {
 		{"coordinator", "node's neighbour, rule and route", func() error {
 			dst := netip.PrefixFrom(podAddress.Addr(), 32)
 			return errors.Join(
-				b.kernel.AddNeighbor(host.NodeNS, host.Neighbor{Index: node.Index, IP: podAddress.Addr(), HardwareAddr: pod.HardwareAddr}),
+				b.kernel.AddNeighbor(host.NodeNS, host.Neighbor{Index: node.Index, IP: podAddress.Addr(),
+					HardwareAddr: pod.HardwareAddr}),
 				b.kernel.AddRule(host.NodeNS, host.Rule{Priority: 1000, Table: nodeTable}),
 				b.kernel.AddRoute(host.NodeNS, host.Route{Dst: dst, Index: node.Index, Table: nodeTable}))
 		}},
@@ -247,7 +255,8 @@ func (b *bench) coordinatorSteps(ns host.NS) []step {
 			}
 			return err
 		}},
-		{"coordinator", "pod's rule added", func() error { return b.kernel.AddRule(ns, host.Rule{Priority: 1000, Mark: mark, Table: podTable}) }},
+		{"coordinator", "pod's rule added",
+			func() error { return b.kernel.AddRule(ns, host.Rule{Priority: 1000, Mark: mark, Table: podTable}) }},
 	}
 }
 
@@ -261,7 +270,8 @@ func (b *bench) podRoutes(ns host.NS, node, pod host.Link) error {
 		return err
 	}
 	err = each(viaNode, func(p netip.Prefix) error {
-		return b.kernel.AddRoute(ns, host.Route{Dst: p, Gateway: nodeAddrs[0], Src: podAddress.Addr(), Index: pod.Index})
+		return b.kernel.AddRoute(ns, host.Route{Dst: p, Gateway: nodeAddrs[0], Src: podAddress.Addr(),
+			Index: pod.Index})
 	})
 	if err != nil {
 		return err

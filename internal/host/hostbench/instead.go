@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -13,8 +15,9 @@ import (
 // cgroups is where control groups of version 2 are, cgroups(7).
 var cgroups = "/sys/fs/cgroup" // a variable for the test
 
-// takePlace puts this process into the control group of another one, which then has the same share of the processor, and stops the other: an agent
-// looks at the node's cards when their links change, and would take of that share. back undoes both. Process 0 is none.
+// takePlace puts this process into the control group of another one, which then has the same share
+// of the processor, and stops the other: an agent looks at the node's cards when their links
+// change, and would take of that share. back undoes both. Process 0 is none.
 func takePlace(pid int) (back func() error, err error) {
 	if pid == 0 {
 		return func() error { return nil }, nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command hostbench measures, on one node, what the kernel alone takes for the
 // steps by which pods are attached, or VFs made: the floor below the product's
 // own times.
@@ -87,7 +89,8 @@ func (b *bench) measure(series string, round int, verb string, steps []step) err
 		if err != nil {
 			return fmt.Errorf("%s, round %d, %s: %w", series, round, s.name, err)
 		}
-		b.samples = append(b.samples, sample{Series: series, Round: round, Verb: verb, Phase: s.phase, Step: s.name, Duration: took})
+		b.samples = append(b.samples, sample{Series: series, Round: round, Verb: verb, Phase: s.phase, Step: s.name,
+			Duration: took})
 	}
 	return nil
 }
@@ -106,14 +109,17 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "n", 20, "rounds of each series")
-	flag.BoolVar(&o.steps, "steps", false, "measure the steps of attachments alone: not the shim, the disk and single reads")
+	flag.BoolVar(&o.steps, "steps", false,
+		"measure the steps of attachments alone: not the shim, the disk and single reads")
 	flag.StringVar(&o.only, "series", "ib-sriov,ipoib", "whose steps, separated by commas")
-	flag.IntVar(&o.instead, "instead", 0, "process in whose place these steps are measured: with its share of the processor, and while it stands still")
+	flag.IntVar(&o.instead, "instead", 0,
+		"process in whose place these steps are measured: with its share of the processor, and while it stands still")
 	flag.DurationVar(&o.quiet, "quiet", 0, "how long nothing is done before each round of these steps")
 	flag.StringVar(&o.pf, "pf", "", "PCI address of the InfiniBand card; empty takes the first that has a free VF")
 	flag.StringVar(&o.shim, "shim", "/opt/cni/bin/multus", "the CNI shim")
 	flag.StringVar(&o.ledger, "ledger", "/var/lib/spidernet", "directory for the durable write")
-	flag.StringVar(&o.make, "make", "", "measure the making of VFs instead, on these cards (PCI addresses, separated by commas) that have none")
+	flag.StringVar(&o.make, "make", "",
+		"measure the making of VFs instead, on these cards (PCI addresses, separated by commas) that have none")
 	flag.IntVar(&o.vfs, "vfs", 12, "VFs to make on each")
 	flag.Parse()
 	ctx, stop := nodebench.Context()

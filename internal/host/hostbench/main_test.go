@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -161,7 +163,8 @@ func (f *failing) SetLinkUp(ns host.NS, index int) error {
 	return f.kernel.SetLinkUp(ns, index)
 }
 
-func (f *failing) AddVeth(ns host.NS, name string, peer host.NS, peerName string, mtu int) (host.Link, host.Link, error) {
+func (f *failing) AddVeth(ns host.NS, name string, peer host.NS, peerName string, mtu int) (host.Link, host.Link,
+	error) {
 	if f.fails() {
 		return host.Link{}, host.Link{}, errInjected
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -25,8 +27,9 @@ type maker interface {
 // makeSeries is the name of what makeVFs measures.
 const makeSeries = "make"
 
-// makeVFs measures, for a round, how long it takes to make VFs on cards that have none, as the agent makes them: one step
-// after the other. It removes them again. Steps of one kind are added up.
+// makeVFs measures, for a round, how long it takes to make VFs on cards that have none, as the
+// agent makes them: one step after the other. It removes them again. Steps of one kind are added
+// up.
 func (b *bench) makeVFs(ctx context.Context, m maker, cards []string, vfs, round int) (err error) {
 	for _, card := range cards {
 		pf, err := lookAt(m, card)
@@ -78,7 +81,8 @@ func makeOn(ctx context.Context, m maker, card string, vfs int, timed func(strin
 		func() error { return m.SetNumVFs(card, vfs) },
 		func() (err error) { pf, err = lookAt(m, card); return err },
 		func() error {
-			return forVFs(ctx, pf, func(v host.VF) error { return m.SetVFGUID(card, v.Index, ib.VFGUID(pf.RDMA.PortGUID, v.Index)) })
+			return forVFs(ctx, pf,
+				func(v host.VF) error { return m.SetVFGUID(card, v.Index, ib.VFGUID(pf.RDMA.PortGUID, v.Index)) })
 		},
 		func() error {
 			return forVFs(ctx, pf, func(v host.VF) error { return m.SetVFState(card, v.Index, host.VFAuto) })

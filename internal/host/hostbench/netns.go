@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -8,7 +10,8 @@ import (
 	"spidernet.io/spiderpool/internal/host/nodebench"
 )
 
-// newNamespace makes a network namespace that lives until it is closed, so that it never outlives this process.
+// newNamespace makes a network namespace that lives until it is closed, so that it never outlives
+// this process.
 func newNamespace() (ns host.NS, closeNS func() error, err error) {
 	var f *os.File
 	err = nodebench.NewNamespace(func(path string) (err error) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -23,8 +25,9 @@ type Env struct {
 	AddAltName func(t *testing.T, ns host.NS, index int, name string)
 	// AppendRoute adds a route beside those that the destination has, of a gateway and a link alone.
 	AppendRoute func(t *testing.T, ns host.NS, r host.Route)
-	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in, that the tests may use as they like.
-	// Without one the tests that need it are left out: their names are in the report.
+	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in,
+	// that the tests may use as they like. Without one the tests that need it are left out: their
+	// names are in the report.
 	IBPF string
 	// SetCable plugs or pulls that PF's cable; nil where no test can.
 	SetCable func(t *testing.T, plugged bool)
@@ -120,7 +123,8 @@ func veth(t *testing.T, h API, env Env) (a, b host.Link) {
 func testVeth(t *testing.T, h API, env Env) {
 	a, b := veth(t, h, env)
 	for _, l := range []host.Link{a, b} {
-		if l.Kind != "veth" || !l.Up || !l.Carrier || l.MTU != 1400 || l.LinkLayer != host.Ethernet || len(l.HardwareAddr) != 6 || l.PCI != "" {
+		if l.Kind != "veth" || !l.Up || !l.Carrier || l.MTU != 1400 || l.LinkLayer != host.Ethernet ||
+			len(l.HardwareAddr) != 6 || l.PCI != "" {
 			t.Errorf("fresh veth: %+v", l)
 		}
 	}
@@ -252,7 +256,8 @@ func testHardwareAddr(t *testing.T, h API, env Env) {
 	if !slices.Equal(before, after) {
 		t.Errorf("routes %+v, before %+v", after, before)
 	}
-	for _, bad := range []net.HardwareAddr{nil, want[:4], make(net.HardwareAddr, 6), {1, 0, 0, 0, 0, 1}, make(net.HardwareAddr, 20)} {
+	for _, bad := range []net.HardwareAddr{nil, want[:4], make(net.HardwareAddr, 6), {1, 0, 0, 0, 0, 1},
+		make(net.HardwareAddr, 20)} {
 		if err := h.SetLinkHardwareAddr(a.NS, a.Index, bad); err == nil || errors.Is(err, host.ErrNotFound) {
 			t.Errorf("the address %s: %v, want a refusal of it", bad, err)
 		}
@@ -299,14 +304,16 @@ func testRoutes(t *testing.T, h API, env Env) {
 		ok(t, err)
 		return slices.Contains(all, r)
 	}
-	if !has(host.Route{Dst: prefix("172.91.0.0/16"), Src: addr("172.91.0.100"), Index: a.Index}) || !has(host.Route{Dst: prefix("2001:db8::/64"), Index: a.Index}) {
+	if !has(host.Route{Dst: prefix("172.91.0.0/16"), Src: addr("172.91.0.100"), Index: a.Index}) ||
+		!has(host.Route{Dst: prefix("2001:db8::/64"), Index: a.Index}) {
 		t.Error("the networks of the addresses are not among the routes")
 	}
 	routes := []host.Route{
 		{Dst: prefix("0.0.0.0/0"), Gateway: addr("172.91.0.1"), Index: a.Index},
 		{Dst: prefix("::/0"), Gateway: addr("2001:db8::1"), Index: a.Index},
 		{Dst: prefix("198.51.100.7/32"), Index: a.Index},
-		{Dst: prefix("203.0.113.0/24"), Gateway: addr("172.91.0.2"), Src: addr("172.91.0.100"), Index: a.Index, Table: 500},
+		{Dst: prefix("203.0.113.0/24"), Gateway: addr("172.91.0.2"), Src: addr("172.91.0.100"), Index: a.Index,
+			Table: 500},
 		{Dst: prefix("0.0.0.0/0"), Gateway: addr("172.91.0.3"), Index: a.Index, Table: 500},
 		{Dst: prefix("2001:db8:1::/48"), Gateway: addr("2001:db8::2"), Index: a.Index, Table: 500},
 	}
@@ -367,7 +374,8 @@ func testRoutesOverLinks(t *testing.T, h API, env Env) {
 		env.AppendRoute(t, a.NS, r)
 		ok(t, h.AddRoute(a.NS, r))
 	}
-	ok(t, h.AddRoute(a.NS, host.Route{Dst: prefix("2001:db8:a::/64"), Gateway: addr("2001:db8:b::1"), Index: b.Index})) // beside the kernel's own
+	// beside the kernel's own
+	ok(t, h.AddRoute(a.NS, host.Route{Dst: prefix("2001:db8:a::/64"), Gateway: addr("2001:db8:b::1"), Index: b.Index}))
 	if have := left(); len(have) != 3 {
 		t.Fatalf("default routes %+v, want three", have)
 	}
@@ -439,7 +447,8 @@ func testNeighbors(t *testing.T, h API, env Env) {
 		ok(t, h.AddNeighbor(a.NS, host.Neighbor{Index: a.Index, IP: addr("169.254.1.1"), HardwareAddr: b.HardwareAddr}))
 		ok(t, h.AddNeighbor(a.NS, host.Neighbor{Index: a.Index, IP: addr("2001:db8::1"), HardwareAddr: b.HardwareAddr}))
 	}
-	if err := h.AddNeighbor(a.NS, host.Neighbor{Index: a.Index, IP: addr("169.254.1.1"), HardwareAddr: b.HardwareAddr[:4]}); err == nil {
+	if err := h.AddNeighbor(a.NS, host.Neighbor{Index: a.Index, IP: addr("169.254.1.1"),
+		HardwareAddr: b.HardwareAddr[:4]}); err == nil {
 		t.Error("a hardware address that is too short was taken")
 	}
 }
@@ -521,22 +530,25 @@ func testNamespaceGone(t *testing.T, h API, env Env) {
 	}
 	p := prefix("192.0.2.0/24")
 	for what, call := range map[string]func() error{
-		"Links":                func() error { _, err := h.Links(ns); return err },
-		"LinkByName":           func() error { _, err := h.LinkByName(ns, "eth0"); return err },
-		"LinkByIndex":          func() error { _, err := h.LinkByIndex(ns, 2); return err },
-		"LinkByPCI":            func() error { _, err := h.LinkByPCI(ns, "0000:ff:1f.7"); return err },
-		"MoveLink from":        func() error { _, err := h.MoveLink(ns, 2, live, "x0"); return err },
-		"MoveLink to":          func() error { _, err := h.MoveLink(live, l.Index, ns, "x0"); return err },
-		"MoveRDMA":             func() error { return h.MoveRDMA(ns, "mlx5_99", host.NodeNS) },
-		"RDMADevices":          func() error { _, err := h.RDMADevices(ns); return err },
-		"RDMAByPCI":            func() error { _, err := h.RDMAByPCI(ns, "0000:ff:1f.7"); return err },
-		"RenameLink":           func() error { return h.RenameLink(ns, 2, "x0") },
-		"SetLinkUp":            func() error { return h.SetLinkUp(ns, 2) },
-		"SetLinkDown":          func() error { return h.SetLinkDown(ns, 2) },
-		"SetLinkMTU":           func() error { return h.SetLinkMTU(ns, 2, 1500) },
-		"SetLinkAlias":         func() error { return h.SetLinkAlias(ns, 2, "x") },
-		"SetLinkTxQueueLen":    func() error { return h.SetLinkTxQueueLen(ns, 2, 1) },
-		"SetLinkHardwareAddr":  func() error { return h.SetLinkHardwareAddr(ns, 2, net.HardwareAddr{2, 0, 0, 0, 0, 1}) },
+		"Links":             func() error { _, err := h.Links(ns); return err },
+		"LinkByName":        func() error { _, err := h.LinkByName(ns, "eth0"); return err },
+		"LinkByIndex":       func() error { _, err := h.LinkByIndex(ns, 2); return err },
+		"LinkByPCI":         func() error { _, err := h.LinkByPCI(ns, "0000:ff:1f.7"); return err },
+		"MoveLink from":     func() error { _, err := h.MoveLink(ns, 2, live, "x0"); return err },
+		"MoveLink to":       func() error { _, err := h.MoveLink(live, l.Index, ns, "x0"); return err },
+		"MoveRDMA":          func() error { return h.MoveRDMA(ns, "mlx5_99", host.NodeNS) },
+		"RDMADevices":       func() error { _, err := h.RDMADevices(ns); return err },
+		"RDMAByPCI":         func() error { _, err := h.RDMAByPCI(ns, "0000:ff:1f.7"); return err },
+		"RenameLink":        func() error { return h.RenameLink(ns, 2, "x0") },
+		"SetLinkUp":         func() error { return h.SetLinkUp(ns, 2) },
+		"SetLinkDown":       func() error { return h.SetLinkDown(ns, 2) },
+		"SetLinkMTU":        func() error { return h.SetLinkMTU(ns, 2, 1500) },
+		"SetLinkAlias":      func() error { return h.SetLinkAlias(ns, 2, "x") },
+		"SetLinkTxQueueLen": func() error { return h.SetLinkTxQueueLen(ns, 2, 1) },
+		"SetLinkHardwareAddr": func() error {
+			return h.SetLinkHardwareAddr(ns, 2, net.HardwareAddr{2, 0, 0, 0, 0,
+				1})
+		},
 		"SetIPv6LinkLocalGUID": func() error { return h.SetIPv6LinkLocalGUID(ns, 2, GuidePFGUID) },
 		"AddVeth":              func() error { _, _, err := h.AddVeth(ns, "x0", live, "y0", 0); return err },
 		"AddVeth peer":         func() error { _, _, err := h.AddVeth(live, "x0", ns, "y0", 0); return err },

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -38,18 +40,21 @@ func freshVFs(t *testing.T, h API, env Env, n int) host.PF {
 func testPF(t *testing.T, h API, env Env) {
 	pf, err := FindPF(h, env.IBPF)
 	ok(t, err)
-	if pf.LinkLayer != host.InfiniBand || pf.TotalVFs < 3 || pf.Driver == "" || len(pf.Vendor) != 4 || len(pf.Device) != 4 {
+	if pf.LinkLayer != host.InfiniBand || pf.TotalVFs < 3 || pf.Driver == "" || len(pf.Vendor) != 4 ||
+		len(pf.Device) != 4 {
 		t.Errorf("PF: %+v", pf)
 	}
 	if pf.Link == nil || pf.RDMA == nil {
 		t.Fatalf("PF without netdev or RDMA device: %+v", pf)
 	}
-	if l := pf.Link; l.Kind != "ipoib" || l.PCI != env.IBPF || l.LinkLayer != host.InfiniBand || l.Parent != 0 || l.Mode != "datagram" || l.PKey&0x7fff == 0 {
+	if l := pf.Link; l.Kind != "ipoib" || l.PCI != env.IBPF || l.LinkLayer != host.InfiniBand || l.Parent != 0 ||
+		l.Mode != "datagram" || l.PKey&0x7fff == 0 {
 		t.Errorf("netdev: %+v", l)
 	}
 	guid, err := ib.LinkAddrGUID(pf.Link.HardwareAddr)
 	ok(t, err)
-	if d := pf.RDMA; d.PCI != env.IBPF || d.State != "ACTIVE" || d.PhysState != "LINK_UP" || d.LID == 0 || d.SMLID == 0 || d.LinkLayer != host.InfiniBand || d.PortGUID != guid || !d.NodeGUID.Valid() {
+	if d := pf.RDMA; d.PCI != env.IBPF || d.State != "ACTIVE" || d.PhysState != "LINK_UP" || d.LID == 0 ||
+		d.SMLID == 0 || d.LinkLayer != host.InfiniBand || d.PortGUID != guid || !d.NodeGUID.Valid() {
 		t.Errorf("RDMA device: %+v; the netdev's GUID is %s", d, guid)
 	}
 	_, err = h.VFDevices(env.IBPF)
@@ -68,7 +73,8 @@ func testNumVFs(t *testing.T, h API, env Env) {
 		t.Fatalf("asked for 3 virtual functions: %+v", pf)
 	}
 	for i, vf := range pf.VFs {
-		if vf.Index != i || vf.PF != env.IBPF || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil || vf.Uverbs != "" || vf.Umad != "" || vf.State != host.VFAuto {
+		if vf.Index != i || vf.PF != env.IBPF || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil ||
+			vf.Uverbs != "" || vf.Umad != "" || vf.State != host.VFAuto {
 			t.Errorf("fresh virtual function: %+v", vf)
 		}
 		sameDevices(t, h, vf)
@@ -93,7 +99,8 @@ func testVFGUID(t *testing.T, h API, env Env) {
 	for _, vf := range pf.VFs {
 		want := ib.VFGUID(pf.RDMA.PortGUID, vf.Index)
 		if vf.NodeGUID != want || vf.PortGUID != want {
-			t.Errorf("the PF reports %s and %s of virtual function %d, want %s", vf.NodeGUID, vf.PortGUID, vf.Index, want)
+			t.Errorf("the PF reports %s and %s of virtual function %d, want %s", vf.NodeGUID, vf.PortGUID, vf.Index,
+				want)
 		}
 		if vf.Driver != pf.Driver || vf.Link == nil || vf.RDMA == nil || vf.Uverbs == "" {
 			t.Fatalf("bound virtual function: %+v", vf)
@@ -108,18 +115,21 @@ func testVFGUID(t *testing.T, h API, env Env) {
 	vf, err := FindVF(h, pf.VFs[0].PCI)
 	ok(t, err)
 	if vf.NodeGUID != other || vf.RDMA.NodeGUID != first {
-		t.Errorf("before the rebind the PF reports %s, the VF has %s; want %s and %s", vf.NodeGUID, vf.RDMA.NodeGUID, other, first)
+		t.Errorf("before the rebind the PF reports %s, the VF has %s; want %s and %s", vf.NodeGUID, vf.RDMA.NodeGUID,
+			other, first)
 	}
 	for range 2 {
 		ok(t, h.UnbindVF(vf.PCI))
 	}
-	if vf, err = FindVF(h, vf.PCI); err != nil || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil || vf.Uverbs != "" {
+	if vf, err = FindVF(h, vf.PCI); err != nil || vf.Driver != "" || vf.Link != nil || vf.RDMA != nil ||
+		vf.Uverbs != "" {
 		t.Errorf("unbound: %+v, %v", vf, err)
 	}
 	for range 2 {
 		ok(t, h.BindVF(vf.PCI))
 	}
-	if vf, err = FindVF(h, vf.PCI); err != nil || vf.RDMA == nil || vf.RDMA.NodeGUID != other || vf.RDMA.PortGUID != other {
+	if vf, err = FindVF(h, vf.PCI); err != nil || vf.RDMA == nil || vf.RDMA.NodeGUID != other ||
+		vf.RDMA.PortGUID != other {
 		t.Errorf("after the rebind: %+v, %v", vf, err)
 	}
 }
@@ -143,7 +153,8 @@ func testVFState(t *testing.T, h API, env Env) {
 	}
 }
 
-// intoPod moves a VF as a pod's plugin does: RDMA device first, then the netdev wherever it is by then, as eth0.
+// intoPod moves a VF as a pod's plugin does: RDMA device first, then the netdev wherever it is by
+// then, as eth0.
 func intoPod(t *testing.T, h API, vf host.VF, ns host.NS) host.Link {
 	t.Helper()
 	ok(t, h.MoveRDMA(host.NodeNS, vf.RDMA.Name, ns))
@@ -192,11 +203,13 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	}
 	devices, err := h.RDMADevices(ns)
 	ok(t, err)
-	if len(devices) != 1 || devices[0].PCI != vf.PCI || devices[0].Name != vf.RDMA.Name || devices[0].PortGUID != vf.PortGUID || devices[0].NS != ns || devices[0].LinkLayer != host.InfiniBand {
+	if len(devices) != 1 || devices[0].PCI != vf.PCI || devices[0].Name != vf.RDMA.Name ||
+		devices[0].PortGUID != vf.PortGUID || devices[0].NS != ns || devices[0].LinkLayer != host.InfiniBand {
 		t.Errorf("RDMA devices in the pod: %+v", devices)
 	}
 	same := func(a, b host.RDMADevice) bool {
-		return a.NS == b.NS && a.Index == b.Index && a.Name == b.Name && a.PCI == b.PCI && a.PortGUID == b.PortGUID // its state may change
+		// its state may change
+		return a.NS == b.NS && a.Index == b.Index && a.Name == b.Name && a.PCI == b.PCI && a.PortGUID == b.PortGUID
 	}
 	if d, err := h.RDMAByPCI(ns, vf.PCI); err != nil || !same(d, devices[0]) {
 		t.Errorf("the RDMA device in the pod by its function: %+v, %v; want %+v", d, err, devices[0])
@@ -210,7 +223,8 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	}
 	now, err := FindVF(h, vf.PCI)
 	ok(t, err)
-	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" || now.PortGUID != vf.PortGUID {
+	if now.Link != nil || now.RDMA != nil || now.Uverbs == "" || now.Umad == "" || now.Driver == "" ||
+		now.PortGUID != vf.PortGUID {
 		t.Errorf("a virtual function in a pod, seen from the node: %+v", now)
 	}
 	sameDevices(t, h, now)
@@ -237,7 +251,8 @@ func testMoveVF(t *testing.T, h API, env Env) {
 	sameDevices(t, h, now)
 }
 
-// sameDevices checks that VFDevices and VFState tell the same as a look at all cards. A netdev's name may be another by now: udev renames new ones.
+// sameDevices checks that VFDevices and VFState tell the same as a look at all cards. A netdev's
+// name may be another by now: udev renames new ones.
 func sameDevices(t *testing.T, h API, vf host.VF) {
 	t.Helper()
 	d, err := h.VFDevices(vf.PCI)
@@ -285,7 +300,8 @@ func testIPoIBChild(t *testing.T, h API, env Env) {
 	ns := env.NewNS(t)
 	child, err := h.AddIPoIBChild(pf.Link.Index, "vchild0", 0)
 	ok(t, err)
-	if child.Kind != "ipoib" || child.Parent != pf.Link.Index || child.PKey != pf.Link.PKey || child.Mode != pf.Link.Mode || len(child.HardwareAddr) != 20 || child.PCI != "" {
+	if child.Kind != "ipoib" || child.Parent != pf.Link.Index || child.PKey != pf.Link.PKey ||
+		child.Mode != pf.Link.Mode || len(child.HardwareAddr) != 20 || child.PCI != "" {
 		t.Errorf("child: %+v", child)
 	}
 	_, err = h.AddIPoIBChild(pf.Link.Index, "vchild0", 0)
@@ -303,8 +319,10 @@ func testIPoIBChild(t *testing.T, h API, env Env) {
 	ok(t, h.SetSysctl(ns, "net/ipv4/conf/eth0/proxy_arp", "1"))
 	ok(t, h.SetLinkMTU(ns, eth0.Index, 1500))
 	ok(t, h.SetLinkTxQueueLen(ns, eth0.Index, 500))
-	is(t, "an Ethernet address", h.SetLinkHardwareAddr(ns, eth0.Index, net.HardwareAddr{0x0a, 0x1b, 172, 91, 0, 101}), host.ErrUnsupported)
-	if l, err := h.LinkByIndex(ns, eth0.Index); err != nil || l.TxQueueLen != 500 || !bytes.Equal(l.HardwareAddr[4:], eth0.HardwareAddr[4:]) {
+	is(t, "an Ethernet address", h.SetLinkHardwareAddr(ns, eth0.Index, net.HardwareAddr{0x0a, 0x1b, 172, 91, 0, 101}),
+		host.ErrUnsupported)
+	if l, err := h.LinkByIndex(ns, eth0.Index); err != nil || l.TxQueueLen != 500 || !bytes.Equal(l.HardwareAddr[4:],
+		eth0.HardwareAddr[4:]) {
 		t.Errorf("with a queue of 500: %+v, %v; want the GID of %s", l, err, eth0.HardwareAddr)
 	}
 	ok(t, h.AddAddress(ns, eth0.Index, prefix("172.91.0.101/16")))

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -28,9 +30,11 @@ func testSolicit(t *testing.T, h API, env Env) {
 		for _, c := range []struct {
 			target string
 			source netip.Addr
-		}{{"172.91.0.2", nobody}, {"172.91.0.2", addr("172.91.0.1")}, {"2001:db8::2", nobody}, {"2001:db8::2", addr("2001:db8::1")}} {
+		}{{"172.91.0.2", nobody}, {"172.91.0.2", addr("172.91.0.1")}, {"2001:db8::2", nobody},
+			{"2001:db8::2", addr("2001:db8::1")}} {
 			if hw, err := ask(c.target, c.source); err != nil || !bytes.Equal(hw, b.HardwareAddr) {
-				t.Errorf("round %d: %s, asked for from %s, is at %s, %v; want %s", round, c.target, c.source, hw, err, b.HardwareAddr)
+				t.Errorf("round %d: %s, asked for from %s, is at %s, %v; want %s", round, c.target, c.source, hw, err,
+					b.HardwareAddr)
 			}
 		}
 		for _, p := range []string{"172.91.0.1/24", "2001:db8::1/64"} {
@@ -71,8 +75,8 @@ func testSolicitUnanswerable(t *testing.T, h API, env Env) {
 	}
 }
 
-// childInPod makes an IPoIB child of the port, in a namespace of its own, up. It has a link-local address of its own: the one
-// that the kernel would give it is that of all children of the port.
+// childInPod makes an IPoIB child of the port, in a namespace of its own, up. It has a link-local
+// address of its own: the one that the kernel would give it is that of all children of the port.
 func childInPod(t *testing.T, h API, env Env, pf host.PF, number int) host.Link {
 	t.Helper()
 	ns := env.NewNS(t)
@@ -131,7 +135,8 @@ func solicitEachOther(t *testing.T, h API, a, b host.Link) {
 		{a, b, addr("2001:db8:200::2"), nobody},
 		{b, a, addr("2001:db8:200::1"), nobody},
 	} {
-		// The one who has it may hear us some time after its carrier only: its port joins the multicast groups meanwhile.
+		// The one who has it may hear us some time after its carrier only: its port joins the
+		// multicast groups meanwhile.
 		eventually(t, fmt.Sprintf("%s answers", c.target), func() bool {
 			hw, err := h.Solicit(t.Context(), c.from.NS, c.from.Index, c.target, c.source)
 			if errors.Is(err, host.ErrNotFound) {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -8,7 +10,8 @@ import (
 )
 
 func TestFakeConformance(t *testing.T) {
-	for _, o := range []Options{{}, {Naming: GuideNaming}, {FollowRDMA: true}, {FollowRDMA: true, Naming: GuideNaming}} {
+	for _, o := range []Options{{}, {Naming: GuideNaming}, {FollowRDMA: true},
+		{FollowRDMA: true, Naming: GuideNaming}} {
 		t.Run(fmt.Sprintf("follow=%t,udev=%t", o.FollowRDMA, o.Naming != nil), func(t *testing.T) {
 			Run(t, func(*testing.T) (API, Env) {
 				f := GuideNodeWith(o)

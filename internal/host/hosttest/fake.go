@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -38,17 +40,19 @@ type Fake struct {
 
 // Options choose between behaviours that differ from node to node.
 type Options struct {
-	// FollowRDMA makes a re-created IPoIB netdev appear in its RDMA device's namespace, as kernels from about 6.16
-	// do; otherwise it appears in the node's.
+	// FollowRDMA makes a re-created IPoIB netdev appear in its RDMA device's namespace, as kernels
+	// from about 6.16 do; otherwise it appears in the node's.
 	FollowRDMA bool
-	// Naming names a new netdev of a PCI function in the node's namespace and gives its alternative names, as
-	// udev does; vf is -1 for a PF. Nil, or an empty name, leaves the kernel's name: the lowest free ibN or ethN.
+	// Naming names a new netdev of a PCI function in the node's namespace and gives its alternative
+	// names, as udev does; vf is -1 for a PF. Nil, or an empty name, leaves the kernel's name: the
+	// lowest free ibN or ethN.
 	Naming func(pci string, vf int) (name string, alt []string)
 }
 
 // NewFake makes a node that has a loopback link and nothing else, with its RDMA subsystem in exclusive mode.
 func NewFake(o Options) *Fake {
-	f := &Fake{opts: o, mode: host.RDMAExclusive, ns: map[host.NS]*namespace{}, before: map[int]func(){}, outside: map[netip.Addr]net.HardwareAddr{}}
+	f := &Fake{opts: o, mode: host.RDMAExclusive, ns: map[host.NS]*namespace{}, before: map[int]func(){},
+		outside: map[netip.Addr]net.HardwareAddr{}}
 	f.ns[host.NodeNS] = newNamespace(host.NodeNS)
 	f.ns[host.NodeNS].links[0].Up = true
 	f.ns[host.NodeNS].links[0].Carrier = true
@@ -69,8 +73,8 @@ func (f *Fake) FailAt(k int, err error) { f.inject(fault{at: k, err: err}) }
 // FailAfter makes the k-th effectful call from now take effect and fail all the same. It sets Steps to zero.
 func (f *Fake) FailAfter(k int, err error) { f.inject(fault{at: k, err: err, after: true}) }
 
-// CrashAt makes the k-th effectful call from now and all later ones fail with ErrCrashed, until Revive; after says
-// whether the k-th still takes effect. It sets Steps to zero.
+// CrashAt makes the k-th effectful call from now and all later ones fail with ErrCrashed, until
+// Revive; after says whether the k-th still takes effect. It sets Steps to zero.
 func (f *Fake) CrashAt(k int, after bool) {
 	f.inject(fault{at: k, err: ErrCrashed, after: after, stays: true})
 }
@@ -147,7 +151,8 @@ type namespace struct {
 
 func newNamespace(name host.NS) *namespace {
 	n := &namespace{name: name, sysctls: map[string]string{}, marks: map[string]uint32{}, lastIndex: 1}
-	n.links = []*link{{Link: host.Link{NS: name, Index: 1, Name: "lo", Kind: "device", LinkLayer: host.Ethernet, MTU: 65536}}}
+	n.links = []*link{{Link: host.Link{NS: name, Index: 1, Name: "lo", Kind: "device", LinkLayer: host.Ethernet,
+		MTU: 65536}}}
 	return n
 }
 

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -23,7 +25,10 @@ type link struct {
 }
 
 func (n *namespace) taken(name string) bool {
-	return slices.ContainsFunc(n.links, func(l *link) bool { return l.Name == name || slices.Contains(l.AltNames, name) })
+	return slices.ContainsFunc(n.links, func(l *link) bool {
+		return l.Name == name || slices.Contains(l.AltNames,
+			name)
+	})
 }
 
 func (n *namespace) lowestFree(prefix string) string {
@@ -170,28 +175,29 @@ func (f *Fake) change(ns host.NS, index int, call string, do func(*namespace, *l
 // MoveLink implements API.
 func (f *Fake) MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error) {
 	var moved host.Link
-	err := f.change(from, index, fmt.Sprintf("MoveLink to %s as %q", where(to), name), func(src *namespace, l *link) error {
-		dst, err := f.namespace(to)
-		if err != nil {
-			return err
-		}
-		if name == "" {
-			name = l.Name
-		}
-		if dst != src {
-			if slices.ContainsFunc(append([]string{name}, l.AltNames...), dst.taken) {
-				return fmt.Errorf("name %s: %w", name, host.ErrExists)
+	err := f.change(from, index, fmt.Sprintf("MoveLink to %s as %q", where(to), name),
+		func(src *namespace, l *link) error {
+			dst, err := f.namespace(to)
+			if err != nil {
+				return err
 			}
-			src.drop(l)
-			l.Name = name
-			l.AltNames = slices.DeleteFunc(l.AltNames, func(a string) bool { return a == name })
-			dst.adopt(l)
-		} else if err := dst.rename(l, name); err != nil {
-			return err
-		}
-		moved = l.view()
-		return nil
-	})
+			if name == "" {
+				name = l.Name
+			}
+			if dst != src {
+				if slices.ContainsFunc(append([]string{name}, l.AltNames...), dst.taken) {
+					return fmt.Errorf("name %s: %w", name, host.ErrExists)
+				}
+				src.drop(l)
+				l.Name = name
+				l.AltNames = slices.DeleteFunc(l.AltNames, func(a string) bool { return a == name })
+				dst.adopt(l)
+			} else if err := dst.rename(l, name); err != nil {
+				return err
+			}
+			moved = l.view()
+			return nil
+		})
 	return moved, err
 }
 
@@ -292,21 +298,23 @@ func (f *Fake) SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) er
 // AddIPoIBChild implements API.
 func (f *Fake) AddIPoIBChild(parent int, name string, pkey uint16) (host.Link, error) {
 	var made host.Link
-	err := f.change(host.NodeNS, parent, fmt.Sprintf("AddIPoIBChild %s with P_Key 0x%04x", name, pkey), func(n *namespace, p *link) error {
-		switch {
-		case p.Kind != "ipoib" || p.parent != nil:
-			return fmt.Errorf("%s is not an IPoIB parent: %w", p.Name, host.ErrUnsupported)
-		case n.taken(name):
-			return fmt.Errorf("name %s: %w", name, host.ErrExists)
-		case pkey == 0:
-			pkey = p.PKey
-		}
-		c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU, TxQueueLen: ipoibTxQueueLen, Mode: p.Mode, PKey: pkey | 0x8000}}
-		c.HardwareAddr = ipoibAddr(f.serial(), p.fn.live)
-		n.adopt(c)
-		made = c.view()
-		return nil
-	})
+	err := f.change(host.NodeNS, parent, fmt.Sprintf("AddIPoIBChild %s with P_Key 0x%04x", name, pkey),
+		func(n *namespace, p *link) error {
+			switch {
+			case p.Kind != "ipoib" || p.parent != nil:
+				return fmt.Errorf("%s is not an IPoIB parent: %w", p.Name, host.ErrUnsupported)
+			case n.taken(name):
+				return fmt.Errorf("name %s: %w", name, host.ErrExists)
+			case pkey == 0:
+				pkey = p.PKey
+			}
+			c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU,
+				TxQueueLen: ipoibTxQueueLen, Mode: p.Mode, PKey: pkey | 0x8000}}
+			c.HardwareAddr = ipoibAddr(f.serial(), p.fn.live)
+			n.adopt(c)
+			made = c.view()
+			return nil
+		})
 	return made, err
 }
 
@@ -322,7 +330,10 @@ func (f *Fake) SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error {
 		if l.Kind != "ipoib" {
 			return fmt.Errorf("%s is not IPoIB: %w", l.Name, host.ErrUnsupported)
 		}
-		l.addresses = slices.DeleteFunc(l.addresses, func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() })
+		l.addresses = slices.DeleteFunc(l.addresses, func(p netip.Prefix) bool {
+			return p.Addr().IsLinkLocalUnicast() &&
+				p.Addr().Is6()
+		})
 		l.addresses = append(l.addresses, netip.PrefixFrom(guid.LinkLocal(), 64))
 		return nil
 	})
@@ -344,27 +355,29 @@ func (f *Fake) AddAltName(ns host.NS, index int, name string) error {
 }
 
 // AddVeth implements API.
-func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error) {
+func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link,
+	error) {
 	var a, b *link
-	err := f.effect(fmt.Sprintf("AddVeth %s in %s and %s in %s", name, where(ns), peerName, where(peerNS)), func() error {
-		n, err := f.namespace(ns)
-		if err != nil {
-			return err
-		}
-		p, err := f.namespace(peerNS)
-		if err != nil {
-			return err
-		}
-		if n.taken(name) || p.taken(peerName) || n == p && name == peerName {
-			return fmt.Errorf("name %s or %s: %w", name, peerName, host.ErrExists)
-		}
-		a, b = newVeth(name, mtu, f.serial()), newVeth(peerName, mtu, f.serial())
-		a.peer, b.peer = b, a
-		n.adopt(a)
-		p.adopt(b)
-		a.Up, b.Up = true, true
-		return nil
-	})
+	err := f.effect(fmt.Sprintf("AddVeth %s in %s and %s in %s", name, where(ns), peerName, where(peerNS)),
+		func() error {
+			n, err := f.namespace(ns)
+			if err != nil {
+				return err
+			}
+			p, err := f.namespace(peerNS)
+			if err != nil {
+				return err
+			}
+			if n.taken(name) || p.taken(peerName) || n == p && name == peerName {
+				return fmt.Errorf("name %s or %s: %w", name, peerName, host.ErrExists)
+			}
+			a, b = newVeth(name, mtu, f.serial()), newVeth(peerName, mtu, f.serial())
+			a.peer, b.peer = b, a
+			n.adopt(a)
+			p.adopt(b)
+			a.Up, b.Up = true, true
+			return nil
+		})
 	if a == nil || b == nil {
 		return host.Link{}, host.Link{}, err
 	}
@@ -376,7 +389,8 @@ func newVeth(name string, mtu, serial int) *link {
 		mtu = 1500
 	}
 	mac := net.HardwareAddr{0x0a, 0x58, 0, byte(serial >> 16), byte(serial >> 8), byte(serial)}
-	return &link{Link: host.Link{Name: name, Kind: "veth", LinkLayer: host.Ethernet, MTU: mtu, TxQueueLen: ethernetTxQueueLen, HardwareAddr: mac}}
+	return &link{Link: host.Link{Name: name, Kind: "veth", LinkLayer: host.Ethernet, MTU: mtu,
+		TxQueueLen: ethernetTxQueueLen, HardwareAddr: mac}}
 }
 
 // DeleteLink implements API.

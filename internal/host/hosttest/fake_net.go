@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -51,8 +53,9 @@ func (f *Fake) AddAddress(ns host.NS, index int, p netip.Prefix) error {
 	})
 }
 
-// RemoveAddress takes an address off a link. Of the routes that have it as their source the IPv6 ones stay without it,
-// the IPv4 ones of the main table go, and those of other tables are as they were.
+// RemoveAddress takes an address off a link. Of the routes that have it as their source the IPv6
+// ones stay without it, the IPv4 ones of the main table go, and those of other tables are as they
+// were.
 func (f *Fake) RemoveAddress(ns host.NS, index int, p netip.Prefix) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -89,8 +92,8 @@ func (n *namespace) connected() []host.Route {
 	return all
 }
 
-// inTheWay are the routes beside which there is no other of their destination: the kernel's own for IPv6 addresses have
-// another metric than those that are added.
+// inTheWay are the routes beside which there is no other of their destination: the kernel's own for
+// IPv6 addresses have another metric than those that are added.
 func (n *namespace) inTheWay(v4 bool) []host.Route {
 	if !v4 {
 		return n.routes
@@ -146,25 +149,29 @@ func (f *Fake) AppendRoute(ns host.NS, r host.Route) error {
 // AddRoute implements API. As in the kernel the link must be up and the gateway on one of its networks.
 func (f *Fake) AddRoute(ns host.NS, r host.Route) error {
 	r = normalRoute(r)
-	return f.change(ns, r.Index, fmt.Sprintf("AddRoute %s via %s table %d", r.Dst, r.Gateway, r.Table), func(n *namespace, l *link) error {
-		present := append(n.connected(), n.routes...)
-		switch {
-		case !r.Dst.IsValid():
-			return fmt.Errorf("route without a destination: %w", syscall.EINVAL)
-		case slices.Contains(present, r):
+	return f.change(ns, r.Index, fmt.Sprintf("AddRoute %s via %s table %d", r.Dst, r.Gateway, r.Table),
+		func(n *namespace, l *link) error {
+			present := append(n.connected(), n.routes...)
+			switch {
+			case !r.Dst.IsValid():
+				return fmt.Errorf("route without a destination: %w", syscall.EINVAL)
+			case slices.Contains(present, r):
+				return nil
+			case !l.Up:
+				return fmt.Errorf("link %s is down: %w", l.Name, syscall.ENETDOWN)
+			case r.Gateway.IsValid() && !slices.ContainsFunc(present, func(x host.Route) bool {
+				return x.Index == r.Index && !x.Gateway.IsValid() && x.Dst.Contains(r.Gateway)
+			}) && !(r.Gateway.Is6() && r.Gateway.IsLinkLocalUnicast()):
+				return fmt.Errorf("gateway %s is not on a network of %s: %w", r.Gateway, l.Name, syscall.ENETUNREACH)
+			case slices.ContainsFunc(n.inTheWay(r.Dst.Addr().Is4()), func(x host.Route) bool {
+				return x.Dst == r.Dst &&
+					x.Table == r.Table
+			}):
+				return host.ErrExists
+			}
+			n.routes = append(n.routes, r)
 			return nil
-		case !l.Up:
-			return fmt.Errorf("link %s is down: %w", l.Name, syscall.ENETDOWN)
-		case r.Gateway.IsValid() && !slices.ContainsFunc(present, func(x host.Route) bool {
-			return x.Index == r.Index && !x.Gateway.IsValid() && x.Dst.Contains(r.Gateway)
-		}) && !(r.Gateway.Is6() && r.Gateway.IsLinkLocalUnicast()):
-			return fmt.Errorf("gateway %s is not on a network of %s: %w", r.Gateway, l.Name, syscall.ENETUNREACH)
-		case slices.ContainsFunc(n.inTheWay(r.Dst.Addr().Is4()), func(x host.Route) bool { return x.Dst == r.Dst && x.Table == r.Table }):
-			return host.ErrExists
-		}
-		n.routes = append(n.routes, r)
-		return nil
-	})
+		})
 }
 
 // DeleteRoute implements API. A zero Index, Gateway or Src matches any.
@@ -249,14 +256,16 @@ func (f *Fake) DeleteRule(ns host.NS, r host.Rule) error {
 
 // AddNeighbor implements API.
 func (f *Fake) AddNeighbor(ns host.NS, nb host.Neighbor) error {
-	return f.change(ns, nb.Index, fmt.Sprintf("AddNeighbor %s at %s", nb.IP, nb.HardwareAddr), func(_ *namespace, l *link) error {
-		if want := len(l.HardwareAddr); len(nb.HardwareAddr) < want {
-			return fmt.Errorf("hardware address %s has %d octets, %s wants %d: %w", nb.HardwareAddr, len(nb.HardwareAddr), l.Name, want, syscall.EINVAL)
-		}
-		l.neighbors = slices.DeleteFunc(l.neighbors, func(x host.Neighbor) bool { return x.IP == nb.IP })
-		l.neighbors = append(l.neighbors, nb)
-		return nil
-	})
+	return f.change(ns, nb.Index, fmt.Sprintf("AddNeighbor %s at %s", nb.IP, nb.HardwareAddr),
+		func(_ *namespace, l *link) error {
+			if want := len(l.HardwareAddr); len(nb.HardwareAddr) < want {
+				return fmt.Errorf("hardware address %s has %d octets, %s wants %d: %w", nb.HardwareAddr,
+					len(nb.HardwareAddr), l.Name, want, syscall.EINVAL)
+			}
+			l.neighbors = slices.DeleteFunc(l.neighbors, func(x host.Neighbor) bool { return x.IP == nb.IP })
+			l.neighbors = append(l.neighbors, nb)
+			return nil
+		})
 }
 
 // Neighbors lists the permanent neighbour entries of a link, for assertions.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -35,15 +37,17 @@ type function struct {
 	state host.VFState
 }
 
-// AddPF adds a bound physical function with its netdev, down, and on InfiniBand its RDMA device. Of p it takes PCI, Vendor,
-// Device, Driver, TotalVFs, NUMANode and LinkLayer; of its Link name, alternative names, MTU and hardware address (Ethernet).
-// RDMA, whatever is in it, gives an Ethernet function and its virtual ones RDMA devices (RoCE).
+// AddPF adds a bound physical function with its netdev, down, and on InfiniBand its RDMA device. Of
+// p it takes PCI, Vendor, Device, Driver, TotalVFs, NUMANode and LinkLayer; of its Link name,
+// alternative names, MTU and hardware address (Ethernet). RDMA, whatever is in it, gives an
+// Ethernet function and its virtual ones RDMA devices (RoCE).
 func (f *Fake) AddPF(p host.PF, guid ib.GUID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn := &function{
 		pci: p.PCI, vendor: p.Vendor, device: p.Device, driver: p.Driver, layer: p.LinkLayer, numa: p.NUMANode,
-		roce: p.LinkLayer == host.Ethernet && p.RDMA != nil, totalVFs: p.TotalVFs, guid: guid, uverbs: -1, umad: -1, index: -1,
+		roce: p.LinkLayer == host.Ethernet && p.RDMA != nil, totalVFs: p.TotalVFs, guid: guid, uverbs: -1, umad: -1,
+		index: -1,
 	}
 	f.funcs = append(f.funcs, fn)
 	f.sortFuncs()
@@ -119,7 +123,8 @@ func (f *Fake) unbind(fn *function) {
 // makeNetdev gives a function a new netdev: the kernel's lowest free name, and udev's when it is on the node.
 func (f *Fake) makeNetdev(fn *function, ns host.NS) {
 	n := f.ns[ns]
-	l := &link{fn: fn, Link: host.Link{PCI: fn.pci, LinkLayer: fn.layer, Kind: "device", MTU: 1500, TxQueueLen: ethernetTxQueueLen}}
+	l := &link{fn: fn, Link: host.Link{PCI: fn.pci, LinkLayer: fn.layer, Kind: "device", MTU: 1500,
+		TxQueueLen: ethernetTxQueueLen}}
 	if fn.layer == host.InfiniBand {
 		l.Kind, l.MTU, l.TxQueueLen, l.Mode, l.PKey = "ipoib", ipoibMTU, ipoibTxQueueLen, "datagram", 0xffff
 		l.HardwareAddr = ipoibAddr(f.serial(), fn.live)
@@ -184,7 +189,8 @@ func (f *Fake) VFState(pf string, index int) (host.VFState, error) {
 
 func (f *Fake) viewPF(fn *function) host.PF {
 	p := host.PF{
-		PCI: fn.pci, Vendor: fn.vendor, Device: fn.device, Driver: fn.boundDriver(), TotalVFs: fn.totalVFs, NumVFs: len(fn.vfs),
+		PCI: fn.pci, Vendor: fn.vendor, Device: fn.device, Driver: fn.boundDriver(), TotalVFs: fn.totalVFs,
+		NumVFs:   len(fn.vfs),
 		NUMANode: fn.numa, LinkLayer: fn.layer, Link: fn.nodeLink(), RDMA: f.nodeRDMA(fn),
 	}
 	for _, vf := range fn.vfs {
@@ -256,8 +262,9 @@ func (f *Fake) removeVFs(pf *function) {
 
 func (f *Fake) addVF(pf *function, index int) {
 	vf := &function{
-		pci: vfAddress(pf.pci, index), vendor: pf.vendor, device: vfDevice(pf.device), driver: pf.driver, layer: pf.layer,
-		numa: pf.numa, roce: pf.roce, uverbs: -1, umad: -1, pf: pf, index: index, state: host.VFAuto,
+		pci: vfAddress(pf.pci, index), vendor: pf.vendor, device: vfDevice(pf.device), driver: pf.driver,
+		layer: pf.layer,
+		numa:  pf.numa, roce: pf.roce, uverbs: -1, umad: -1, pf: pf, index: index, state: host.VFAuto,
 	}
 	pf.vfs = append(pf.vfs, vf)
 	f.funcs = append(f.funcs, vf)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -49,8 +51,9 @@ func (f *Fake) serial() int {
 	return f.lastSerial
 }
 
-// reregister moves an RDMA device and has all its clients made anew. dying is a namespace that is already out of
-// the node, or nil. The netdev of a RoCE function is none of its clients and stays as it is.
+// reregister moves an RDMA device and has all its clients made anew. dying is a namespace that is
+// already out of the node, or nil. The netdev of a RoCE function is none of its clients and stays
+// as it is.
 func (f *Fake) reregister(fn *function, to host.NS, dying *namespace) {
 	if fn.roce {
 		fn.rdma.NS = to

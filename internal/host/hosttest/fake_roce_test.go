@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -9,7 +11,8 @@ import (
 	"spidernet.io/spiderpool/internal/ib"
 )
 
-// The RDMA device of an Ethernet VF goes and comes without its netdev, which is the driver's own and no client of it.
+// The RDMA device of an Ethernet VF goes and comes without its netdev, which is the driver's own
+// and no client of it.
 func TestFakeRoCE(t *testing.T) {
 	for name, back := range map[string]func(*Fake, host.RDMADevice){
 		"moved back":         func(f *Fake, d host.RDMADevice) { ok(t, f.MoveRDMA(pod, d.Name, host.NodeNS)) },
@@ -18,7 +21,8 @@ func TestFakeRoCE(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const card, vf = "0000:3b:00.0", "0000:3b:00.1"
 			f := GuideNode()
-			f.AddPF(host.PF{PCI: card, Driver: "mlx5_core", Device: "1017", LinkLayer: host.Ethernet, TotalVFs: 2, RDMA: &host.RDMADevice{}}, ib.GUID{})
+			f.AddPF(host.PF{PCI: card, Driver: "mlx5_core", Device: "1017", LinkLayer: host.Ethernet, TotalVFs: 2,
+				RDMA: &host.RDMADevice{}}, ib.GUID{})
 			ok(t, f.SetNumVFs(card, 1))
 			ok(t, f.BindVF(vf))
 			f.AddNS(pod)

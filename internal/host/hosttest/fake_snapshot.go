@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -15,7 +17,8 @@ type Snapshot struct {
 	Namespaces map[host.NS]NamespaceState
 }
 
-// FunctionState is a PCI function: where its netdev and RDMA device are ("namespace name"), "" when it has none.
+// FunctionState is a PCI function: where its netdev and RDMA device are ("namespace name"), "" when
+// it has none.
 type FunctionState struct {
 	Driver     string
 	GUID       string // as the PF reports it
@@ -66,14 +69,16 @@ func (fn *function) snapshot() FunctionState {
 }
 
 func (n *namespace) snapshot() NamespaceState {
-	st := NamespaceState{Links: map[string]LinkState{}, Sysctls: map[string]string{}, MarkedReplies: map[string]uint32{}}
+	st := NamespaceState{Links: map[string]LinkState{}, Sysctls: map[string]string{},
+		MarkedReplies: map[string]uint32{}}
 	names := map[int]string{}
 	for _, l := range n.links {
 		names[l.Index] = l.Name
 		st.Links[l.Name] = l.snapshot()
 	}
 	for _, r := range n.routes {
-		st.Routes = append(st.Routes, fmt.Sprintf("%s via %s dev %s src %s table %d", r.Dst, r.Gateway, names[r.Index], r.Src, r.Table))
+		st.Routes = append(st.Routes, fmt.Sprintf("%s via %s dev %s src %s table %d", r.Dst, r.Gateway, names[r.Index],
+			r.Src, r.Table))
 	}
 	for _, r := range n.rules {
 		st.Rules = append(st.Rules, fmt.Sprintf("%+v", r))

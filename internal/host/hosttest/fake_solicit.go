@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -12,8 +14,8 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 )
 
-// Answer lets somebody outside of the node have an address: whoever asks for it through a link whose hardware address is as long
-// gets hw for an answer. A nil hw takes it back.
+// Answer lets somebody outside of the node have an address: whoever asks for it through a link
+// whose hardware address is as long gets hw for an answer. A nil hw takes it back.
 func (f *Fake) Answer(ip netip.Addr, hw net.HardwareAddr) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -23,9 +25,11 @@ func (f *Fake) Answer(ip netip.Addr, hw net.HardwareAddr) {
 	}
 }
 
-// Solicit implements API. It changes nothing, but is an effectful call all the same: it can fail where it is made. Who answers is a link
-// on the same network that has the address, or who Answer named.
-func (f *Fake) Solicit(ctx context.Context, ns host.NS, index int, target, source netip.Addr) (hw net.HardwareAddr, err error) {
+// Solicit implements API. It changes nothing, but is an effectful call all the same: it can fail
+// where it is made. Who answers is a link on the same network that has the address, or who Answer
+// named.
+func (f *Fake) Solicit(ctx context.Context, ns host.NS, index int, target, source netip.Addr) (hw net.HardwareAddr,
+	err error) {
 	err = f.effect(fmt.Sprintf("Solicit %s from %s on link %d in %s", target, source, index, where(ns)), func() error {
 		n, err := f.namespace(ns)
 		if err != nil {
@@ -68,14 +72,15 @@ func (f *Fake) whoHas(l *link, target netip.Addr) net.HardwareAddr {
 	return nil
 }
 
-// hears tells whether two links are on one network: the ends of a veth pair, or links of the node's InfiniBand ports, which are all on one
-// fabric, with one P_Key.
+// hears tells whether two links are on one network: the ends of a veth pair, or links of the node's
+// InfiniBand ports, which are all on one fabric, with one P_Key.
 func (l *link) hears(x *link) bool {
 	switch {
 	case x == l || !x.view().Carrier:
 		return false
 	case l.LinkLayer == host.InfiniBand:
-		return x.LinkLayer == host.InfiniBand && x.PKey&0x7fff == l.PKey&0x7fff // the first bit is the kind of membership
+		// the first bit is the kind of membership
+		return x.LinkLayer == host.InfiniBand && x.PKey&0x7fff == l.PKey&0x7fff
 	}
 	return x.peer == l
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -50,7 +52,8 @@ func TestFakeVFLifecycle(t *testing.T) {
 	ok(t, f.SetNumVFs(GuidePF, 12))
 	pf, err := f.PF(GuidePF)
 	ok(t, err)
-	if last := pf.VFs[11]; last.PCI != "0000:86:01.4" || last.Device != "1018" || last.Driver != "" || last.Link != nil || !last.NodeGUID.IsZero() {
+	if last := pf.VFs[11]; last.PCI != "0000:86:01.4" || last.Device != "1018" || last.Driver != "" ||
+		last.Link != nil || !last.NodeGUID.IsZero() {
 		t.Errorf("fresh VF 11 is %+v", last)
 	}
 	ok(t, f.BindVF("0000:86:00.1"))
@@ -169,7 +172,8 @@ func TestFakeCable(t *testing.T) {
 func TestFakeRoutes(t *testing.T) {
 	f := GuideNode()
 	pf, _ := f.PF(GuidePF)
-	r := host.Route{Dst: netip.MustParsePrefix("10.9.0.0/16"), Gateway: netip.MustParseAddr("192.0.2.1"), Index: pf.Link.Index}
+	r := host.Route{Dst: netip.MustParsePrefix("10.9.0.0/16"), Gateway: netip.MustParseAddr("192.0.2.1"),
+		Index: pf.Link.Index}
 	if err := f.AddRoute(host.NodeNS, r); err == nil {
 		t.Error("a gateway on no network was taken")
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -20,7 +22,8 @@ func FindPF(l Lister, pci string) (host.PF, error) {
 	}
 	i := slices.IndexFunc(pfs, func(p host.PF) bool { return p.PCI == pci })
 	if i < 0 {
-		return host.PF{}, fmt.Errorf("%s is not among the %d physical network functions: %w", pci, len(pfs), host.ErrNotFound)
+		return host.PF{}, fmt.Errorf("%s is not among the %d physical network functions: %w", pci, len(pfs),
+			host.ErrNotFound)
 	}
 	return pfs[i], nil
 }
@@ -36,5 +39,6 @@ func FindVF(l Lister, pci string) (host.VF, error) {
 			return pf.VFs[i], nil
 		}
 	}
-	return host.VF{}, fmt.Errorf("%s is not among the virtual functions of %d cards: %w", pci, len(pfs), host.ErrNotFound)
+	return host.VF{}, fmt.Errorf("%s is not among the virtual functions of %d cards: %w", pci, len(pfs),
+		host.ErrNotFound)
 }

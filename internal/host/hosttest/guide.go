@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package hosttest
 
 import (
@@ -19,10 +21,11 @@ const (
 // GuidePFGUID is the GUID of the guide's card.
 var GuidePFGUID = ib.GUID{0xe8, 0xeb, 0xd3, 0x03, 0x00, 0x93, 0xae, 0x10}
 
-// GuideNode is a node of the user's guide: one InfiniBand card at 0000:86:00.0 (15b3:1017, 16 virtual functions
-// possible, none made) with netdev ibs5f0, alternative name ibp134s0f0, address 172.91.0.10/16, and RDMA device mlx5_0; and an
-// Ethernet card without SR-IOV, eno1, 10.20.1.10/24, that carries the default route. RDMA is in exclusive mode.
-// Netdevs of VFs are named as udev would: ibs5f0v3, alternative name ibp134s0f0v3.
+// GuideNode is a node of the user's guide: one InfiniBand card at 0000:86:00.0 (15b3:1017, 16
+// virtual functions possible, none made) with netdev ibs5f0, alternative name ibp134s0f0, address
+// 172.91.0.10/16, and RDMA device mlx5_0; and an Ethernet card without SR-IOV, eno1, 10.20.1.10/24,
+// that carries the default route. RDMA is in exclusive mode. Netdevs of VFs are named as udev
+// would: ibs5f0v3, alternative name ibp134s0f0v3.
 func GuideNode() *Fake { return GuideNodeWith(Options{Naming: GuideNaming}) }
 
 // GuideNodeWith is GuideNode with other options.
@@ -33,8 +36,9 @@ func GuideNodeWith(o Options) *Fake {
 		Link: &host.Link{Name: GuideEthName, MTU: 1500, HardwareAddr: net.HardwareAddr{0x02, 0, 0x5e, 0x10, 0, 0x0a}},
 	}, ib.GUID{})
 	f.AddPF(host.PF{
-		PCI: GuidePF, Vendor: "15b3", Device: "1017", Driver: "mlx5_core", LinkLayer: host.InfiniBand, TotalVFs: 16, NUMANode: 1,
-		Link: &host.Link{Name: "ibs5f0", AltNames: []string{"ibp134s0f0"}},
+		PCI: GuidePF, Vendor: "15b3", Device: "1017", Driver: "mlx5_core", LinkLayer: host.InfiniBand, TotalVFs: 16,
+		NUMANode: 1,
+		Link:     &host.Link{Name: "ibs5f0", AltNames: []string{"ibp134s0f0"}},
 	}, GuidePFGUID)
 	must := func(err error) {
 		if err != nil {
@@ -47,7 +51,8 @@ func GuideNodeWith(o Options) *Fake {
 		must(f.AddAddress(host.NodeNS, l.Index, netip.MustParsePrefix(address)))
 		must(f.SetLinkUp(host.NodeNS, l.Index))
 		if pci == GuideEthPCI {
-			must(f.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("10.20.1.1"), Index: l.Index}))
+			must(f.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"),
+				Gateway: netip.MustParseAddr("10.20.1.1"), Index: l.Index}))
 		}
 	}
 	f.Revive()

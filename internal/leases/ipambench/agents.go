@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -86,7 +88,8 @@ func withoutStatus(object any) (any, error) {
 	return object, nil
 }
 
-func startAgent(ctx context.Context, s *server, m *meter, node string, perPool int, file string, log *slog.Logger) (*agent, error) {
+func startAgent(ctx context.Context, s *server, m *meter, node string, perPool int, file string,
+	log *slog.Logger) (*agent, error) {
 	config := s.agentConfig(m)
 	a := &agent{}
 	cached, live, err := a.clients(s, config, node)
@@ -97,7 +100,8 @@ func startAgent(ctx context.Context, s *server, m *meter, node string, perPool i
 		return nil, err
 	}
 	a.heartbeat = fence.New(fence.Options{
-		Client: cached, Live: live, Namespace: heartbeatNamespace, Node: node, Holder: a.book.ID(), Valid: fence.DefaultValid, Log: log,
+		Client: cached, Live: live, Namespace: heartbeatNamespace, Node: node, Holder: a.book.ID(),
+		Valid: fence.DefaultValid, Log: log,
 	})
 	ctx, cancel := context.WithCancel(ctx)
 	a.Allocator, err = leases.New(ctx, leases.Options{
@@ -148,7 +152,8 @@ func (a *agent) run(ctx context.Context, cancel context.CancelFunc) {
 // ready waits until the agent has read what it needs and may hand out stock.
 func (a *agent) ready(ctx context.Context) error {
 	for _, kind := range []client.Object{
-		&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &v2beta1.SpiderIPPool{}, &v2beta1.SpiderReservedIP{}, &v2beta1.SpiderIPLease{},
+		&corev1.Namespace{}, &corev1.Node{}, &corev1.Pod{}, &v2beta1.SpiderIPPool{}, &v2beta1.SpiderReservedIP{},
+		&v2beta1.SpiderIPLease{},
 	} {
 		if _, err := a.informers.GetInformer(ctx, kind); err != nil {
 			return fmt.Errorf("fill the cache of %T: %w", kind, err)
@@ -163,7 +168,8 @@ func (a *agent) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return until(ctx, "the first heartbeat is written", 10*time.Millisecond, func() (bool, error) { return a.heartbeat.Epoch() != 0, nil })
+	return until(ctx, "the first heartbeat is written", 10*time.Millisecond,
+		func() (bool, error) { return a.heartbeat.Epoch() != 0, nil })
 }
 
 func (f *fleet) size() int     { return len(f.agents) }

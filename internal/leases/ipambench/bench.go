@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -45,7 +47,8 @@ func newBench(p plan, progress io.Writer) (*bench, error) {
 	}
 	w := &warnings{counts: map[string]int{}}
 	b := &bench{
-		plan: p, progress: progress, dir: dir, log: slog.New(w), warnings: w, begun: time.Now(), next: netip.MustParseAddr("10.1.0.0"),
+		plan: p, progress: progress, dir: dir, log: slog.New(w), warnings: w, begun: time.Now(),
+		next:   netip.MustParseAddr("10.1.0.0"),
 		report: report{plan: p, warnings: w},
 	}
 	b.say("starting etcd and the API server")
@@ -70,7 +73,8 @@ func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.progress, "%6.1fs  %s\n", time.Since(b.begun).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// all runs everything. The controller does not run beside the one-object design: it would write into the same status.
+// all runs everything. The controller does not run beside the one-object design: it would write
+// into the same status.
 func (b *bench) all(ctx context.Context) error {
 	if err := b.floor(ctx); err != nil {
 		return err
@@ -142,8 +146,10 @@ func (b *bench) floor(ctx context.Context) (err error) {
 
 func floorHandOut(i int) ledger.HandOut {
 	return ledger.HandOut{
-		Lease: fmt.Sprintf("bench-1.10-1-0-%d", i), LeaseUID: "00000000-0000-0000-0000-000000000000", Pool: "bench-1", IP: "10.1.0.1",
-		Pod: ledger.Pod{Namespace: namespace, Name: "pod", UID: "00000000-0000-0000-0000-000000000000"}, Interface: "eth0", Sandbox: "sandbox",
+		Lease: fmt.Sprintf("bench-1.10-1-0-%d", i), LeaseUID: "00000000-0000-0000-0000-000000000000", Pool: "bench-1",
+		IP:        "10.1.0.1",
+		Pod:       ledger.Pod{Namespace: namespace, Name: "pod", UID: "00000000-0000-0000-0000-000000000000"},
+		Interface: "eth0", Sandbox: "sandbox",
 	}
 }
 

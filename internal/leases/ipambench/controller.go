@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -26,14 +28,17 @@ type controller struct {
 	stop  func() error
 }
 
-// startController runs what the controller process runs for pools: status and collectors. The webhooks are not installed at
-// the API server: no request of an agent meets one. It can run once in a process, since controllers' names must not repeat.
+// startController runs what the controller process runs for pools: status and collectors. The
+// webhooks are not installed at the API server: no request of an agent meets one. It can run once
+// in a process, since controllers' names must not repeat.
 func startController(ctx context.Context, s *server, log *slog.Logger) (*controller, error) {
 	c := &controller{meter: &meter{}}
 	hooks := s.env.WebhookInstallOptions
 	mgr, _, err := process.NewManager(s.agentConfig(c.meter), process.Options{
-		Log: log, Name: "spiderpool-controller", Namespace: heartbeatNamespace, HealthAddress: "127.0.0.1:0", EveryReplica: true,
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: pools.StripPod}}},
+		Log: log, Name: "spiderpool-controller", Namespace: heartbeatNamespace, HealthAddress: "127.0.0.1:0",
+		EveryReplica: true,
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}: {Transform: pools.StripPod}}},
 		Webhook: webhook.NewServer(webhook.Options{
 			Host: hooks.LocalServingHost, Port: hooks.LocalServingPort, CertDir: hooks.LocalServingCertDir,
 		}),
@@ -43,7 +48,8 @@ func startController(ctx context.Context, s *server, log *slog.Logger) (*control
 	}
 	err = pools.SetupWithManager(mgr, pools.Options{
 		Namespace: heartbeatNamespace, Families: v2beta1.Families{IPv4: true},
-		// Pods that were replaced are removed between scenarios, not when they end: the collector must not free their leases meanwhile.
+		// Pods that were replaced are removed between scenarios, not when they end: the collector
+		// must not free their leases meanwhile.
 		GoneGrace: time.Hour, FinishedGrace: time.Hour,
 	})
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -20,8 +22,8 @@ import (
 type flatness struct {
 	Size, Leases  int // Leases in the whole cluster
 	Stock, Direct []time.Duration
-	// Disk and Create are their floors, measured in turn with them: one durable write to a ledger, and the create of a lease
-	// that no pool has.
+	// Disk and Create are their floors, measured in turn with them: one durable write to a ledger,
+	// and the create of a lease that no pool has.
 	Disk, Create      []time.Duration
 	StockAsks         counts // on the path of the ADDs from stock
 	Agent, Controller int64  // bytes of heap
@@ -31,8 +33,9 @@ type flatness struct {
 // elsewhere is the node whose pods fill half of each pool.
 const elsewhere = "node-elsewhere"
 
-// flatStock is the stock from which ADDs are measured: what two nodes may each hold of the smallest pool, a quarter of its free half.
-// A batch leaves more than half of it, so that it is not filled meanwhile.
+// flatStock is the stock from which ADDs are measured: what two nodes may each hold of the smallest
+// pool, a quarter of its free half. A batch leaves more than half of it, so that it is not filled
+// meanwhile.
 const flatStock, flatBatch = 60, 28
 
 // flatDirects is how many ADDs each have a create of their own.
@@ -75,8 +78,9 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// makeFiller makes the one pod that all the leases name. It has the mark of a static pod: of such a pod the collector does not
-// ask whether its UID is that of the lease, so that it need not exist thousands of times.
+// makeFiller makes the one pod that all the leases name. It has the mark of a static pod: of such a
+// pod the collector does not ask whether its UID is that of the lease, so that it need not exist
+// thousands of times.
 func (b *bench) makeFiller(ctx context.Context) error {
 	pod := newPod("filler", elsewhere)
 	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "1"}
@@ -115,15 +119,17 @@ func (b *bench) fill(ctx context.Context, pool *v2beta1.SpiderIPPool, count int)
 	return b.quiet(ctx, &fleet{meter: &meter{}}) // the controller alone
 }
 
-// shown waits until the pool's status counts the leases: the more there are, the longer the controller gathers changes.
+// shown waits until the pool's status counts the leases: the more there are, the longer the
+// controller gathers changes.
 func (b *bench) shown(ctx context.Context, pool string, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	return until(ctx, fmt.Sprintf("the status of pool %s shows %d addresses in use", pool, count), 200*time.Millisecond, func() (bool, error) {
-		var now v2beta1.SpiderIPPool
-		err := b.server.admin.Get(ctx, client.ObjectKey{Name: pool}, &now)
-		return now.Status.AllocatedIPCount != nil && *now.Status.AllocatedIPCount == int64(count), err
-	})
+	return until(ctx, fmt.Sprintf("the status of pool %s shows %d addresses in use", pool, count), 200*time.Millisecond,
+		func() (bool, error) {
+			var now v2beta1.SpiderIPPool
+			err := b.server.admin.Get(ctx, client.ObjectKey{Name: pool}, &now)
+			return now.Status.AllocatedIPCount != nil && *now.Status.AllocatedIPCount == int64(count), err
+		})
 }
 
 func fillerLease(pool string, ip netip.Addr, filler *corev1.Pod) *v2beta1.SpiderIPLease {
@@ -133,7 +139,8 @@ func fillerLease(pool string, ip netip.Addr, filler *corev1.Pod) *v2beta1.Spider
 			v2beta1.LabelLeasePool: pool, v2beta1.LabelLeaseNode: elsewhere,
 		}},
 		Spec: v2beta1.IPLeaseSpec{Pool: pool, IP: ip.String(), Node: elsewhere, Pod: &v2beta1.LeasePod{
-			Namespace: filler.Namespace, Name: filler.Name, UID: uid, Interface: "eth0", Sandbox: uid + uid, // a sandbox's ID has 64 characters
+			// a sandbox's ID has 64 characters
+			Namespace: filler.Namespace, Name: filler.Name, UID: uid, Interface: "eth0", Sandbox: uid + uid,
 		}},
 	}
 }
@@ -168,7 +175,8 @@ func (b *bench) flatBatches(ctx context.Context, agents *fleet, pool string, f *
 			return err
 		}
 		asked := agents.meter.on.now().minus(before)
-		f.StockAsks = counts{f.StockAsks.Reads + asked.Reads, f.StockAsks.Writes + asked.Writes, f.StockAsks.Refused + asked.Refused}
+		f.StockAsks = counts{f.StockAsks.Reads + asked.Reads, f.StockAsks.Writes + asked.Writes, f.StockAsks.Refused +
+			asked.Refused}
 		if err := b.quiet(ctx, agents); err != nil {
 			return err
 		}
@@ -199,7 +207,8 @@ func (b *bench) flatDirect(ctx context.Context, pool string, f *flatness) error 
 }
 
 // inTurn has one pod after another ask, each after its floor, and adds how long either took.
-func inTurn(ctx context.Context, c crew, jobs []job, floor func(context.Context, int) error, floors, times *[]time.Duration) error {
+func inTurn(ctx context.Context, c crew, jobs []job, floor func(context.Context, int) error, floors,
+	times *[]time.Duration) error {
 	for i, j := range jobs {
 		begun := time.Now()
 		if err := floor(ctx, i); err != nil {

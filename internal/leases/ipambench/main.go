@@ -1,11 +1,15 @@
-// Command ipambench measures what an address costs: how fast agents allocate, how many requests to the API server that takes,
-// and how both grow with the number of agents and the size of a pool. Beside it, in the same run, it measures the design in
-// which all agents write into one pool object.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command ipambench measures what an address costs: how fast agents allocate, how many requests to
+// the API server that takes, and how both grow with the number of agents and the size of a pool.
+// Beside it, in the same run, it measures the design in which all agents write into one pool
+// object.
 //
-// It owns an API server and etcd of its own, started from KUBEBUILDER_ASSETS, the pools controller in a manager as the
-// controller process has it, and agents that are goroutines: each with its own connection, client, informers, ledger and
-// heartbeat, and the product's own leases.Allocator on top. It prints tables and judges nothing. It knows nothing of CNI, of
-// the kernel and of how an Allocator works inside: it sees calls, requests and time.
+// It owns an API server and etcd of its own, started from KUBEBUILDER_ASSETS, the pools controller
+// in a manager as the controller process has it, and agents that are goroutines: each with its own
+// connection, client, informers, ledger and heartbeat, and the product's own leases.Allocator on
+// top. It prints tables and judges nothing. It knows nothing of CNI, of the kernel and of how an
+// Allocator works inside: it sees calls, requests and time.
 package main
 
 import (

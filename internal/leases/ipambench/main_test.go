@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -22,7 +24,8 @@ func TestPercentile(t *testing.T) {
 		percent int
 		want    time.Duration
 	}{
-		{nil, 50, 0}, {hundred[:1], 99, 100}, {hundred, 50, 50}, {hundred, 99, 99}, {hundred, 100, 100}, {hundred[:3], 50, 99}, {hundred, 0, 1},
+		{nil, 50, 0}, {hundred[:1], 99, 100}, {hundred, 50, 50}, {hundred, 99, 99}, {hundred, 100, 100},
+		{hundred[:3], 50, 99}, {hundred, 0, 1},
 	} {
 		if got := percentile(test.values, test.percent); got != test.want {
 			t.Errorf("percentile %d of %d values is %d, want %d", test.percent, len(test.values), got, test.want)
@@ -39,6 +42,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
+//nolint:lll // the lines of a raw string
 const someMetrics = `# TYPE apiserver_request_total counter
 apiserver_request_total{code="200",resource="spiderippools",scope="resource",subresource="",verb="GET",version="v2beta1"} 5
 apiserver_request_total{code="404",resource="spiderippools",scope="resource",subresource="",verb="GET",version="v2beta1"} 2
@@ -53,7 +57,8 @@ func TestParseRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[asked]int64{{"GET", "spiderippools"}: 7, {"PUT", "spiderippools"}: 120, {"WATCH", "spiderippools"}: 9, {"WATCHLIST", "spiderippools"}: 3}
+	want := map[asked]int64{{"GET", "spiderippools"}: 7, {"PUT", "spiderippools"}: 120, {"WATCH", "spiderippools"}: 9,
+		{"WATCHLIST", "spiderippools"}: 3}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(asked{})); diff != "" {
 		t.Error(diff)
 	}
@@ -89,13 +94,15 @@ func TestSmallRun(t *testing.T) {
 	log.SetLogger(logr.Discard())
 	p := plan{
 		Agents: []int{2}, Pods: 10, Roomy: 64, Burst: 4, Flat: []int{1 << 10}, FlatPods: 6, Floor: 5,
-		Limit: 30 * time.Second, QuietLimit: 30 * time.Second, Whole: 3 * time.Minute, Still: 400 * time.Millisecond, Dir: t.TempDir(),
+		Limit: 30 * time.Second, QuietLimit: 30 * time.Second, Whole: 3 * time.Minute, Still: 400 * time.Millisecond,
+		Dir: t.TempDir(),
 	}
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), p, &out, &progress); err != nil {
 		t.Fatalf("%v\nit had come to:\n%s", err, progress.String())
 	}
-	for _, want := range []string{"exact fit", "re-creation, of 64", "from stock, 8 of 8", "from stock, 4 of 16", scenarioObject, "1024"} {
+	for _, want := range []string{"exact fit", "re-creation, of 64", "from stock, 8 of 8", "from stock, 4 of 16",
+		scenarioObject, "1024"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("nothing of %q in:\n%s", want, out.String())
 		}

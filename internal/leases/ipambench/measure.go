@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -66,8 +68,10 @@ func (r *results) took(ip netip.Addr, d time.Duration) {
 	r.seen[ip] = true
 }
 
-// measure has all pods ask at once, while beside runs if there is one, and waits until nothing more follows from it.
-func (b *bench) measure(ctx context.Context, scenario string, c crew, jobs []job, beside func(context.Context) error) (outcome, error) {
+// measure has all pods ask at once, while beside runs if there is one, and waits until nothing more
+// follows from it.
+func (b *bench) measure(ctx context.Context, scenario string, c crew, jobs []job,
+	beside func(context.Context) error) (outcome, error) {
 	b.say("%d agents, %s: %d pods", c.size(), scenario, len(jobs))
 	o := outcome{Scenario: scenario, Agents: c.size(), Pods: len(jobs)}
 	before, err := b.server.requests(ctx)
@@ -88,8 +92,10 @@ func (b *bench) measure(ctx context.Context, scenario string, c crew, jobs []job
 		return o, fmt.Errorf("%s with %d agents: %w", scenario, c.size(), err)
 	}
 	o.Quiet = time.Since(begun) - b.plan.Still
-	o.On, o.Off, o.Controller = c.count().on.now().minus(on), c.count().off.now().minus(off), b.controlled().minus(control)
-	b.say("  %d of %d in %s, p50 %s, %d failures", o.Done, o.Pods, round(o.Wall), round(percentile(o.Times, 50)), o.Failures)
+	o.On, o.Off, o.Controller = c.count().on.now().minus(on), c.count().off.now().minus(off),
+		b.controlled().minus(control)
+	b.say("  %d of %d in %s, p50 %s, %d failures", o.Done, o.Pods, round(o.Wall), round(percentile(o.Times, 50)),
+		o.Failures)
 	return o, nil
 }
 
@@ -111,7 +117,8 @@ func (b *bench) burst(ctx context.Context, c crew, jobs []job, beside func(conte
 	return err
 }
 
-// keepAsking has one pod ask until it has an address, as the kubelet does. What it waits for is counted from the beginning of all.
+// keepAsking has one pod ask until it has an address, as the kubelet does. What it waits for is
+// counted from the beginning of all.
 func keepAsking(ctx context.Context, c crew, j job, begun time.Time, r *results) {
 	_ = again(ctx, func() error {
 		try, cancel := context.WithTimeout(waiting(ctx), tryLimit)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -19,7 +21,8 @@ func (c counts) minus(o counts) counts {
 	return counts{c.Reads - o.Reads, c.Writes - o.Writes, c.Refused - o.Refused}
 }
 
-// meter counts the requests of clients: apart those made while a pod waits for its address, which their context tells.
+// meter counts the requests of clients: apart those made while a pod waits for its address, which
+// their context tells.
 type meter struct{ on, off tally }
 
 type onPath struct{}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -31,7 +33,8 @@ func (b *bench) makeNodes(ctx context.Context, n int) error {
 	return nil
 }
 
-// makePool makes a pool of addresses that no other pool has, and waits until the controller, if it runs, has completed it.
+// makePool makes a pool of addresses that no other pool has, and waits until the controller, if it
+// runs, has completed it.
 func (b *bench) makePool(ctx context.Context, size int) (*v2beta1.SpiderIPPool, error) {
 	b.pools++
 	first := b.next
@@ -63,7 +66,8 @@ func later(ip netip.Addr, n int) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 }
 
-// makePods makes pods, spread over the first nodes, that want an address of the pool. shift moves them by as many nodes.
+// makePods makes pods, spread over the first nodes, that want an address of the pool. shift moves
+// them by as many nodes.
 func (b *bench) makePods(ctx context.Context, pool string, count, nodes, shift int) ([]job, error) {
 	jobs := make([]job, count)
 	numbers := make([]int, count)
@@ -90,7 +94,8 @@ func newPod(name, node string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
 		Spec: corev1.PodSpec{
-			NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none"}}, TerminationGracePeriodSeconds: new(int64(0)),
+			NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "none"}},
+			TerminationGracePeriodSeconds: new(int64(0)),
 		},
 	}
 }
@@ -101,7 +106,8 @@ func (b *bench) clean(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*startLimit)
 	defer cancel()
 	admin := b.server.admin
-	kinds := []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderEndpoint{}, &corev1.Pod{}, &v2beta1.SpiderIPPool{}}
+	kinds := []client.Object{&v2beta1.SpiderIPLease{}, &v2beta1.SpiderEndpoint{}, &corev1.Pod{},
+		&v2beta1.SpiderIPPool{}}
 	err := each(ctx, len(kinds), kinds, func(ctx context.Context, kind client.Object) error {
 		options := []client.DeleteAllOfOption{client.GracePeriodSeconds(0)}
 		if namespaced, err := admin.IsObjectNamespaced(kind); err != nil {

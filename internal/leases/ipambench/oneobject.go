@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -16,7 +18,8 @@ import (
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 )
 
-// scribes are agents of the other design: each takes an address by writing it into the status of the one pool object.
+// scribes are agents of the other design: each takes an address by writing it into the status of
+// the one pool object.
 type scribes struct {
 	meter *meter
 	each  []*scribe
@@ -81,7 +84,8 @@ func (s *scribe) write(ctx context.Context, name string, j job) (netip.Addr, err
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	used[ip.String()] = v2beta1.AllocatedIP{Pod: j.request.Pod.Namespace + "/" + j.request.Pod.Name, PodUID: j.request.Pod.UID}
+	used[ip.String()] = v2beta1.AllocatedIP{Pod: j.request.Pod.Namespace + "/" + j.request.Pod.Name,
+		PodUID: j.request.Pod.UID}
 	text, err := json.Marshal(used)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("write down the addresses in use of pool %s: %w", name, err)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import "time"
@@ -5,7 +7,8 @@ import "time"
 // plan says what is measured, and how long anything may take.
 type plan struct {
 	Agents []int
-	// Pods of one scenario; Exact is also the size of the pool that they fit exactly, Roomy that of the other.
+	// Pods of one scenario; Exact is also the size of the pool that they fit exactly, Roomy that of
+	// the other.
 	Pods, Roomy int
 	// Burst is the most pods of one agent that start at once from a warmed stock.
 	Burst int
@@ -16,8 +19,8 @@ type plan struct {
 	Floor int
 	// Limit bounds one scenario, QuietLimit the wait for the end of what follows it, Whole the run.
 	Limit, QuietLimit, Whole time.Duration
-	// Still is how long nothing must have been asked of the API server for things to count as quiet. It is longer than the
-	// controller gathers the changes of a pool's status.
+	// Still is how long nothing must have been asked of the API server for things to count as
+	// quiet. It is longer than the controller gathers the changes of a pool's status.
 	Still time.Duration
 	// Dir is where the ledgers are.
 	Dir string
@@ -25,7 +28,8 @@ type plan struct {
 	Only string
 }
 
-// Parts of a run: agents with the default stock, with a warm one, pools by size, and the design of one pool object.
+// Parts of a run: agents with the default stock, with a warm one, pools by size, and the design of
+// one pool object.
 const (
 	partUsual  = "usual"
 	partWarm   = "warm"
@@ -37,7 +41,8 @@ func (p plan) measures(part string) bool { return p.Only == "" || p.Only == part
 
 func fullPlan() plan {
 	return plan{
-		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16}, FlatPods: 224, Floor: 300,
+		Agents: []int{1, 10, 50}, Pods: 1000, Roomy: 4096, Burst: 120, Flat: []int{1 << 10, 1 << 14, 1 << 16},
+		FlatPods: 224, Floor: 300,
 		Limit: time.Minute, QuietLimit: 90 * time.Second, Whole: 30 * time.Minute, Still: 2500 * time.Millisecond,
 	}
 }
@@ -52,13 +57,14 @@ func quickPlan() plan {
 // stockPerPool is the product's default.
 const stockPerPool = 8
 
-// burstOf is how many pods each of n agents starts from its stock, and how many addresses the stock has. More stock than
-// pods: it is filled up only when half of it has gone, which would be in the middle of the burst.
+// burstOf is how many pods each of n agents starts from its stock, and how many addresses the stock
+// has. More stock than pods: it is filled up only when half of it has gone, which would be in the
+// middle of the burst.
 func (p plan) burstOf(n int) (pods, stock int) {
 	pods = max(min(p.Pods/n, p.Burst), 1)
 	return pods, min(2*pods+stockPerPool, 256)
 }
 
-// burstPool is the size of a pool in which every one of n agents may hold so much: together they hold at most a quarter
-// of what is free.
+// burstPool is the size of a pool in which every one of n agents may hold so much: together they
+// hold at most a quarter of what is free.
 func burstPool(n, stock int) int { return 6 * n * (stock + 1) }

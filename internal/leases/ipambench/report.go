@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -53,9 +55,10 @@ func table(out io.Writer, heading string, rows [][]string) {
 }
 
 func (r *report) writeFloor(out io.Writer) {
-	table(out, fmt.Sprintf("The floor: one durable write of a hand-out to the ledger, %d in turn, in ms", len(r.floor)), [][]string{
-		{"p50", "p99"}, {ms(percentile(r.floor, 50)), ms(percentile(r.floor, 99))},
-	})
+	table(out, fmt.Sprintf("The floor: one durable write of a hand-out to the ledger, %d in turn, in ms", len(r.floor)),
+		[][]string{
+			{"p50", "p99"}, {ms(percentile(r.floor, 50)), ms(percentile(r.floor, 99))},
+		})
 }
 
 func (r *report) writeOutcomes(out io.Writer, heading string, outcomes []outcome) {
@@ -66,16 +69,19 @@ func (r *report) writeOutcomes(out io.Writer, heading string, outcomes []outcome
 	for _, o := range outcomes {
 		per := func(n int64) string { return fmt.Sprintf("%.2f", float64(n)/float64(max(o.Done, 1))) }
 		rows = append(rows, []string{
-			o.Scenario, fmt.Sprint(o.Agents), fmt.Sprint(o.Done), fmt.Sprint(o.Pods), fmt.Sprintf("%.0f", rate(o.Done, o.Wall)),
+			o.Scenario, fmt.Sprint(o.Agents), fmt.Sprint(o.Done), fmt.Sprint(o.Pods),
+			fmt.Sprintf("%.0f", rate(o.Done, o.Wall)),
 			ms(percentile(o.Times, 50)), ms(percentile(o.Times, 99)), fmt.Sprint(o.Failures),
-			per(o.On.Writes), per(o.On.Reads), fmt.Sprint(o.On.Refused), per(o.Off.Writes), per(o.Off.Reads), fmt.Sprint(o.Off.Refused),
+			per(o.On.Writes), per(o.On.Reads), fmt.Sprint(o.On.Refused), per(o.Off.Writes), per(o.Off.Reads),
+			fmt.Sprint(o.Off.Refused),
 			per(o.Controller.Writes), per(o.Controller.Reads), fmt.Sprintf("%.1f", o.Quiet.Seconds()),
 		})
 	}
 	table(out, heading, rows)
 	for _, o := range outcomes {
 		if o.Failures > 0 || o.Duplicates > 0 {
-			fmt.Fprintf(out, "  %s, %d agents: %d addresses given twice; the first of %d failed calls: %.300s\n", o.Scenario, o.Agents, o.Duplicates, o.Failures, o.Failure)
+			fmt.Fprintf(out, "  %s, %d agents: %d addresses given twice; the first of %d failed calls: %.300s\n",
+				o.Scenario, o.Agents, o.Duplicates, o.Failures, o.Failure)
 		}
 	}
 }
@@ -84,16 +90,20 @@ func (r *report) writeOutcomes(out io.Writer, heading string, outcomes []outcome
 var resources = []string{"spideripleases", "spiderippools", "spiderendpoints"}
 
 func (r *report) writeWindows(out io.Writer) {
-	rows := [][]string{{"scenario", "agents", "pods", "window ms", "asked on path", "leases", "pools", "endpoints", "others"}}
+	rows := [][]string{{"scenario", "agents", "pods", "window ms", "asked on path", "leases", "pools", "endpoints",
+		"others"}}
 	for _, o := range r.bursts {
-		row := []string{o.Scenario, fmt.Sprint(o.Agents), fmt.Sprint(o.Done), ms(o.Wall), fmt.Sprint(o.On.Reads + o.On.Writes)}
+		row := []string{o.Scenario, fmt.Sprint(o.Agents), fmt.Sprint(o.Done), ms(o.Wall),
+			fmt.Sprint(o.On.Reads + o.On.Writes)}
 		for _, resource := range resources {
 			reads, writes := sum(o.Window, resource)
 			row = append(row, fmt.Sprint(reads+writes))
 		}
 		rows = append(rows, append(row, others(o.Window)))
 	}
-	table(out, "Requests that the API server counted until the last pod of a warm burst had its address (all clients, watches apart)", rows)
+	table(out,
+		"Requests that the API server counted until the last pod of a warm burst had its address (all clients, "+
+			"watches apart)", rows)
 }
 
 // others lists what else was asked, by resource.
@@ -112,7 +122,8 @@ func others(window map[asked]int64) string {
 }
 
 func (r *report) writeRatios(out io.Writer) {
-	rows := [][]string{{"agents", "per second", "p50", "p99", "requests on path", "409", "from warm stock: per second", "p50", "p99"}}
+	rows := [][]string{{"agents", "per second", "p50", "p99", "requests on path", "409", "from warm stock: per second",
+		"p50", "p99"}}
 	for _, other := range r.object {
 		ours, ok := find(r.ours, scenarioExact, other.Agents)
 		if !ok {
@@ -128,7 +139,8 @@ func (r *report) writeRatios(out io.Writer) {
 		}
 		rows = append(rows, row)
 	}
-	table(out, "Ours divided by the one pool object, exact fit; per second: more is better, the others: less is better", rows)
+	table(out, "Ours divided by the one pool object, exact fit; per second: more is better, the others: less is better",
+		rows)
 }
 
 // find returns the last outcome of that scenario and number of agents; any scenario for "".
@@ -159,7 +171,8 @@ func ratio(a, b float64) string {
 func (r *report) writeFlat(out io.Writer) {
 	rows := [][]string{{
 		"pool", "leases in cluster", "from stock: p50", "p99", "ledger alone: p50", "p99", "ratio", "p99", "requests",
-		"by create: p50", "p99", "create alone: p50", "p99", "ratio", "p99", "agent MB", "starts in ms", "controller MB",
+		"by create: p50", "p99", "create alone: p50", "p99", "ratio", "p99", "agent MB", "starts in ms",
+		"controller MB",
 	}}
 	for _, f := range r.flat {
 		row := []string{fmt.Sprint(f.Size), fmt.Sprint(f.Leases)}
@@ -167,7 +180,9 @@ func (r *report) writeFlat(out io.Writer) {
 		row = append(append(row, beside(f.Direct, f.Create)...), mb(f.Agent), ms(f.StartsIn), mb(f.Controller))
 		rows = append(rows, row)
 	}
-	table(out, "A pool that is half full, by its size: one ADD after another on one agent, in turn with its floor, in ms; heap in MB after a collection", rows)
+	table(out,
+		"A pool that is half full, by its size: one ADD after another on one agent, in turn with its floor, in ms; "+
+			"heap in MB after a collection", rows)
 }
 
 // beside shows times and their floor, and what one is of the other.
@@ -175,12 +190,14 @@ func beside(times, floor []time.Duration) []string {
 	half, tail := percentile(times, 50), percentile(times, 99)
 	halfFloor, tailFloor := percentile(floor, 50), percentile(floor, 99)
 	return []string{
-		ms(half), ms(tail), ms(halfFloor), ms(tailFloor), ratio(half.Seconds(), halfFloor.Seconds()), ratio(tail.Seconds(), tailFloor.Seconds()),
+		ms(half), ms(tail), ms(halfFloor), ms(tailFloor), ratio(half.Seconds(), halfFloor.Seconds()),
+		ratio(tail.Seconds(), tailFloor.Seconds()),
 	}
 }
 
 // writeNotes says what the numbers hold and do not hold.
 func (r *report) writeNotes(out io.Writer) {
+	//nolint:lll // the lines of a raw string
 	fmt.Fprintf(out, `
 A pod's time runs from the moment when all ask until it has its address: what it waits for its agent's other pods is in it, and so is
 the kubelet's second after a call that failed. A scenario ends after %s; "done" says how many pods had an address by then.
@@ -193,7 +210,8 @@ Not measured: webhooks, CNI, the kernel, the network between nodes (all is on th
 its writes), more API servers than one, a disk for each node (all ledgers share one).
 `, r.plan.Limit)
 	if name := diskless(r.plan.Dir); name != "" {
-		fmt.Fprintf(out, "The ledgers are on %s: their writes cost no disk. Choose another directory with --dir.\n", name)
+		fmt.Fprintf(out, "The ledgers are on %s: their writes cost no disk. Choose another directory with --dir.\n",
+			name)
 	}
 	r.warnings.write(out)
 }

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -26,7 +28,8 @@ func (b *bench) usual(ctx context.Context, n int) error {
 	})
 }
 
-// fillAndRecreate gives every pod an address, and then every pod's to another one, on the next node, that starts while it stops.
+// fillAndRecreate gives every pod an address, and then every pod's to another one, on the next
+// node, that starts while it stops.
 func (b *bench) fillAndRecreate(ctx context.Context, f *fleet, size int, name string) error {
 	pool, err := b.makePool(ctx, size)
 	if err != nil {
@@ -44,7 +47,8 @@ func (b *bench) fillAndRecreate(ctx context.Context, f *fleet, size int, name st
 	if err != nil {
 		return err
 	}
-	recreate, err := b.measure(ctx, "re-creation, "+name, f, successors, func(ctx context.Context) error { return f.release(ctx, old) })
+	recreate, err := b.measure(ctx, "re-creation, "+name, f, successors,
+		func(ctx context.Context) error { return f.release(ctx, old) })
 	if err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -37,7 +39,9 @@ type server struct {
 
 func startServer() (*server, error) {
 	if os.Getenv(assetsEnv) == "" {
-		return nil, fmt.Errorf("%s is not set: it names the directory with etcd and kube-apiserver; `make bench-ipam` sets it", assetsEnv)
+		return nil,
+			fmt.Errorf("%s is not set: it names the directory with etcd and kube-apiserver; `make bench-ipam` sets it",
+				assetsEnv)
 	}
 	crds, err := config.CRDs()
 	if err != nil {
@@ -48,7 +52,8 @@ func startServer() (*server, error) {
 		Scheme: s.scheme, CRDs: crds,
 		ControlPlaneStartTimeout: 2 * time.Minute, ControlPlaneStopTimeout: time.Minute, // a loaded two-core machine
 	}
-	s.env.ControlPlane.GetAPIServer().Configure().Set("delete-collection-workers", "8") // it only tidies up between scenarios
+	// it only tidies up between scenarios
+	s.env.ControlPlane.GetAPIServer().Configure().Set("delete-collection-workers", "8")
 	if s.config, err = s.env.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the API server from %s: %w", os.Getenv(assetsEnv), err), s.env.Stop())
 	}
@@ -68,13 +73,15 @@ func (s *server) connect() (err error) {
 	if s.mapper, err = apiutil.NewDynamicRESTMapper(plain, s.http); err != nil {
 		return fmt.Errorf("learn the API server's kinds: %w", err)
 	}
-	if s.admin, err = client.New(plain, client.Options{Scheme: s.scheme, Mapper: s.mapper, HTTPClient: s.http}); err != nil {
+	if s.admin, err = client.New(plain, client.Options{Scheme: s.scheme, Mapper: s.mapper,
+		HTTPClient: s.http}); err != nil {
 		return fmt.Errorf("make a client of the API server: %w", err)
 	}
 	return nil
 }
 
-// agentConfig is how an agent reaches the API server: with the limits of package process, and by a connection of its own.
+// agentConfig is how an agent reaches the API server: with the limits of package process, and by a
+// connection of its own.
 func (s *server) agentConfig(m *meter) *rest.Config {
 	c := rest.CopyConfig(s.config)
 	c.QPS, c.Burst = 100, 200

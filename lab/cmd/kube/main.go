@@ -1,6 +1,9 @@
-// Command kube is the Kubernetes programs that the lab runs on the host, in one binary: etcd, kube-apiserver, kube-controller-manager,
-// kube-scheduler and kubectl. The name it is started by, or else its first argument, says which.
-// One binary links the shared nine tenths of their code once: it builds and loads several times faster than five.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kube is the Kubernetes programs that the lab runs on the host, in one binary: etcd,
+// kube-apiserver, kube-controller-manager, kube-scheduler and kubectl. The name it is started by,
+// or else its first argument, says which. One binary links the shared nine tenths of their code
+// once: it builds and loads several times faster than five.
 //
 // It only dispatches; what the programs are told to do is the business of internal/cluster.
 package main
@@ -44,7 +47,8 @@ func main() {
 	}
 	run := programs[name]
 	if run == nil {
-		fmt.Fprintf(os.Stderr, "kube: start it as (a link named), or with a first argument of: %s\n", strings.Join(names(), " "))
+		fmt.Fprintf(os.Stderr, "kube: start it as (a link named), or with a first argument of: %s\n",
+			strings.Join(names(), " "))
 		os.Exit(2)
 	}
 	os.Exit(run())
@@ -59,8 +63,8 @@ func names() []string {
 	return all
 }
 
-// runKubectl follows the released kubectl's main: verbosity is set before the command is made, because making it
-// already runs code that logs.
+// runKubectl follows the released kubectl's main: verbosity is set before the command is made,
+// because making it already runs code that logs.
 func runKubectl() int {
 	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {

@@ -1,8 +1,10 @@
-// Command kubenode is the Kubernetes part of a machine, kubelet and kube-proxy, in one binary. The name it is started by, or else its
-// first argument, says which.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kubenode is the Kubernetes part of a machine, kubelet and kube-proxy, in one binary. The
+// name it is started by, or else its first argument, says which.
 //
-// It is apart from command kube because a program's packages are all initialized when it starts, and under emulation those of the control plane
-// cost every start five seconds.
+// It is apart from command kube because a program's packages are all initialized when it starts,
+// and under emulation those of the control plane cost every start five seconds.
 package main
 
 import (

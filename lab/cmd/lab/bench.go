@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -43,13 +45,17 @@ func benchCNICommand() *cobra.Command {
 			return benchCNI(c.Context(), l, b)
 		},
 	}
-	c.Flags().IntVarP(&b.Pods, "number", "n", 20, "pods of each network that come one after another, and rounds of the bare steps")
-	c.Flags().StringVar(&b.Only, "only", "", `measure one part beside the bare steps: "pods", which the kubelet runs, or "many", at once and with several networks`)
+	c.Flags().IntVarP(&b.Pods, "number", "n", 20,
+		"pods of each network that come one after another, and rounds of the bare steps")
+	c.Flags().StringVar(&b.Only, "only", "",
+		`measure one part beside the bare steps: "pods", which the kubelet runs, or "many", at once and with several networks`)
 	c.Flags().IntVar(&b.Many.Rounds, "rounds", 3, "rounds of each case with several pods at once")
 	c.Flags().IntVar(&b.Many.Held, "held", 100, "attachments at which the agent's memory is read; 0 leaves that out")
-	c.Flags().BoolVar(&b.Many.Bound, "bound", false, "give the pods that no kubelet runs to the node, where it waits for a volume of theirs that never comes")
+	c.Flags().BoolVar(&b.Many.Bound, "bound", false,
+		"give the pods that no kubelet runs to the node, where it waits for a volume of theirs that never comes")
 	c.Flags().StringVar(&b.Node, "node", topology.Nodes()[0].Name, "the node to measure on")
-	c.Flags().BoolVar(&asIs, "as-is", false, "measure the product that runs in the lab, without bringing the present one there")
+	c.Flags().BoolVar(&asIs, "as-is", false,
+		"measure the product that runs in the lab, without bringing the present one there")
 	addOptions(c.Flags(), &o)
 	memory := c.Flags().Lookup("memory") // for a hundred attachments
 	memory.DefValue, o.MemoryMiB = "3072", 3072
@@ -87,6 +93,7 @@ func openForBench(ctx context.Context, o cluster.Options, asIs bool) (cluster.La
 	if err != nil {
 		return l, err
 	}
+	o.Preload = true
 	return l, l.Ensure(ctx, o, cellProgram)
 }
 
@@ -95,9 +102,10 @@ func benchSRIOVCommand() *cobra.Command {
 	var b bench.SRIOVOptions
 	var asIs bool
 	c := &cobra.Command{
-		Use:   "sriov",
-		Short: "Print what it takes to make VFs beside the bare kernel steps, what an idle agent costs, and what its death comes to",
-		Args:  cobra.NoArgs,
+		Use: "sriov",
+		Short: "Print what it takes to make VFs beside the bare kernel steps, what an idle agent costs, and what " +
+			"its death comes to",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			n, err := topology.Find(b.Node)
 			if err != nil {
@@ -120,7 +128,8 @@ func benchSRIOVCommand() *cobra.Command {
 	c.Flags().IntSliceVar(&b.VFs, "vfs", []int{1, 12, 16}, "VFs to make on each card")
 	c.Flags().DurationVar(&b.Idle, "idle", time.Minute, "how long the idle agent is watched")
 	c.Flags().StringVar(&b.Node, "node", topology.Nodes()[0].Name, "the node to measure on")
-	c.Flags().BoolVar(&asIs, "as-is", false, "measure the product that runs in the lab, without bringing the present one there")
+	c.Flags().BoolVar(&asIs, "as-is", false,
+		"measure the product that runs in the lab, without bringing the present one there")
 	addOptions(c.Flags(), &o)
 	c.Flags().Lookup("cards").DefValue, o.Cards = "2", 2
 	return c
@@ -137,7 +146,8 @@ func prepareBench(ctx context.Context, l cluster.Lab, b *bench.Options) (t *term
 	}
 	done = func() { os.RemoveAll(dir) }
 	b.Program, b.Many.Program = filepath.Join(dir, "hostbench"), filepath.Join(dir, "attachbench")
-	for pkg, out := range map[string]string{"./internal/host/hostbench": b.Program, "./internal/attach/attachbench": b.Many.Program} {
+	for pkg, out := range map[string]string{"./internal/host/hostbench": b.Program,
+		"./internal/attach/attachbench": b.Many.Program} {
 		if err := gobuild.Build(ctx, l.Source.Product(), pkg, out, ""); err != nil {
 			done()
 			return nil, nil, err

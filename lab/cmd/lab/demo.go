@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -35,6 +37,7 @@ func demoCommand() *cobra.Command {
 
 func runDemo(ctx context.Context, l cluster.Lab, o cluster.Options) error {
 	started := time.Now()
+	o.Preload = true
 	if err := l.Ensure(ctx, o, cellProgram); err != nil {
 		return err
 	}

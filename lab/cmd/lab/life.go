@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
@@ -13,6 +15,7 @@ import (
 	"spidernet.io/spiderpool/lab/internal/cluster"
 	"spidernet.io/spiderpool/lab/internal/gobuild"
 	"spidernet.io/spiderpool/lab/internal/progress"
+	"spidernet.io/spiderpool/lab/internal/registry"
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
@@ -62,6 +65,8 @@ func addOptions(flags *pflag.FlagSet, o *cluster.Options) {
 	flags.IntVar(&o.Cards, "cards", d.Cards, "InfiniBand cards per machine: 1 or 2")
 	flags.IntVar(&o.MemoryMiB, "memory", d.MemoryMiB, "memory of each machine, in MiB")
 	flags.IntVar(&o.CPUs, "cpus", d.CPUs, "processors of each machine; without KVM more than one can hang")
+	flags.IntVar(&o.RegistryPort, "registry-port", d.RegistryPort,
+		"port of this host's loopback address for the container registry")
 	flags.IntVar(&o.APIPort, "api-port", d.APIPort, "port of this host's loopback address for the API server")
 }
 
@@ -83,7 +88,8 @@ func upCommand() *cobra.Command {
 			if err := l.Up(c.Context(), o, cellProgram); err != nil {
 				return err
 			}
-			l.Say.Say("the lab is up: \"lab status\", \"lab kubectl get nodes\", \"lab shell %s\"", topology.Nodes()[0].Name)
+			l.Say.Say("the lab is up: \"lab status\", \"lab kubectl get nodes\", \"lab shell %s\"; its registry is %s",
+				topology.Nodes()[0].Name, o.Registry())
 			return nil
 		},
 	}
@@ -146,8 +152,9 @@ func kubeBinCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "kube-bin",
 		GroupID: "parts",
-		Short:   "Print the directory of the Kubernetes programs (etcd, kube-apiserver, kubectl ...), compiling them first if need be",
-		Args:    cobra.NoArgs,
+		Short: "Print the directory of the Kubernetes programs (etcd, kube-apiserver, kubectl ...), compiling " +
+			"them first if need be",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			l, err := openLab()
 			if err != nil {
@@ -161,6 +168,16 @@ func kubeBinCommand() *cobra.Command {
 				return err
 			})
 		},
+	}
+}
+
+// registryCommand is what the cell starts.
+func registryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    cluster.RegistryCommand + " DIRECTORY ADDRESS",
+		Hidden: true,
+		Args:   cobra.ExactArgs(2),
+		RunE:   func(_ *cobra.Command, args []string) error { return registry.Serve(args[0], args[1], os.Stderr) },
 	}
 }
 

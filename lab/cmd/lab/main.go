@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Command lab runs a real Kubernetes cluster on virtual InfiniBand cards: see the README beside its module.
 package main
 
@@ -28,10 +30,10 @@ func main() {
 	os.Exit(status)
 }
 
-// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1. An error about a program that lab used is
-// another matter: it has more to say than the status.
+// exitStatus is that of the program that lab stood in for, which has said itself what was wrong; or 1.
+// An error about a program that lab used is another matter: it has more to say than the status.
 func exitStatus(err error) (status int, quiet bool) {
-	switch e := err.(type) { // not errors.As: what is wrapped was used
+	switch e := err.(type) { //nolint:errorlint // what is wrapped was used
 	case *exec.ExitError:
 		return e.ExitCode(), true
 	case guest.Exit:
@@ -55,9 +57,10 @@ func root() *cobra.Command {
 	)
 	c.AddCommand(
 		demoCommand(), upCommand(), statusCommand(), downCommand(), cleanCommand(),
-		kubectlCommand(), helmCommand(), kubeconfigCommand(), shellCommand(), consoleCommand(), logsCommand(), loadImageCommand(), benchCommand(),
-		cableCommand(), rebootCommand(), restartKubeletCommand(), outageCommand(),
-		kubeBinCommand(), cellCommand(),
+		kubectlCommand(), helmCommand(), kubeconfigCommand(), envCommand(), shellCommand(), consoleCommand(),
+		logsCommand(), loadImageCommand(), benchCommand(),
+		cableCommand(), rebootCommand(), pauseCommand(), resumeCommand(), restartKubeletCommand(), outageCommand(),
+		kubeBinCommand(), cellCommand(), registryCommand(),
 	)
 	return c
 }

@@ -1,11 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"spidernet.io/spiderpool/lab/internal/cluster"
 	"spidernet.io/spiderpool/lab/internal/topology"
 )
 
@@ -44,8 +48,9 @@ func rebootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "reboot NODE",
 		GroupID: "trouble",
-		Short:   "Restart a node in good order, or with --hard as if its power had failed; returns when it is ready again",
-		Args:    cobra.ExactArgs(1),
+		Short: "Restart a node in good order, or with --hard as if its power had failed; returns when it is " +
+			"ready again",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := openRunning()
 			if err != nil {
@@ -60,6 +65,44 @@ func rebootCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&hard, "hard", false, "reset the machine without telling it")
 	return c
+}
+
+func pauseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "pause NODE",
+		GroupID: "trouble",
+		Short:   "Stop a node where it is, as if its power had failed",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return onMachine(c.Context(), args[0],
+				cluster.Lab.Pause)
+		},
+	}
+}
+
+func resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "resume NODE",
+		GroupID: "trouble",
+		Short:   "Have a paused node go on, with the right time",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return onMachine(c.Context(), args[0], cluster.Lab.Resume)
+		},
+	}
+}
+
+// onMachine does something to a node of the running lab from outside it.
+func onMachine(ctx context.Context, name string, do func(cluster.Lab, context.Context, topology.Node) error) error {
+	l, err := openRunning()
+	if err != nil {
+		return err
+	}
+	n, err := topology.Find(name)
+	if err != nil {
+		return err
+	}
+	return do(l, ctx, n)
 }
 
 func outageCommand() *cobra.Command {

@@ -1,15 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package main
 
 import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"spidernet.io/spiderpool/lab/internal/gobuild"
 	"spidernet.io/spiderpool/lab/internal/guest"
+	"spidernet.io/spiderpool/lab/internal/terminal"
 )
 
 func kubectlCommand() *cobra.Command {
@@ -64,14 +68,44 @@ func kubeconfigCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "kubeconfig",
 		GroupID: "use",
-		Short:   "Print the path of the administrator's kubeconfig, for any tool on this host: export KUBECONFIG=$(lab kubeconfig)",
-		Args:    cobra.NoArgs,
+		Short: "Print the path of the administrator's kubeconfig, for any tool on this host: export " +
+			"KUBECONFIG=$(lab kubeconfig)",
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			l, err := openRunning()
 			if err == nil {
 				fmt.Println(l.Layout.Kubeconfig())
 			}
 			return err
+		},
+	}
+}
+
+// envCommand has a shell find the lab's kubectl and helm and its cluster, so that commands of the
+// documentation work as they stand.
+func envCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "env",
+		GroupID: "use",
+		Short:   "Print what makes a shell use the lab's kubectl, helm and cluster: eval \"$(lab env)\"",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if _, err := openRunning(); err != nil {
+				return err
+			}
+			l, err := openLab()
+			if err != nil {
+				return err
+			}
+			t, err := terminal.Open(c.Context(), l)
+			if err != nil {
+				return err
+			}
+			for _, setting := range t.Environment() {
+				name, value, _ := strings.Cut(setting, "=")
+				fmt.Printf("export %s=%s\n", name, guest.Quote([]string{value}))
+			}
+			return nil
 		},
 	}
 }
@@ -126,8 +160,9 @@ func logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "logs [NAME]",
 		GroupID: "use",
-		Short:   "List the logs of all parts, or print the end of one, as in \"lab logs kube-apiserver\" or \"lab logs 10-20-1-10/kubelet\"",
-		Args:    cobra.MaximumNArgs(1),
+		Short: "List the logs of all parts, or print the end of one, as in \"lab logs kube-apiserver\" or \"lab " +
+			"logs 10-20-1-10/kubelet\"",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			l, err := openRunning()
 			if err != nil {

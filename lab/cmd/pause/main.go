@@ -1,4 +1,7 @@
-// Command pause is process 1 of every pod's sandbox: it sleeps until told to stop, and reaps what others leave behind.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command pause is process 1 of every pod's sandbox: it sleeps until told to stop, and reaps what
+// others leave behind.
 package main
 
 import (

@@ -1,8 +1,10 @@
-// Package cache keeps what is costly to make under a name that is a digest of everything it was made from, so that it is
-// made once per machine and never stale.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cache keeps what is costly to make under a name that is a digest of everything it was
+// made from, so that it is made once per machine and never stale.
 //
-// An entry is a directory. It appears under its final name only when complete; two processes that want the same one
-// make it once. The package does not know what is in an entry.
+// An entry is a directory. It appears under its final name only when complete; two processes that
+// want the same one make it once. The package does not know what is in an entry.
 package cache
 
 import (
@@ -21,7 +23,8 @@ import (
 	"time"
 )
 
-// keep is how many entries of one kind stay: the current one and the one before, for switching between two branches.
+// keep is how many entries of one kind stay: the current one and the one before, for switching
+// between two branches.
 const keep = 2
 
 // Dir is a cache directory.
@@ -36,8 +39,8 @@ func Default() (Dir, error) {
 	return Dir(filepath.Join(base, "spiderpool-lab")), nil
 }
 
-// Get returns the path of the entry of that kind (a short word) made from key. If there is none, fill is called with an empty
-// directory to fill; when it fails, nothing is kept.
+// Get returns the path of the entry of that kind (a short word) made from key. If there is none,
+// fill is called with an empty directory to fill; when it fails, nothing is kept.
 func (d Dir) Get(kind string, key *Key, fill func(dir string) error) (string, error) {
 	name := kind + "-" + key.sum()
 	if err := key.Err(); err != nil {
@@ -121,12 +124,13 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// removeAll is os.RemoveAll that also gets through directories without write permission, which packages contain.
+// removeAll is os.RemoveAll that also gets through directories without write permission, which
+// packages contain.
 func removeAll(path string) error {
 	if err := os.RemoveAll(path); err == nil {
 		return nil
 	}
-	_ = filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(p string, e fs.DirEntry, _ error) error {
 		if e != nil && e.IsDir() {
 			_ = os.Chmod(p, 0o700)
 		}
@@ -171,7 +175,8 @@ func (k *Key) Words(words ...string) *Key {
 	return k
 }
 
-// Tree adds the names, modes and content of files. A path may be a file or a directory, which is walked; names count relative to it.
+// Tree adds the names, modes and content of files. A path may be a file or a directory, which is
+// walked; names count relative to it.
 func (k *Key) Tree(paths ...string) *Key {
 	for _, p := range paths {
 		if err := k.tree(p); err != nil && k.err == nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cell
 
 import (
@@ -23,9 +25,14 @@ type Handle struct {
 	Start uint64 // in clock ticks since boot: field 22 of /proc/PID/stat (proc(5))
 }
 
-// Start makes a cell. command is the program that calls Main with specFile, and arguments for it; listener is a socket of the host on which
-// the cell accepts for Spec.Forward; output of the cell itself goes to logFile. As an ordinary user the cell gets a user namespace too.
-func Start(spec Spec, specFile, logFile string, listener *os.File, command ...string) (Handle, error) {
+// Start makes a cell. command is the program that calls Main with specFile, and arguments for it;
+// listeners are sockets of the host on which the cell accepts for Spec.Forward; output of the cell
+// itself goes to logFile. As an ordinary user the cell gets a user namespace too.
+func Start(spec Spec, specFile, logFile string, listeners []*os.File, command ...string) (Handle, error) {
+	if len(listeners) != len(spec.Forward) {
+		return Handle{}, fmt.Errorf("handing %d sockets to the control plane: its plan forwards %d", len(listeners),
+			len(spec.Forward))
+	}
 	b, err := json.MarshalIndent(spec, "", "  ")
 	if err != nil {
 		return Handle{}, fmt.Errorf("writing the cell's plan: %w", err)
@@ -40,7 +47,7 @@ func Start(spec Spec, specFile, logFile string, listener *os.File, command ...st
 	defer log.Close()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.ExtraFiles = []*os.File{listener}
+	cmd.ExtraFiles = listeners
 	cmd.SysProcAttr = namespaces()
 	if err := cmd.Start(); err != nil {
 		return Handle{}, fmt.Errorf("making the control plane's namespaces: %w", err)
@@ -49,7 +56,8 @@ func Start(spec Spec, specFile, logFile string, listener *os.File, command ...st
 }
 
 func namespaces() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Setsid: true, Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+	attr := &syscall.SysProcAttr{Setsid: true,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
 	if uid := os.Geteuid(); uid != 0 {
 		attr.Cloneflags |= syscall.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
@@ -71,7 +79,8 @@ func startTime(pid int) (uint64, error) {
 	return parseStartTime(string(b))
 }
 
-// parseStartTime reads field 22 of proc(5)'s stat line. The second field, in parentheses, may itself hold spaces and parentheses.
+// parseStartTime reads field 22 of proc(5)'s stat line. The second field, in parentheses, may
+// itself hold spaces and parentheses.
 func parseStartTime(stat string) (uint64, error) {
 	const afterName = 22 - 3
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
@@ -96,8 +105,9 @@ func zombie(pid int) bool {
 	return err == nil && i > 0 && strings.HasPrefix(string(b[i+1:]), " Z")
 }
 
-// Stop ends the cell and all inside it: the kernel ends every process of a namespace when its first one dies. A handle whose process is gone
-// is no error, and a later process with its number is left alone.
+// Stop ends the cell and all inside it: the kernel ends every process of a namespace when its first
+// one dies. A handle whose process is gone is no error, and a later process with its number is left
+// alone.
 func (h Handle) Stop(ctx context.Context) error {
 	if !h.Alive() {
 		return nil

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cell
 
 import (
@@ -14,10 +16,11 @@ import (
 	"syscall"
 )
 
-// inheritedListener is the descriptor of the socket that Start hands over.
-const inheritedListener = 3
+// firstInherited is the descriptor of the first socket that Start hands over; the others follow.
+const firstInherited = 3
 
-// Main is the first process of a cell: it makes the network, starts the programs and keeps them alive, until it is told to end.
+// Main is the first process of a cell: it makes the network, starts the programs and keeps them
+// alive, until it is told to end.
 func Main(specFile string) error {
 	spec, err := readSpec(specFile)
 	if err != nil {
@@ -61,19 +64,26 @@ func ownProc() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
+	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC,
+		""); err != nil {
 		return fmt.Errorf("mounting /proc: %w", err)
 	}
 	return nil
 }
 
-// serve opens the ways in: the host's listener, the unix sockets, and the file server for the machines.
+// serve opens the ways in: the host's listeners, the unix sockets, and the file server for the machines.
 func serve(spec Spec) error {
-	inherited, err := net.FileListener(os.NewFile(inheritedListener, "listener"))
-	if err != nil {
-		return fmt.Errorf("taking over the host's socket: %w", err)
+	for i, target := range spec.Forward {
+		file := os.NewFile(firstInherited+uintptr(i), "listener")
+		inherited, err := net.FileListener(file)
+		if err != nil {
+			return fmt.Errorf("taking over the host's socket for %s: %w", target, err)
+		}
+		if err := file.Close(); err != nil {
+			return fmt.Errorf("taking over the host's socket for %s: %w", target, err)
+		}
+		go forward(inherited, target)
 	}
-	go forward(inherited, spec.Forward)
 	for _, s := range spec.Sockets {
 		l, err := listenUnix(s.Path)
 		if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cell
 
 import (
@@ -120,7 +122,8 @@ func ended(err error) string {
 
 // waitFor returns when url answers 200. Who answers is not checked: it is only a matter of order.
 func waitFor(url string) {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	client := http.Client{Timeout: 2 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	for ; ; time.Sleep(probePause) {
 		resp, err := client.Get(url)
 		if err != nil {

@@ -1,5 +1,8 @@
-// Package cell runs the lab's processes inside namespaces of their own: a network with its bridges and taps, where no address, port or route
-// of the host is touched, and a process tree that ends, whole, with its first process.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cell runs the lab's processes inside namespaces of their own: a network with its bridges
+// and taps, where no address, port or route of the host is touched, and a process tree that ends,
+// whole, with its first process.
 //
 // Start makes it from outside; Main is its first process. The package knows how to run programs, not which.
 package cell
@@ -15,7 +18,9 @@ type Spec struct {
 	Sockets  []Socket
 	Files    Files
 	Control  string // path of the unix socket on which the cell answers (Client)
-	Forward  string // TCP address inside to which connections to the inherited listener go
+	// Forward are TCP addresses inside: connections to the inherited listener of the same place in
+	// the order go there.
+	Forward []string
 }
 
 // Bridge is a bridge inside the cell.

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package cluster brings up the lab's Kubernetes cluster, says how it is, and takes it down.
 //
-// The control plane runs on the host inside a cell (package cell), the nodes are virtual machines on the cell's bridge (packages vm,
-// noderoot). What all of them are told is decided here, in pure functions of the topology and the options.
+// The control plane runs on the host inside a cell (package cell), the nodes are virtual machines
+// on the cell's bridge (packages vm, noderoot). What all of them are told is decided here, in pure
+// functions of the topology and the options.
 package cluster
 
 import (
@@ -32,13 +35,28 @@ type Options struct {
 	MemoryMiB int // of each machine
 	CPUs      int // of each machine
 	APIPort   int // on the host's loopback address
+	// RegistryPort is the container registry's, on the host's loopback address. Host and machines call
+	// the registry by that address: see Registry.
+	RegistryPort int
+	// Preload puts the product's image of this tree into the machines before they boot. Without it
+	// they have no image of the product until they pull one.
+	Preload bool
 }
+
+// Registry is the name of the lab's registry in image references, for the host and the machines.
+func (o Options) Registry() string { return loopback(o.RegistryPort) }
+
+// loopback is an address of the host that no other host reaches.
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // DefaultOptions suit an ordinary machine.
 //
-// One processor each: where QEMU emulates several, one that runs code while another patches it (the kernel's jump labels) can keep
-// the breakpoint that stood there for a moment, and then runs into it for ever. Seen with 6.1 and QEMU 7.2 after a minute of load: both in exc_int3.
-func DefaultOptions() Options { return Options{Cards: 1, MemoryMiB: 1024, CPUs: 1, APIPort: 16443} }
+// One processor each: where QEMU emulates several, one that runs code while another patches it (the
+// kernel's jump labels) can keep the breakpoint that stood there for a moment, and then runs into
+// it for ever. Seen with 6.1 and QEMU 7.2 after a minute of load: both in exc_int3.
+func DefaultOptions() Options {
+	return Options{Cards: 1, MemoryMiB: 1024, CPUs: 1, APIPort: 16443, RegistryPort: 15000}
+}
 
 // Lab is a lab, up or not.
 type Lab struct {
@@ -54,8 +72,9 @@ const controlPlaneMiB = 1024
 // readyLimit is how long a cluster may take from its start until its nodes are ready.
 const readyLimit = 5 * time.Minute
 
-// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with their cards active. command is the
-// program and arguments that run cell.Main with a file's path added.
+// Up builds what is missing and starts the cluster; it returns when both nodes are ready, with
+// their cards active. command is the program and arguments that run cell.Main with a file's path
+// added.
 func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	unlock, err := l.Layout.lock()
 	if err != nil {
@@ -65,7 +84,7 @@ func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	if _, up, err := l.Layout.Load(); err != nil || up {
 		return errors.Join(err, whenUp(up))
 	}
-	host, err := preflight.Look(preflight.Place{State: l.Layout.Dir, Cache: string(l.Cache), Port: o.APIPort})
+	host, err := preflight.Look(preflight.Place{State: l.Layout.Dir, Cache: string(l.Cache), Ports: o.ports()})
 	if err != nil {
 		return err
 	}
@@ -75,7 +94,7 @@ func (l Lab) Up(ctx context.Context, o Options, command []string) error {
 	if err := l.Layout.fresh(); err != nil {
 		return err
 	}
-	parts, err := l.build(ctx)
+	parts, err := l.build(ctx, o.Preload)
 	if err != nil {
 		return err
 	}
@@ -106,21 +125,21 @@ type parts struct {
 	kube    string
 	machine noderoot.Machine
 	store   string // disk with the images
-	product bool
 }
 
 // build makes everything that does not depend on this life of the lab, side by side where possible.
-func (l Lab) build(ctx context.Context) (parts, error) {
+func (l Lab) build(ctx context.Context, preload bool) (parts, error) {
 	var out parts
 	var packages noderoot.Packages
 	var module string
 	var images []string
 	err := together(ctx,
 		func(ctx context.Context) error {
-			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)", func() (err error) {
-				out.kube, err = gobuild.Kube(ctx, l.Cache, l.Source)
-				return err
-			})
+			return l.Say.Step("compiling the Kubernetes programs (once per machine, about five minutes)",
+				func() (err error) {
+					out.kube, err = gobuild.Kube(ctx, l.Cache, l.Source)
+					return err
+				})
 		},
 		func(ctx context.Context) (err error) {
 			if packages, module, err = l.debian(ctx); err != nil {
@@ -142,10 +161,10 @@ func (l Lab) build(ctx context.Context) (parts, error) {
 			})
 		},
 		func(ctx context.Context) (err error) {
-			if out.product, err = l.productImage(ctx); err != nil {
-				return err
-			}
-			if out.product {
+			if preload {
+				if err := l.productImage(ctx); err != nil {
+					return err
+				}
 				images = append(images, l.imageFile(productFile))
 			}
 			return l.Say.Step("importing the images", func() (err error) {
@@ -199,13 +218,8 @@ func (l Lab) baseImages(ctx context.Context, p noderoot.Packages) (images []stri
 
 func (l Lab) imageFile(name string) string { return filepath.Join(l.Layout.images(), name+".tar") }
 
-// productImage builds the product's image if its sources are there.
-func (l Lab) productImage(ctx context.Context) (bool, error) {
-	if missing := productSources(l.Source); missing != "" {
-		l.Say.Say("%s is not there: the cluster comes up without the product's image", missing)
-		return false, nil
-	}
-	return true, l.Say.Step("compiling the product", func() error {
+func (l Lab) productImage(ctx context.Context) error {
+	return l.Say.Step("compiling the product", func() error {
 		return packProduct(ctx, l.Source, l.imageFile(productFile))
 	})
 }
@@ -220,21 +234,44 @@ func (l Lab) linkPrograms(kube string) error {
 	return nil
 }
 
-// start opens the API server's port on the host and makes the cell.
+// ports are those of the host, by the flags that choose them.
+func (o Options) ports() map[string]int {
+	return map[string]int{"--api-port": o.APIPort, "--registry-port": o.RegistryPort}
+}
+
+// start opens the ports on the host and makes the cell.
 func (l Lab) start(o Options, p parts, kvm bool, command []string) (State, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.APIPort)))
+	var sockets []*os.File
+	defer func() {
+		for _, s := range sockets {
+			s.Close()
+		}
+	}()
+	for _, port := range []int{o.APIPort, o.RegistryPort} { // in the order of the plan's Forward
+		s, err := openPort(port)
+		if err != nil {
+			return State{}, err
+		}
+		sockets = append(sockets, s)
+	}
+	specFile := filepath.Join(l.Layout.Dir, "cell.json")
+	h, err := cell.Start(plan(l.Layout, o, p, kvm), specFile, l.Layout.log("cell"), sockets,
+		append(command, specFile)...)
+	return State{Cell: h, Options: o}, err
+}
+
+// openPort listens on a port of the host's loopback address, for another process to accept.
+func openPort(port int) (*os.File, error) {
+	listener, err := net.Listen("tcp", loopback(port))
 	if err != nil {
-		return State{}, fmt.Errorf("opening the API server's port on this host: %w", err)
+		return nil, fmt.Errorf("opening port %d on this host: %w", port, err)
 	}
 	defer listener.Close()
 	file, err := listener.(*net.TCPListener).File()
 	if err != nil {
-		return State{}, fmt.Errorf("handing the API server's port to the control plane: %w", err)
+		return nil, fmt.Errorf("handing port %d to the control plane: %w", port, err)
 	}
-	defer file.Close()
-	specFile := filepath.Join(l.Layout.Dir, "cell.json")
-	h, err := cell.Start(plan(l.Layout, o, p, kvm), specFile, l.Layout.log("cell"), file, append(command, specFile)...)
-	return State{Cell: h, Options: o, Product: p.product}, err
+	return file, nil
 }
 
 // Down ends the lab and removes what belonged to it. No lab is no error.

@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
 	"archive/tar"
+	"errors"
 	"flag"
 	"io"
 	"os"
@@ -39,7 +42,8 @@ func golden(t *testing.T, name, got string) {
 
 // TestPlan shows, as one would type them, all programs that a lab starts.
 func TestPlan(t *testing.T) {
-	p := parts{machine: noderoot.Machine{Kernel: "/cache/vmlinuz", Initramfs: "/cache/initramfs", Disk: "/cache/disk"}, store: "/cache/store"}
+	p := parts{machine: noderoot.Machine{Kernel: "/cache/vmlinuz", Initramfs: "/cache/initramfs", Disk: "/cache/disk"},
+		store: "/cache/store"}
 	spec := plan(Layout{Dir: "/state"}, DefaultOptions(), p, false)
 	var b strings.Builder
 	for _, program := range spec.Programs {
@@ -89,8 +93,10 @@ func TestSeed(t *testing.T) {
 	for _, name := range names {
 		b.WriteString("== " + name + "\n")
 		switch {
-		case strings.Contains(name, "pki") || strings.HasSuffix(name, "kubeconfig") || strings.HasSuffix(name, "authorized_keys"):
-		case strings.HasSuffix(name, ".link") && !strings.HasSuffix(name, "f0.link") && !strings.HasSuffix(name, "v7.link"):
+		case strings.Contains(name, "pki") || strings.HasSuffix(name, "kubeconfig") ||
+			strings.HasSuffix(name, "authorized_keys"):
+		case strings.HasSuffix(name, ".link") && !strings.HasSuffix(name, "f0.link") &&
+			!strings.HasSuffix(name, "v7.link"):
 		default:
 			b.WriteString(files[name])
 		}
@@ -108,7 +114,7 @@ func readSeed(t *testing.T, path string) map[string]string {
 	files := map[string]string{}
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {
@@ -126,7 +132,8 @@ func readSeed(t *testing.T, path string) map[string]string {
 }
 
 func TestVirtualFunction(t *testing.T) {
-	cases := map[int]string{0: "0000:86:00.1", 6: "0000:86:00.7", 7: "0000:86:01.0", 11: "0000:86:01.4", 15: "0000:86:02.0"}
+	cases := map[int]string{0: "0000:86:00.1", 6: "0000:86:00.7", 7: "0000:86:01.0", 11: "0000:86:01.4",
+		15: "0000:86:02.0"}
 	for vf, want := range cases {
 		if got := virtualFunction("0000:86:00.0", vf); got != want {
 			t.Errorf("VF %d is at %s, want %s", vf, got, want)

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -69,7 +71,8 @@ func subjects(o Options) []pki.Subject {
 	return all
 }
 
-// identity are the files, by absolute path, that make a machine this node. They are laid over its root at every boot.
+// identity are the files, by absolute path, that make a machine this node. They are laid over its
+// root at every boot.
 func identity(l Layout, o Options, n topology.Node, authorized []byte) (map[string][]byte, error) {
 	conflist, err := primaryNetwork(n)
 	if err != nil {
@@ -83,6 +86,9 @@ func identity(l Layout, o Options, n topology.Node, authorized []byte) (map[stri
 		"/etc/modprobe.d/vhca.conf":      []byte("options vhca " + n.ModuleOptions(o.Cards) + "\n"),
 		"/etc/cni/net.d/10-lab.conflist": conflist,
 		"/root/.ssh/authorized_keys":     authorized,
+	}
+	for _, name := range []string{o.Registry(), registryInside} {
+		files["/etc/containerd/certs.d/"+name+"/hosts.toml"] = []byte(registryHosts)
 	}
 	for name, content := range linkFiles(n.Cards(o.Cards)) {
 		files["/etc/systemd/network/"+name] = []byte(content)
@@ -111,10 +117,17 @@ func environment(n topology.Node) string {
 			routes = append(routes, other.PodCIDR.String()+">"+other.Address.String())
 		}
 	}
-	return fmt.Sprintf("NODE=%s\nADDRESS=%s/%d\nGATEWAY=%s\nPOD_ROUTES='%s'\nCLUSTER_POD_CIDR=%s\nFABRIC_MTU=%d\nSSH_PORT=%d\nFILES=http://%s:%d\n",
-		n.Name, n.Address, topology.NodeNetBits, topology.ControlPlane, strings.Join(routes, " "), topology.ClusterPodCIDR,
+	return fmt.Sprintf("NODE=%s\nADDRESS=%s/%d\nGATEWAY=%s\n"+
+		"POD_ROUTES='%s'\nCLUSTER_POD_CIDR=%s\nFABRIC_MTU=%d\nSSH_PORT=%d\nFILES=http://%s:%d\n",
+		n.Name, n.Address, topology.NodeNetBits, topology.ControlPlane, strings.Join(routes, " "),
+		topology.ClusterPodCIDR,
 		topology.FabricMTU, topology.SSHPort, topology.ControlPlane, topology.FilePort)
 }
+
+// registryHosts leads containerd to the lab's registry, without TLS, also by the name that it has on
+// the host: one reference to an image then serves for pushing and for pulling.
+var registryHosts = fmt.Sprintf(
+	"server = \"http://%[1]s\"\n\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", registryInside)
 
 func hosts() string {
 	var b strings.Builder
@@ -134,12 +147,14 @@ func cardAddresses(cards []topology.Card) string {
 	return b.String()
 }
 
-// linkFiles are udev's naming of the cards' interfaces (systemd.link(5)). On real hardware udev makes these names from the slot that the
-// firmware reports; the virtual card's bus has no slots, so they are written down: ibs5f0, and ibs5f0v3 for its VF 3.
+// linkFiles are udev's naming of the cards' interfaces (systemd.link(5)). On real hardware udev
+// makes these names from the slot that the firmware reports; the virtual card's bus has no slots,
+// so they are written down: ibs5f0, and ibs5f0v3 for its VF 3.
 func linkFiles(cards []topology.Card) map[string]string {
 	files := map[string]string{}
 	add := func(pci, name, alt string) {
-		files["20-"+name+".link"] = fmt.Sprintf("[Match]\nPath=pci-%s\n\n[Link]\nName=%s\nAlternativeName=%s\n", pci, name, alt)
+		files["20-"+name+".link"] = fmt.Sprintf("[Match]\nPath=pci-%s\n\n[Link]\nName=%s\nAlternativeName=%s\n", pci,
+			name, alt)
 	}
 	for _, c := range cards {
 		add(c.PCI, c.Interface, c.AltName)
@@ -153,12 +168,14 @@ func linkFiles(cards []topology.Card) map[string]string {
 // totalVFs is the vhca module's default.
 const totalVFs = 16
 
-// virtualFunction is the PCI address of VF vf of a card at function 0: VF Offset and VF Stride are 1, eight functions to a device.
+// virtualFunction is the PCI address of VF vf of a card at function 0: VF Offset and VF Stride are
+// 1, eight functions to a device.
 func virtualFunction(pf string, vf int) string {
 	return fmt.Sprintf("%s%02x.%d", pf[:len("0000:86:")], (vf+1)/8, (vf+1)%8)
 }
 
-// primaryNetwork is the cluster's ordinary network, as Calico or Flannel would install it: reference plugins, no masquerade.
+// primaryNetwork is the cluster's ordinary network, as Calico or Flannel would install it:
+// reference plugins, no masquerade.
 func primaryNetwork(n topology.Node) ([]byte, error) {
 	type object = map[string]any
 	b, err := json.MarshalIndent(object{
@@ -188,10 +205,12 @@ func writeSeed(path string, files map[string][]byte) error {
 	w := tar.NewWriter(out)
 	for name, b := range files {
 		mode := int64(0o644)
-		if strings.HasSuffix(name, ".key") || strings.HasSuffix(name, ".kubeconfig") || strings.HasSuffix(name, "authorized_keys") {
+		if strings.HasSuffix(name, ".key") || strings.HasSuffix(name, ".kubeconfig") ||
+			strings.HasSuffix(name, "authorized_keys") {
 			mode = 0o600
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: strings.TrimPrefix(name, "/"), Mode: mode, Size: int64(len(b))}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: strings.TrimPrefix(name, "/"), Mode: mode,
+			Size: int64(len(b))}); err != nil {
 			return err
 		}
 		if _, err := w.Write(b); err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -45,6 +47,9 @@ func (l Layout) program(name string) string { return filepath.Join(l.Dir, "bin",
 // Kubeconfig is the cluster administrator's, for use on the host.
 func (l Layout) Kubeconfig() string { return l.pki("admin.kubeconfig") }
 
+// Registry is the directory of the lab's container registry (package registry).
+func (l Layout) Registry() string { return filepath.Join(l.Dir, "registry") }
+
 // Kubectl is the kubectl of the cluster's version.
 func (l Layout) Kubectl() string { return l.program("kubectl") }
 
@@ -52,7 +57,6 @@ func (l Layout) Kubectl() string { return l.program("kubectl") }
 type State struct {
 	Cell    cell.Handle
 	Options Options
-	Product bool // whether the product's image was built and served
 }
 
 // Load reads the state; ok is false when no lab is up.
@@ -102,7 +106,7 @@ func (l Layout) fresh() error {
 	if err := l.remove(); err != nil {
 		return err
 	}
-	for _, d := range []string{"pki", "images", "log", "run", "vm", "etcd", "bin"} {
+	for _, d := range []string{"pki", "images", "log", "run", "vm", "etcd", "bin", "registry"} {
 		if err := os.MkdirAll(filepath.Join(l.Dir, d), 0o700); err != nil {
 			return fmt.Errorf("making the lab's state directory: %w", err)
 		}

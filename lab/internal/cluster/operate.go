@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -31,6 +33,9 @@ func (l Lab) LoadImage(ctx context.Context) error {
 	if missing := productSources(l.Source); missing != "" {
 		return fmt.Errorf("%s is not there: the product cannot be compiled", missing)
 	}
+	if err := l.checkPreloaded(ctx); err != nil {
+		return err
+	}
 	err := l.Say.Step("compiling the product", func() error { return splitProduct(ctx, l.Source, l.Layout.images()) })
 	if err != nil {
 		return err
@@ -48,6 +53,27 @@ func (l Lab) LoadImage(ctx context.Context) error {
 	return l.Say.Step("restarting the product's pods", func() error { return l.restartProduct(ctx) })
 }
 
+// checkPreloaded refuses to load an image that no pod of the product would run.
+func (l Lab) checkPreloaded(ctx context.Context) error {
+	client, err := l.Layout.Client()
+	if err != nil {
+		return err
+	}
+	list, err := client.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: productPods})
+	if err != nil {
+		return fmt.Errorf("listing the product's pods: %w", err)
+	}
+	for _, p := range list.Items {
+		if image := p.Spec.Containers[0].Image; p.Status.Phase != corev1.PodSucceeded &&
+			image != topology.ProductImage {
+			return fmt.Errorf("loading the product's image: pod %s runs %s: expected %s, which loading replaces; "+
+				"release into the lab's registry and upgrade instead (docs/try-it.md), or uninstall", p.Name, image,
+				topology.ProductImage)
+		}
+	}
+	return nil
+}
+
 func (l Lab) runOn(ctx context.Context, node, command string) error {
 	m, err := l.Dial(ctx, node)
 	if err != nil {
@@ -58,7 +84,8 @@ func (l Lab) runOn(ctx context.Context, node, command string) error {
 	return err
 }
 
-// restartProduct deletes the pods at once, which is faster than a rollout and just as good in a lab. Pods that have done their work stay.
+// restartProduct deletes the pods at once, which is faster than a rollout and just as good in a
+// lab. Pods that have done their work stay.
 func (l Lab) restartProduct(ctx context.Context) error {
 	client, err := l.Layout.Client()
 	if err != nil {
@@ -97,10 +124,33 @@ func (l Lab) Reboot(ctx context.Context, n topology.Node, hard bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
-	return l.Say.Step("booting node "+n.Name, func() error { return l.until(ctx, "node "+n.Name, l.rebooted(n, before)) })
+	return l.Say.Step("booting node "+n.Name,
+		func() error { return l.until(ctx, "node "+n.Name, l.rebooted(n, before)) })
 }
 
-// Outage ends a program of the control plane ("lab status" lists them) and has it started again only after some time.
+// Pause stops a node where it is, as far as others see as if its power had failed, until Resume.
+func (l Lab) Pause(ctx context.Context, n topology.Node) error {
+	if err := vm.Pause(ctx, vm.MonitorSocket(l.Layout.run(), n.Name)); err != nil {
+		return fmt.Errorf("pausing node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Resume has a paused node go on, and sets its clock, which stood still, by this host's: what a
+// hypervisor's agent in the machine does.
+func (l Lab) Resume(ctx context.Context, n topology.Node) error {
+	if err := vm.Resume(ctx, vm.MonitorSocket(l.Layout.run(), n.Name)); err != nil {
+		return fmt.Errorf("resuming node %s: %w", n.Name, err)
+	}
+	set := fmt.Sprintf("busybox date -u -s @%d", time.Now().Unix())
+	if err := l.runOn(ctx, n.Name, set); err != nil {
+		return fmt.Errorf("setting the clock of node %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Outage ends a program of the control plane ("lab status" lists them) and has it started again
+// only after some time.
 func (l Lab) Outage(ctx context.Context, program string, d time.Duration) error {
 	return cell.Outage(ctx, l.Layout.control(), program, d)
 }
@@ -155,7 +205,8 @@ func (l Lab) Status(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "API server on this host: https://127.0.0.1:%d, kubeconfig %s\n\n", state.Options.APIPort, l.Layout.Kubeconfig())
+	fmt.Fprintf(out, "API server on this host: https://127.0.0.1:%d, kubeconfig %s\n\n", state.Options.APIPort,
+		l.Layout.Kubeconfig())
 	printProcesses(out, processes)
 	for _, n := range topology.Nodes() {
 		fmt.Fprintf(out, "\n%s (%s)\n", n.Name, n.Address)
@@ -177,11 +228,14 @@ func printProcesses(out io.Writer, processes []cell.Process) {
 		case p.Waiting:
 			state = "waiting"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Name, state, time.Since(p.Since).Round(time.Second), p.Starts, p.LastExit)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Name, state, time.Since(p.Since).Round(time.Second), p.Starts,
+			p.LastExit)
 	}
 }
 
 // describeNode prints a machine's age and memory, its RDMA mode, and a line for each card.
+//
+//nolint:lll // the lines of a raw string
 const describeNode = `echo "up $(cut -d. -f1 /proc/uptime) s, $(free -m | awk '/^Mem/{print $7}') MiB of memory available"
 rdma system
 for f in /sys/bus/pci/drivers/mlx5_core/*:*; do
@@ -286,7 +340,8 @@ func (l Lab) ListLogs(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// PrintLog prints the end of a log: of the control plane or a machine's console (NAME), or of a machine (NODE/NAME).
+// PrintLog prints the end of a log: of the control plane or a machine's console (NAME), or of a
+// machine (NODE/NAME).
 func (l Lab) PrintLog(ctx context.Context, name string, lines int, follow bool, out io.Writer) error {
 	node, rest, onNode := strings.Cut(name, "/")
 	if !onNode {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package cluster
 
 import (
@@ -61,7 +63,8 @@ func (l Lab) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// watchPanic fails as soon as a node's console shows a kernel panic, so that nobody waits for a machine that is dead.
+// watchPanic fails as soon as a node's console shows a kernel panic, so that nobody waits for a
+// machine that is dead.
 func (l Lab) watchPanic(ctx context.Context, done <-chan struct{}, n topology.Node) error {
 	for {
 		select {
@@ -150,7 +153,8 @@ func (l Lab) explain(err error) error {
 	for _, n := range topology.Nodes() {
 		fmt.Fprintf(&tails, "\nlast lines of the console of %s:\n%s", n.Name, tail(l.Layout.log(n.Name+".console"), 10))
 	}
-	return fmt.Errorf("%w\n%s\nthe lab is left as it is: \"lab logs\" lists all logs, \"lab down\" ends it", err, tails.String())
+	return fmt.Errorf("%w\n%s\nthe lab is left as it is: \"lab logs\" lists all logs, \"lab down\" ends it", err,
+		tails.String())
 }
 
 // tail returns the last lines of a file, or why it cannot be read.

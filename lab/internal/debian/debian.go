@@ -1,6 +1,9 @@
-// Package debian fetches Debian packages with apt's own programs and unpacks them into directories, as an ordinary user and without
-// touching what is installed: apt is given a state of its own, in which nothing is installed, so that it resolves
-// every dependency. Maintainer scripts never run. The host's package sources and keyrings are used as they are.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package debian fetches Debian packages with apt's own programs and unpacks them into directories,
+// as an ordinary user and without touching what is installed: apt is given a state of its own, in
+// which nothing is installed, so that it resolves every dependency. Maintainer scripts never run.
+// The host's package sources and keyrings are used as they are.
 package debian
 
 import (
@@ -52,7 +55,8 @@ func (a *Apt) options() []string {
 	return args
 }
 
-// Kernel returns the release (as in "6.1.0-56-amd64") of the kernel that the distribution installs by default.
+// Kernel returns the release (as in "6.1.0-56-amd64") of the kernel that the distribution installs
+// by default.
 func (a *Apt) Kernel(ctx context.Context) (string, error) {
 	const meta = "linux-image-amd64"
 	out, err := a.run(ctx, "apt-cache", "depends", meta)
@@ -67,7 +71,9 @@ var kernelDependency = regexp.MustCompile(`(?m)^\s*Depends: linux-image-([0-9]\S
 func parseKernel(depends []byte) (string, error) {
 	m := kernelDependency.FindSubmatch(depends)
 	if m == nil {
-		return "", fmt.Errorf("linux-image-amd64 names no kernel: expected a line \"Depends: linux-image-VERSION\", found %q", depends)
+		return "",
+			fmt.Errorf("linux-image-amd64 names no kernel: expected a line \"Depends: linux-image-VERSION\", found %q",
+				depends)
 	}
 	return string(m[1]), nil
 }
@@ -96,7 +102,8 @@ func (a *Apt) Download(ctx context.Context, withDependencies bool, packages ...s
 	return planned(archives, plan), nil
 }
 
-// planned turns the lines of apt-get --print-uris ('uri' file size hash) into the paths of the downloaded files.
+// planned turns the lines of apt-get --print-uris ('uri' file size hash) into the paths of the
+// downloaded files.
 func planned(archives string, plan []byte) []string {
 	var files []string
 	for line := range strings.Lines(string(plan)) {
@@ -107,7 +114,8 @@ func planned(archives string, plan []byte) []string {
 	return files
 }
 
-// Unpack lays the packages' files into root, whose /bin, /sbin and /lib are links into /usr as on every current Debian.
+// Unpack lays the packages' files into root, whose /bin, /sbin and /lib are links into /usr as on
+// every current Debian.
 func Unpack(ctx context.Context, root string, files []string) error {
 	if err := mergedUsr(root); err != nil {
 		return err

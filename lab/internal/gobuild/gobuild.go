@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package gobuild builds the Go programs the lab runs: static, and without paths of the machine in them.
 //
-// The Kubernetes programs are kept in the lab's cache, keyed by what they are compiled from, because linking them takes a quarter of
-// a minute even when the go command has everything compiled. The small ones are left to the go command's own cache.
+// The Kubernetes programs are kept in the lab's cache, keyed by what they are compiled from,
+// because linking them takes a quarter of a minute even when the go command has everything
+// compiled. The small ones are left to the go command's own cache.
 package gobuild
 
 import (
@@ -44,7 +47,9 @@ func FindSource(dir string) (Source, error) {
 			}
 		}
 		if d == filepath.Dir(d) {
-			return Source{}, fmt.Errorf("module %s not found in %s or above: run the command inside a clone of the project", LabModule, dir)
+			return Source{},
+				fmt.Errorf("module %s not found in %s or above: run the command inside a clone of the project",
+					LabModule, dir)
 		}
 	}
 }
@@ -52,7 +57,8 @@ func FindSource(dir string) (Source, error) {
 // Product is the root of the product's Go module, which contains the lab's.
 func (s Source) Product() string { return filepath.Dir(s.Lab) }
 
-// Build compiles the package pkg of the module in dir to the file out. ldflags are added to those every build has.
+// Build compiles the package pkg of the module in dir to the file out. ldflags are added to those
+// every build has.
 func Build(ctx context.Context, dir, pkg, out, ldflags string) error {
 	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + ldflags), "-o", out, pkg}
 	cmd := exec.CommandContext(ctx, "go", args...)
@@ -66,8 +72,9 @@ func Build(ctx context.Context, dir, pkg, out, ldflags string) error {
 	return nil
 }
 
-// Kube returns a directory that holds the Kubernetes programs, each under its own name in bin/, built at most once per machine. Beside bin/
-// lie the binaries behind the names: kube for the host, kubenode for the machines.
+// Kube returns a directory that holds the Kubernetes programs, each under its own name in bin/,
+// built at most once per machine. Beside bin/ lie the binaries behind the names: kube for the host,
+// kubenode for the machines.
 func Kube(ctx context.Context, c cache.Dir, s Source) (string, error) {
 	version, err := moduleVersion(ctx, s.Lab, kubernetesModule)
 	if err != nil {
@@ -80,7 +87,8 @@ func Kube(ctx context.Context, c cache.Dir, s Source) (string, error) {
 	key.Words(version).Tree(filepath.Join(s.Lab, "cmd/kube"), filepath.Join(s.Lab, "cmd/kubenode"))
 	return c.Get("kube", key, func(dir string) error {
 		for binary, names := range kubeBinaries {
-			if err := Build(ctx, s.Lab, "./cmd/"+binary, filepath.Join(dir, binary), versionFlags(version)); err != nil {
+			if err := Build(ctx, s.Lab, "./cmd/"+binary, filepath.Join(dir, binary),
+				versionFlags(version)); err != nil {
 				return err
 			}
 			if err := linkPrograms(dir, binary, names); err != nil {
@@ -117,20 +125,23 @@ func linkPrograms(dir, binary string, names []string) error {
 	return nil
 }
 
-// versionFlags set what Kubernetes' own build sets: kubelet reports it as the node's version, and charts ask for it.
+// versionFlags set what Kubernetes' own build sets: kubelet reports it as the node's version, and
+// charts ask for it.
 func versionFlags(version string) string {
 	major, minor, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	var flags []string
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		for _, set := range []string{"gitVersion=" + version, "gitMajor=" + major, "gitMinor=" + minor, "gitTreeState=clean"} {
+		for _, set := range []string{"gitVersion=" + version, "gitMajor=" + major, "gitMinor=" + minor,
+			"gitTreeState=clean"} {
 			flags = append(flags, "-X "+pkg+"."+set)
 		}
 	}
 	return strings.Join(flags, " ")
 }
 
-// dependencyKey is the key of a program's foreign code: the go command's version and each module's version and checksum.
+// dependencyKey is the key of a program's foreign code: the go command's version and each module's
+// version and checksum.
 func dependencyKey(ctx context.Context, dir string, packages ...string) (*cache.Key, error) {
 	pkg := strings.Join(packages, " ")
 	out, err := output(ctx, dir, "go", append([]string{"list", "-deps", "-json=Module"}, packages...)...)
@@ -150,7 +161,8 @@ type module struct {
 	Replace            *module
 }
 
-// parseModules reads `go list -deps -json=Module` and returns each foreign module once, in order of first use.
+// parseModules reads `go list -deps -json=Module` and returns each foreign module once, in order of
+// first use.
 func parseModules(r io.Reader) ([]string, error) {
 	var words []string
 	seen := map[string]bool{}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package gobuild
 
 import (
@@ -67,7 +69,8 @@ func TestFindSource(t *testing.T) {
 
 func TestBuildShowsWhatTheCompilerSays(t *testing.T) {
 	dir := t.TempDir()
-	for name, content := range map[string]string{"go.mod": "module broken.test\n", "main.go": "package main\nfunc main() { undefined() }\n"} {
+	for name, content := range map[string]string{"go.mod": "module broken.test\n",
+		"main.go": "package main\nfunc main() { undefined() }\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -1,5 +1,8 @@
-// Package guest runs commands on the lab's machines: over SSH, through a unix socket that the control plane's cell offers, so that no
-// address of the host is involved. It also attaches a terminal to a machine's serial console.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guest runs commands on the lab's machines: over SSH, through a unix socket that the
+// control plane's cell offers, so that no address of the host is involved. It also attaches a
+// terminal to a machine's serial console.
 package guest
 
 import (
@@ -22,7 +25,8 @@ import (
 	"golang.org/x/term"
 )
 
-// NewKey makes the key pair that opens the machines: the private key as OpenSSH's PEM, the public one as a line of authorized_keys.
+// NewKey makes the key pair that opens the machines: the private key as OpenSSH's PEM, the public
+// one as a line of authorized_keys.
 func NewKey() (private []byte, authorized []byte, err error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -63,7 +67,8 @@ func Dial(ctx context.Context, socket, keyFile string) (*Machine, error) {
 	conn.SetDeadline(deadline)
 	c, channels, requests, err := ssh.NewClientConn(conn, "machine", &ssh.ClientConfig{
 		User: "root", Auth: []ssh.AuthMethod{ssh.PublicKeys(key)},
-		HostKeyCallback: ssh.InsecureIgnoreHostKey(), // the way there is a socket of our own and a wire inside this host
+		// the way there is a socket of our own and a wire inside this host
+		HostKeyCallback: ssh.InsecureIgnoreHostKey(),
 	})
 	if err != nil {
 		conn.Close()
@@ -99,7 +104,8 @@ func (m *Machine) Run(ctx context.Context, command string, io Stdio) error {
 	return result(ctx, s.Run(command))
 }
 
-// Output runs a command line and returns what it printed. A failure's error holds what it said on standard error.
+// Output runs a command line and returns what it printed. A failure's error holds what it said on
+// standard error.
 func (m *Machine) Output(ctx context.Context, command string) (string, error) {
 	var out, said bytes.Buffer
 	if err := m.Run(ctx, command, Stdio{Out: &out, Err: &said}); err != nil {
@@ -121,7 +127,8 @@ func result(ctx context.Context, err error) error {
 	return fmt.Errorf("running a command on the machine: %w", err)
 }
 
-// Shell runs a command line, or a login shell for "", on a terminal of the machine joined to the terminal this process has.
+// Shell runs a command line, or a login shell for "", on a terminal of the machine joined to the
+// terminal this process has.
 func (m *Machine) Shell(ctx context.Context, command string) error {
 	s, err := m.client.NewSession()
 	if err != nil {
@@ -184,7 +191,8 @@ func followSize(fd int, s *ssh.Session) (stop func()) {
 // detach is Ctrl-], which ends Console.
 const detach = 0x1d
 
-// Console joins this process's terminal to the serial console behind a socket, until Ctrl-] is typed or the machine ends.
+// Console joins this process's terminal to the serial console behind a socket, until Ctrl-] is
+// typed or the machine ends.
 func Console(socket string) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -201,7 +209,8 @@ func Console(socket string) error {
 	ended := make(chan error, 2)
 	go func() { _, err := io.Copy(os.Stdout, conn); ended <- err }()
 	go func() {
-		if err := typed(conn, os.Stdin); !errors.Is(err, io.EOF) { // without a terminal, nothing more to type is no reason to leave
+		// without a terminal, nothing more to type is no reason to leave
+		if err := typed(conn, os.Stdin); !errors.Is(err, io.EOF) {
 			ended <- err
 		}
 	}()

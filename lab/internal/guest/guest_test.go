@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package guest
 
 import (
@@ -50,7 +52,8 @@ func machine(t *testing.T, authorized []byte, output string, status uint32) (soc
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
+	config := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions,
+		error) {
 		if !bytes.Equal(ssh.MarshalAuthorizedKey(key), authorized) {
 			return nil, errors.New("not this key")
 		}

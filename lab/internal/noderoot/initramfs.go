@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package noderoot
 
 import (
@@ -10,8 +12,8 @@ import (
 	"github.com/cavaliergopher/cpio"
 )
 
-// writeInitramfs packs busybox, the modules that find the disk, and lab/guest/initramfs-init. It is not compressed: unpacking under
-// emulation takes longer than reading.
+// writeInitramfs packs busybox, the modules that find the disk, and lab/guest/initramfs-init. It is
+// not compressed: unpacking under emulation takes longer than reading.
 func writeInitramfs(file string, p Parts) error {
 	modules, err := moduleFiles(p.Packages, bootModules...)
 	if err != nil {

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package noderoot
 
 import (
@@ -8,13 +10,15 @@ import (
 	"strings"
 )
 
-// moduleDeps is a kernel's modules.dep: each module's file and the files it depends on, relative to the modules directory.
+// moduleDeps is a kernel's modules.dep: each module's file and the files it depends on, relative to
+// the modules directory.
 type moduleDeps struct {
 	order  []string
 	depend map[string][]string
 }
 
-// parseModuleDeps reads modules.dep, whose lines are "path: dependency…", the last dependency to be loaded first.
+// parseModuleDeps reads modules.dep, whose lines are "path: dependency…", the last dependency to be
+// loaded first.
 func parseModuleDeps(b []byte) (moduleDeps, error) {
 	d := moduleDeps{depend: map[string][]string{}}
 	lines := bufio.NewScanner(bytes.NewReader(b))
@@ -30,8 +34,9 @@ func parseModuleDeps(b []byte) (moduleDeps, error) {
 	return d, lines.Err()
 }
 
-// closure returns the files of the modules that match the patterns and of all they depend on, in an order in which they can be
-// loaded. A pattern without a wildcard must match, or be among the kernel's builtin modules.
+// closure returns the files of the modules that match the patterns and of all they depend on, in an
+// order in which they can be loaded. A pattern without a wildcard must match, or be among the
+// kernel's builtin modules.
 func (d moduleDeps) closure(builtin []byte, patterns ...string) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}

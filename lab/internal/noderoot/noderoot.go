@@ -1,6 +1,9 @@
-// Package noderoot makes what a virtual machine boots: Debian's kernel, a small initramfs and a disk with Debian's packages, the
-// Kubernetes programs, the virtual InfiniBand card's module and the files of lab/guest/rootfs. Every machine boots the same three
-// files; what makes it that machine is handed to it at boot (package cluster).
+// SPDX-License-Identifier: Apache-2.0
+
+// Package noderoot makes what a virtual machine boots: Debian's kernel, a small initramfs and a
+// disk with Debian's packages, the Kubernetes programs, the virtual InfiniBand card's module and
+// the files of lab/guest/rootfs. Every machine boots the same three files; what makes it that
+// machine is handed to it at boot (package cluster).
 //
 // Everything is kept in the lab's cache. Nothing needs root, and nothing on the host is installed or mounted.
 package noderoot
@@ -39,7 +42,8 @@ func (p Packages) kernel() string  { return filepath.Join(p.Dir, "kernel") }
 func (p Packages) modules() string { return filepath.Join(p.kernel(), "usr/lib/modules", p.Release) }
 func (p Packages) image() string   { return filepath.Join(p.kernel(), "boot/vmlinuz-"+p.Release) }
 
-// FetchPackages downloads and unpacks Debian's packages, once: later runs use the same versions until the cache is cleaned.
+// FetchPackages downloads and unpacks Debian's packages, once: later runs use the same versions
+// until the cache is cleaned.
 func FetchPackages(ctx context.Context, c cache.Dir) (Packages, error) {
 	osRelease, err := os.ReadFile("/etc/os-release")
 	if err != nil {
@@ -94,12 +98,13 @@ func fetch(ctx context.Context, dir string) error {
 	return os.RemoveAll(state)
 }
 
-// kernelPackages are the kernel and what out-of-tree modules are compiled against. For 6.1.0-56-amd64 the latter are named by
-// 6.1.0-56-amd64, 6.1.0-56-common and 6.1.
+// kernelPackages are the kernel and what out-of-tree modules are compiled against. For
+// 6.1.0-56-amd64 the latter are named by 6.1.0-56-amd64, 6.1.0-56-common and 6.1.
 func kernelPackages(release string) []string {
 	abi := strings.TrimSuffix(release, "-amd64")
 	series := strings.Join(strings.Split(release, ".")[:2], ".")
-	return []string{"linux-image-" + release, "linux-headers-" + release, "linux-headers-" + abi + "-common", "linux-kbuild-" + series}
+	return []string{"linux-image-" + release, "linux-headers-" + release, "linux-headers-" + abi + "-common",
+		"linux-kbuild-" + series}
 }
 
 // CardModule compiles lab/vhca for the machines' kernel and returns the path of vhca.ko.
@@ -107,7 +112,8 @@ func CardModule(ctx context.Context, c cache.Dir, lab string, p Packages) (strin
 	source := filepath.Join(lab, "vhca")
 	key := cache.NewKey(p.Release).Tree(filepath.Join(source, "module"), filepath.Join(source, "Makefile"))
 	dir, err := c.Get("vhca", key, func(dir string) error {
-		if err := run(ctx, "make", "-s", "-C", source, "module", "KVER="+p.Release, "OUT="+dir, "HEADERS="+p.kernel()); err != nil {
+		if err := run(ctx, "make", "-s", "-C", source, "module", "KVER="+p.Release, "OUT="+dir,
+			"HEADERS="+p.kernel()); err != nil {
 			return fmt.Errorf("compiling the virtual card's kernel module: %w", err)
 		}
 		return run(ctx, "strip", "--strip-debug", filepath.Join(dir, "vhca.ko"))
@@ -129,7 +135,8 @@ type Parts struct {
 // Build makes the files that a machine boots, or finds them in the cache.
 func Build(ctx context.Context, c cache.Dir, p Parts) (Machine, error) {
 	// The parts come from the cache, whose names are digests of their content.
-	key := cache.NewKey("1", p.Packages.Dir, p.CardModule, p.Kube).Tree(p.Guest).Words(nodePrunes...).Words(nodeModules...).Words(cniPlugins...)
+	key := cache.NewKey("1", p.Packages.Dir, p.CardModule,
+		p.Kube).Tree(p.Guest).Words(nodePrunes...).Words(nodeModules...).Words(cniPlugins...)
 	dir, err := c.Get("machine", key, func(dir string) error { return build(ctx, dir, p) })
 	return Machine{
 		Kernel:    filepath.Join(dir, "vmlinuz"),
@@ -179,7 +186,8 @@ func assemble(ctx context.Context, root string, p Parts) error {
 
 // skeleton adds what packages' maintainer scripts would have made.
 func skeleton(root string) error {
-	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/lib/kubelet", "var/lib/containerd", "opt/cni/bin", "etc/cni/net.d", "etc/kubernetes/pki"} {
+	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "root", "var/log", "var/lib/kubelet",
+		"var/lib/containerd", "opt/cni/bin", "etc/cni/net.d", "etc/kubernetes/pki"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return fmt.Errorf("making the machine's root: %w", err)
 		}
@@ -270,21 +278,24 @@ func installKube(root, kube string) error {
 // installPlugins puts the reference CNI plugins where every Kubernetes install has them.
 func installPlugins(root string) error {
 	for _, name := range cniPlugins {
-		if err := tree.CopyFile(filepath.Join(root, "usr/lib/cni", name), filepath.Join(root, "opt/cni/bin", name)); err != nil {
+		if err := tree.CopyFile(filepath.Join(root, "usr/lib/cni", name), filepath.Join(root, "opt/cni/bin",
+			name)); err != nil {
 			return err
 		}
 	}
 	return os.RemoveAll(filepath.Join(root, "usr/lib/cni"))
 }
 
-// LinkApplets names the applets of a root's busybox where no package has a program of that name; a machine's init and wget are such.
+// LinkApplets names the applets of a root's busybox where no package has a program of that name; a
+// machine's init and wget are such.
 func LinkApplets(ctx context.Context, root string) error {
 	out, err := exec.CommandContext(ctx, filepath.Join(root, "usr/bin/busybox"), "--list").Output()
 	if err != nil {
 		return fmt.Errorf("listing busybox's applets: %w", err)
 	}
 	for _, applet := range append(strings.Fields(string(out)), "init") {
-		if slices.ContainsFunc([]string{"usr/bin", "usr/sbin"}, func(d string) bool { return present(filepath.Join(root, d, applet)) }) {
+		if slices.ContainsFunc([]string{"usr/bin", "usr/sbin"},
+			func(d string) bool { return present(filepath.Join(root, d, applet)) }) {
 			continue
 		}
 		if err := tree.Symlink("/usr/bin/busybox", filepath.Join(root, "usr/sbin", applet)); err != nil {
@@ -299,7 +310,8 @@ func present(path string) bool {
 	return err == nil
 }
 
-// makeDisk writes root into an ext4 file system of that size; in a user namespace, where the invoking user's files are root's.
+// makeDisk writes root into an ext4 file system of that size; in a user namespace, where the
+// invoking user's files are root's.
 func makeDisk(ctx context.Context, disk, root string, size int64) error {
 	f, err := os.Create(disk)
 	if err != nil {
@@ -309,7 +321,8 @@ func makeDisk(ctx context.Context, disk, root string, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return fmt.Errorf("making the machine's disk: %w", err)
 	}
-	mkfs := []string{"mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-O", "^metadata_csum", "-J", "size=16", "-d", root, disk}
+	mkfs := []string{"mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-O",
+		"^metadata_csum", "-J", "size=16", "-d", root, disk}
 	if os.Geteuid() != 0 {
 		mkfs = append([]string{"unshare", "-r"}, mkfs...)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package noderoot
 
 import (
@@ -13,7 +15,8 @@ import (
 )
 
 func TestKernelPackages(t *testing.T) {
-	want := []string{"linux-image-6.1.0-56-amd64", "linux-headers-6.1.0-56-amd64", "linux-headers-6.1.0-56-common", "linux-kbuild-6.1"}
+	want := []string{"linux-image-6.1.0-56-amd64", "linux-headers-6.1.0-56-amd64", "linux-headers-6.1.0-56-common",
+		"linux-kbuild-6.1"}
 	if diff := cmp.Diff(want, kernelPackages("6.1.0-56-amd64")); diff != "" {
 		t.Errorf("packages (-want +got):\n%s", diff)
 	}

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package noderoot
 
 import (
@@ -14,7 +16,8 @@ import (
 // storeSize is the size of the disk for containers that a machine sees; the file is sparse.
 const storeSize = 8 << 30
 
-// seedConfig is the least that imports images: the machine's own configuration adds CRI, which needs more of a host.
+// seedConfig is the least that imports images: the machine's own configuration adds CRI, which
+// needs more of a host.
 const seedConfig = `version = 2
 disabled_plugins = [
   "io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
@@ -22,7 +25,8 @@ disabled_plugins = [
 ]
 `
 
-// Store returns the path of a disk for /var/lib/containerd that holds the images of the given docker-archive files.
+// Store returns the path of a disk for /var/lib/containerd that holds the images of the given
+// docker-archive files.
 func Store(ctx context.Context, c cache.Dir, p Packages, guest string, images ...string) (string, error) {
 	seed := filepath.Join(guest, "seed-store")
 	key := cache.NewKey("1", p.Dir, seedConfig).Tree(seed).Tree(images...)
@@ -34,7 +38,8 @@ func Store(ctx context.Context, c cache.Dir, p Packages, guest string, images ..
 		if err := seedStore(ctx, root, images); err != nil {
 			return fmt.Errorf("importing images on the host: %w", err)
 		}
-		if err := makeDisk(ctx, filepath.Join(dir, "store.ext4"), filepath.Join(root, "var/lib/containerd"), storeSize); err != nil {
+		if err := makeDisk(ctx, filepath.Join(dir, "store.ext4"), filepath.Join(root, "var/lib/containerd"),
+			storeSize); err != nil {
 			return err
 		}
 		return removeMapped(ctx, root)
@@ -51,7 +56,8 @@ func prepareSeeding(root string, p Packages, seed string, images []string) error
 			return fmt.Errorf("making a place to import images: %w", err)
 		}
 	}
-	if err := tree.Write(filepath.Join(root, "etc/containerd/seed.toml"), 0o644, strings.NewReader(seedConfig)); err != nil {
+	if err := tree.Write(filepath.Join(root, "etc/containerd/seed.toml"), 0o644,
+		strings.NewReader(seedConfig)); err != nil {
 		return err
 	}
 	for i, file := range images {
@@ -77,14 +83,16 @@ func seedStore(ctx context.Context, root string, images []string) error {
 	if os.Geteuid() != 0 {
 		argv = append(argv, "--map-root-user")
 	}
-	argv = append(argv, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enterScript, "sh", root, "/seed-store")
+	argv = append(argv, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enterScript, "sh", root,
+		"/seed-store")
 	for i := range images {
 		argv = append(argv, fmt.Sprintf("/images/%d", i))
 	}
 	return run(ctx, argv...)
 }
 
-// removeMapped removes a tree that a mapped root wrote: the invoking user owns it all, but some directories are closed even to their owner.
+// removeMapped removes a tree that a mapped root wrote: the invoking user owns it all, but some
+// directories are closed even to their owner.
 func removeMapped(ctx context.Context, root string) error {
 	if err := run(ctx, "chmod", "-R", "u+rwX", root); err != nil {
 		return err

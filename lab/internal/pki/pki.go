@@ -1,7 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package pki makes the certificates and kubeconfigs of one lab.
 //
-// A single authority signs everything: right for a cluster that nobody else can reach and that lives for an afternoon, and for no
-// other. The package knows names and addresses only from its arguments.
+// A single authority signs everything: right for a cluster that nobody else can reach and that
+// lives for an afternoon, and for no other. The package knows names and addresses only from its
+// arguments.
 package pki
 
 import (

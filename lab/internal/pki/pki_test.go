@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package pki
 
 import (
@@ -17,7 +19,8 @@ func TestIssue(t *testing.T) {
 		t.Fatal(err)
 	}
 	const server = "https://127.0.0.1:6443"
-	err = a.Issue(Subject{File: "node", Name: "system:node:n", Group: "system:nodes", SANs: []string{"10.0.0.1", "n"}, Server: server})
+	err = a.Issue(Subject{File: "node", Name: "system:node:n", Group: "system:nodes", SANs: []string{"10.0.0.1", "n"},
+		Server: server})
 	if err != nil {
 		t.Fatal(err)
 	}

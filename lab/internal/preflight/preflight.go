@@ -1,10 +1,14 @@
-// Package preflight finds out, before anything is started, whether this host can run the lab, and says exactly what is missing and how to
-// mend it. Looking (Look) and judging (Check) are apart, so that every judgement can be tested on any host.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package preflight finds out, before anything is started, whether this host can run the lab, and
+// says exactly what is missing and how to mend it. Looking (Look) and judging (Check) are apart, so
+// that every judgement can be tested on any host.
 package preflight
 
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -15,8 +19,9 @@ import (
 	"syscall"
 )
 
-// tools are the programs that the lab starts, each with the Debian package that has it. lab/packages.txt lists the same packages for an
-// install in one go, less those that no Debian is without.
+// tools are the programs that the lab starts, each with the Debian package that has it.
+// lab/packages.txt lists the same packages for an install in one go, less those that no Debian is
+// without.
 var tools = map[string]string{
 	"qemu-system-x86_64": "qemu-system-x86",
 	"mkfs.ext4":          "e2fsprogs",
@@ -33,7 +38,7 @@ var tools = map[string]string{
 // Place is where the lab will keep things and listen.
 type Place struct {
 	State, Cache string
-	Port         int
+	Ports        map[string]int // of the host's loopback address, by the flag that chooses another
 }
 
 // Need is what the lab needs of the host in numbers.
@@ -50,11 +55,11 @@ type Host struct {
 	Machine        string   // as uname -m
 	MissingTools   []string // of tools' names
 	Root           bool
-	UserNamespaces error // why an ordinary user cannot make one, or nil
-	Tun            error // why /dev/net/tun cannot be opened, or nil
-	KVM            bool  // whether the processor can and /dev/kvm may be used
-	Port           error // why the port cannot be listened on, or nil
-	MemoryMiB      int   // available
+	UserNamespaces error            // why an ordinary user cannot make one, or nil
+	Tun            error            // why /dev/net/tun cannot be opened, or nil
+	KVM            bool             // whether the processor can and /dev/kvm may be used
+	Ports          map[string]error // why a port cannot be listened on, or nil, by the flag that chooses another
+	MemoryMiB      int              // available
 	Disk           []Space
 }
 
@@ -66,7 +71,10 @@ type Space struct {
 
 // Look inspects this host. An error means that it could not, not that something is missing.
 func Look(p Place) (Host, error) {
-	h := Host{Root: os.Geteuid() == 0, Tun: openTun(), KVM: kvmUsable(), Port: listen(p.Port)}
+	h := Host{Root: os.Geteuid() == 0, Tun: openTun(), KVM: kvmUsable(), Ports: map[string]error{}}
+	for flag, port := range p.Ports {
+		h.Ports[flag] = listen(port)
+	}
 	for tool := range tools {
 		if !have(tool) {
 			h.MissingTools = append(h.MissingTools, tool)
@@ -110,7 +118,10 @@ func checkPlatform(h Host) (problems []string) {
 		problems = append(problems, fmt.Sprintf("the processor is %s; the virtual machines need x86_64", h.Machine))
 	}
 	if h.OS != "debian 12" {
-		problems = append(problems, fmt.Sprintf("the distribution is %q; the machines are made from Debian 12's packages, which only a Debian 12 host's package sources offer", h.OS))
+		problems = append(problems,
+			fmt.Sprintf(
+				"the distribution is %q; the machines are made from Debian 12's packages, which only a Debian 12 "+
+					"host's package sources offer", h.OS))
 	}
 	return problems
 }
@@ -134,24 +145,31 @@ func checkKernel(h Host) (problems []string) {
 			"run \"modprobe tun\" as root, and in a container pass the device in", h.Tun))
 	}
 	if h.UserNamespaces != nil {
-		problems = append(problems, fmt.Sprintf("an ordinary user may not make a user namespace here (%v): run as root, or as root run "+
-			"\"sysctl kernel.unprivileged_userns_clone=1\" and check user.max_user_namespaces", h.UserNamespaces))
+		problems = append(problems,
+			fmt.Sprintf("an ordinary user may not make a user namespace here (%v): run as root, or as root run "+
+				"\"sysctl kernel.unprivileged_userns_clone=1\" and check user.max_user_namespaces", h.UserNamespaces))
 	}
-	if h.Port != nil {
-		problems = append(problems, fmt.Sprintf("the API server's port on this host cannot be opened (%v): end what uses it or choose another with --api-port", h.Port))
+	for _, flag := range slices.Sorted(maps.Keys(h.Ports)) {
+		if err := h.Ports[flag]; err != nil {
+			problems = append(problems,
+				fmt.Sprintf("a port of this host cannot be opened (%v): end what uses it or choose another with %s",
+					err, flag))
+		}
 	}
 	return problems
 }
 
 func checkRoom(h Host, n Need) (problems []string) {
 	if h.MemoryMiB < n.MemoryMiB {
-		problems = append(problems, fmt.Sprintf("%d MiB of memory are available; two machines and the control plane need %d MiB: "+
-			"end other programs, or give the machines less with --memory", h.MemoryMiB, n.MemoryMiB))
+		problems = append(problems,
+			fmt.Sprintf("%d MiB of memory are available; two machines and the control plane need %d MiB: "+
+				"end other programs, or give the machines less with --memory", h.MemoryMiB, n.MemoryMiB))
 	}
 	for _, s := range h.Disk {
 		if s.FreeMiB < diskNeedMiB {
-			problems = append(problems, fmt.Sprintf("%d MiB are free for %s; a first run needs %d MiB: make room, or set "+
-				"XDG_CACHE_HOME or XDG_STATE_HOME to a larger disk", s.FreeMiB, s.Path, diskNeedMiB))
+			problems = append(problems,
+				fmt.Sprintf("%d MiB are free for %s; a first run needs %d MiB: make room, or set "+
+					"XDG_CACHE_HOME or XDG_STATE_HOME to a larger disk", s.FreeMiB, s.Path, diskNeedMiB))
 		}
 	}
 	return problems
@@ -177,7 +195,8 @@ func openTun() error {
 	return f.Close()
 }
 
-// kvmUsable tells whether QEMU may use KVM. A device file alone says nothing: a virtual machine without nested virtualization can have one.
+// kvmUsable tells whether QEMU may use KVM. A device file alone says nothing: a virtual machine
+// without nested virtualization can have one.
 func kvmUsable() bool {
 	b, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil || !virtualizes(string(b)) {
@@ -204,8 +223,10 @@ func virtualizes(cpuinfo string) bool {
 
 func makeUserNamespace() error {
 	cmd := exec.Command("/bin/true")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}}
 	return cmd.Run()
 }
 

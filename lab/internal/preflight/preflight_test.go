@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package preflight
 
 import (
@@ -9,7 +11,8 @@ import (
 )
 
 func fit() Host {
-	return Host{OS: "debian 12", Machine: "x86_64", MemoryMiB: 8192, Disk: []Space{{Path: "/home/u/.cache/x", FreeMiB: 20000}}}
+	return Host{OS: "debian 12", Machine: "x86_64", MemoryMiB: 8192,
+		Disk: []Space{{Path: "/home/u/.cache/x", FreeMiB: 20000}}}
 }
 
 var need = Need{MemoryMiB: 3072}
@@ -20,19 +23,26 @@ func TestCheck(t *testing.T) {
 		change func(*Host)
 		want   []string // in the message; none: the host is fit
 	}{
-		{"fit", func(h *Host) {}, nil},
+		{"fit", func(*Host) {}, nil},
 		{"as root a user namespace is not needed", func(h *Host) { h.Root = true }, nil},
 		{"no KVM is slower, not wrong", func(h *Host) { h.KVM = false }, nil},
 		{"no tun", func(h *Host) { h.Tun = os.ErrNotExist }, []string{"/dev/net/tun", "modprobe tun"}},
-		{"no user namespaces", func(h *Host) { h.UserNamespaces = os.ErrPermission }, []string{"user namespace", "unprivileged_userns_clone"}},
+		{"no user namespaces", func(h *Host) { h.UserNamespaces = os.ErrPermission },
+			[]string{"user namespace", "unprivileged_userns_clone"}},
 		{"programs absent", func(h *Host) { h.MissingTools = []string{"mkfs.ext4", "qemu-system-x86_64"} },
 			[]string{"mkfs.ext4, qemu-system-x86_64", "apt-get install e2fsprogs qemu-system-x86"}},
-		{"port taken", func(h *Host) { h.Port = errors.New("address already in use") }, []string{"already in use", "--api-port"}},
-		{"disk full", func(h *Host) { h.Disk[0].FreeMiB = 100 }, []string{"100 MiB", "/home/u/.cache/x", "XDG_CACHE_HOME"}},
+		{"port taken", func(h *Host) {
+			h.Ports = map[string]error{"--api-port": errors.New("address already in use"), "--registry-port": nil}
+		}, []string{"already in use", "--api-port"}},
+		{"disk full", func(h *Host) { h.Disk[0].FreeMiB = 100 }, []string{"100 MiB", "/home/u/.cache/x",
+			"XDG_CACHE_HOME"}},
 		{"little memory", func(h *Host) { h.MemoryMiB = 2048 }, []string{"2048 MiB", "3072 MiB", "--memory"}},
 		{"other processor", func(h *Host) { h.Machine = "aarch64" }, []string{"aarch64", "x86_64"}},
 		{"other distribution", func(h *Host) { h.OS = "ubuntu 24.04" }, []string{"ubuntu 24.04", "Debian 12"}},
-		{"everything is told at once", func(h *Host) { h.Tun, h.Port = os.ErrNotExist, os.ErrPermission }, []string{"/dev/net/tun", "--api-port"}},
+		{"everything is told at once", func(h *Host) {
+			h.Tun, h.Ports = os.ErrNotExist, map[string]error{"--api-port": os.ErrPermission,
+				"--registry-port": os.ErrPermission}
+		}, []string{"/dev/net/tun", "--api-port", "--registry-port"}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,11 +103,11 @@ func TestParse(t *testing.T) {
 }
 
 func TestLookFindsARealHost(t *testing.T) {
-	h, err := Look(Place{State: t.TempDir(), Cache: "/nonexistent/cache", Port: 0})
+	h, err := Look(Place{State: t.TempDir(), Cache: "/nonexistent/cache", Ports: map[string]int{"--api-port": 0}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.Machine == "" || h.OS == "" || h.MemoryMiB == 0 || len(h.Disk) != 2 || h.Port != nil {
+	if h.Machine == "" || h.OS == "" || h.MemoryMiB == 0 || len(h.Disk) != 2 || h.Ports["--api-port"] != nil {
 		t.Errorf("found %+v", h)
 	}
 }

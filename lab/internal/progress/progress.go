@@ -1,7 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package progress tells the person at the terminal what is being done and how long it took.
 //
-// A step that ends within Quiet says nothing; a longer one names itself while it runs, and its duration when it ends.
-// It knows nothing about what the steps do.
+// A step that ends within Quiet says nothing; a longer one names itself while it runs, and its
+// duration when it ends. It knows nothing about what the steps do.
 package progress
 
 import (

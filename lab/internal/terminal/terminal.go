@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // Package terminal runs the commands that a person would type: on a node of
 // the lab, or on this host with kubectl and helm that speak to the lab's cluster.
 //
@@ -65,7 +67,14 @@ func (t *Terminal) Feed(ctx context.Context, node, script string, in io.Reader) 
 	return out.String(), nil
 }
 
-// Shell runs a bash script in the repository's root. It returns standard output, and with an error what was written to standard error.
+// Environment is what has programs of this host use the lab's kubectl, helm and cluster, as
+// NAME=value.
+func (t *Terminal) Environment() []string {
+	return []string{"PATH=" + t.path + ":" + os.Getenv("PATH"), "KUBECONFIG=" + t.lab.Layout.Kubeconfig()}
+}
+
+// Shell runs a bash script in the repository's root. It returns standard output, and with an error
+// what was written to standard error.
 func (t *Terminal) Shell(ctx context.Context, script string) (string, error) {
 	out, errs, err := t.ShellBoth(ctx, script)
 	if err != nil {
@@ -78,7 +87,7 @@ func (t *Terminal) Shell(ctx context.Context, script string) (string, error) {
 func (t *Terminal) ShellBoth(ctx context.Context, script string) (stdout, stderr string, err error) {
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir = t.lab.Source.Product()
-	cmd.Env = append(os.Environ(), "PATH="+t.path+":"+os.Getenv("PATH"), "KUBECONFIG="+t.lab.Layout.Kubeconfig())
+	cmd.Env = append(os.Environ(), t.Environment()...)
 	cmd.WaitDelay = 5 * time.Second // a command that a script left in the background must not hold us
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

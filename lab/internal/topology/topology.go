@@ -1,4 +1,7 @@
-// Package topology says what the lab looks like: names, addresses and card identities. Everything else derives from it.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package topology says what the lab looks like: names, addresses and card identities. Everything
+// else derives from it.
 //
 // It is pure data; the names and addresses are those of the user's guide.
 package topology
@@ -14,14 +17,15 @@ const (
 	NodeNetBits    = 24
 	APIPort        = 6443
 	FilePort       = 8080 // images for the nodes, served beside the API server
+	RegistryPort   = 5000 // container registry, on the control plane's address
 	SSHPort        = 22
 	ServiceCIDR    = "10.96.0.0/16"
 	APIServiceIP   = "10.96.0.1"
 	ClusterPodCIDR = "10.244.0.0/16"
 )
 
-// FabricMTU is the MTU of the Ethernet segment that carries the InfiniBand packets between the machines. vhca needs 4300 and makes
-// longer segments of a message when there is more room.
+// FabricMTU is the MTU of the Ethernet segment that carries the InfiniBand packets between the
+// machines. vhca needs 4300 and makes longer segments of a message when there is more room.
 const FabricMTU = 20000
 
 // Images by the names that manifests use.
@@ -42,8 +46,10 @@ type Node struct {
 // Nodes are the machines of the lab, in order.
 func Nodes() []Node {
 	return []Node{
-		{Name: "10-20-1-10", Index: 0, Address: netip.MustParseAddr("10.20.1.10"), PodCIDR: netip.MustParsePrefix("10.244.10.0/24")},
-		{Name: "10-20-1-20", Index: 1, Address: netip.MustParseAddr("10.20.1.20"), PodCIDR: netip.MustParsePrefix("10.244.20.0/24")},
+		{Name: "10-20-1-10", Index: 0, Address: netip.MustParseAddr("10.20.1.10"),
+			PodCIDR: netip.MustParsePrefix("10.244.10.0/24")},
+		{Name: "10-20-1-20", Index: 1, Address: netip.MustParseAddr("10.20.1.20"),
+			PodCIDR: netip.MustParsePrefix("10.244.20.0/24")},
 	}
 }
 
@@ -66,7 +72,8 @@ func Find(name string) (Node, error) {
 	return Node{}, fmt.Errorf("no node %q; the lab has %q", name, Names())
 }
 
-// MAC returns the Ethernet address of the node's network interface: 0 on the node network, 1 on the fabric's segment.
+// MAC returns the Ethernet address of the node's network interface: 0 on the node network, 1 on the
+// fabric's segment.
 func (n Node) MAC(nic int) string { return fmt.Sprintf("52:54:00:20:%02x:%02x", nic, n.host()) }
 
 // host is the last byte of the node's address: 10 or 20.
@@ -97,14 +104,15 @@ func (n Node) Cards(count int) []Card {
 	return cards
 }
 
-// ModuleOptions are the vhca module's parameters on this node. GUIDs of new VFs are zero, as a ConnectX's are; LIDs of the nodes lie far
-// apart so that two cards and their VFs fit between.
+// ModuleOptions are the vhca module's parameters on this node. GUIDs of new VFs are zero, as a
+// ConnectX's are; LIDs of the nodes lie far apart so that two cards and their VFs fit between.
 func (n Node) ModuleOptions(cards int) string {
 	manager := 0
 	if n.Index == 0 {
 		manager = 1
 	}
-	return fmt.Sprintf("cards=%d link=eth1 sm=%d vf_guid=zero lid_base=%d guid_base=%#x", cards, manager, 2+64*n.Index, guidBase+uint64(n.Index)<<12)
+	return fmt.Sprintf("cards=%d link=eth1 sm=%d vf_guid=zero lid_base=%d guid_base=%#x", cards, manager, 2+64*n.Index,
+		guidBase+uint64(n.Index)<<12)
 }
 
 // guidBase is the GUID of the first card of node 0, as printed in the guide: e8:eb:d3:03:00:93:ae:10.

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package topology
 
 import (
@@ -14,8 +16,10 @@ func TestCardsAreTheGuides(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Card{
-		{PCI: "0000:86:00.0", Interface: "ibs5f0", AltName: "ibp134s0f0", IPv4: netip.MustParsePrefix("172.91.0.10/16"), IPv6: netip.MustParsePrefix("fd00:91::172:91:0:10/64")},
-		{PCI: "0000:87:00.0", Interface: "ibs6f0", AltName: "ibp135s0f0", IPv4: netip.MustParsePrefix("172.92.0.10/16"), IPv6: netip.MustParsePrefix("fd00:92::172:92:0:10/64")},
+		{PCI: "0000:86:00.0", Interface: "ibs5f0", AltName: "ibp134s0f0", IPv4: netip.MustParsePrefix("172.91.0.10/16"),
+			IPv6: netip.MustParsePrefix("fd00:91::172:91:0:10/64")},
+		{PCI: "0000:87:00.0", Interface: "ibs6f0", AltName: "ibp135s0f0", IPv4: netip.MustParsePrefix("172.92.0.10/16"),
+			IPv6: netip.MustParsePrefix("fd00:92::172:92:0:10/64")},
 	}
 	equal := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	if diff := cmp.Diff(want, n.Cards(2), equal); diff != "" {

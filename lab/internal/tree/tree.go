@@ -1,7 +1,10 @@
-// Package tree has the few operations on directory trees from which machine roots and images are put together.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tree has the few operations on directory trees from which machine roots and images are
+// put together.
 //
-// Trees in the cache are shared: a tree made by Link has its files in common with its source, so nothing here ever writes
-// into an existing file, it replaces it.
+// Trees in the cache are shared: a tree made by Link has its files in common with its source, so
+// nothing here ever writes into an existing file, it replaces it.
 package tree
 
 import (
@@ -22,7 +25,8 @@ func Link(src, dst string) error {
 // Copy copies src over dst, replacing files that exist.
 func Copy(src, dst string) error { return walk(src, dst, copyFile) }
 
-// walk recreates directories and symbolic links and calls file for every regular file. Other kinds are passed over.
+// walk recreates directories and symbolic links and calls file for every regular file. Other kinds
+// are passed over.
 func walk(src, dst string, file func(from, to string, fi fs.FileInfo) error) error {
 	err := filepath.WalkDir(src, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -139,8 +143,8 @@ func Remove(root string, patterns ...string) error {
 	return nil
 }
 
-// Resolve follows symbolic links of path inside root, where an absolute link starts again at root, and returns the real file's
-// path within root.
+// Resolve follows symbolic links of path inside root, where an absolute link starts again at root,
+// and returns the real file's path within root.
 func Resolve(root, path string) (string, error) {
 	for range 40 {
 		next, done, err := resolveOnce(root, path)
@@ -189,8 +193,8 @@ func cut(path string) (first, rest string, found bool) {
 // libraryPath is where Debian's dynamic loader looks without a cache.
 var libraryPath = []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/lib", "/usr/lib"}
 
-// CopyPrograms copies files of root (programs or libraries, by absolute path within it) to the same paths in dst, with every shared
-// library that they need.
+// CopyPrograms copies files of root (programs or libraries, by absolute path within it) to the same
+// paths in dst, with every shared library that they need.
 func CopyPrograms(root, dst string, paths ...string) error {
 	c := copier{root: root, dst: dst, done: map[string]bool{}}
 	for _, p := range paths {
@@ -211,14 +215,14 @@ func (c *copier) add(path string) error {
 		return nil
 	}
 	c.done[path] = true
-	real, err := Resolve(c.root, path)
+	target, err := Resolve(c.root, path)
 	if err != nil {
 		return err
 	}
-	if err := CopyFile(filepath.Join(c.root, real), filepath.Join(c.dst, path)); err != nil {
+	if err := CopyFile(filepath.Join(c.root, target), filepath.Join(c.dst, path)); err != nil {
 		return err
 	}
-	needed, err := needs(filepath.Join(c.root, real))
+	needed, err := needs(filepath.Join(c.root, target))
 	if err != nil {
 		return err
 	}
@@ -247,7 +251,8 @@ func (c *copier) find(lib string) (string, error) {
 	return "", fmt.Errorf("library %s is not in the tree", lib)
 }
 
-// needs lists the shared libraries and the loader that a file names; none for what is not ELF, such as a script.
+// needs lists the shared libraries and the loader that a file names; none for what is not ELF, such
+// as a script.
 func needs(path string) ([]string, error) {
 	f, err := elf.Open(path)
 	var format *elf.FormatError

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package tree
 
 import (
@@ -65,7 +67,8 @@ func TestCopyKeepsModesAndLinks(t *testing.T) {
 func TestResolveStaysInsideTheRoot(t *testing.T) {
 	root := t.TempDir()
 	put(t, filepath.Join(root, "usr/lib/real.so"), "")
-	for path, target := range map[string]string{"lib": "usr/lib", "usr/lib/abs.so": "/lib/real.so", "usr/lib/rel.so": "../lib/real.so", "loop": "loop"} {
+	for path, target := range map[string]string{"lib": "usr/lib", "usr/lib/abs.so": "/lib/real.so",
+		"usr/lib/rel.so": "../lib/real.so", "loop": "loop"} {
 		if err := Symlink(target, filepath.Join(root, path)); err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +104,8 @@ func TestCopyProgramsBringsLibrariesAlong(t *testing.T) {
 }
 
 func TestCopyProgramsTellsAMissingOne(t *testing.T) {
-	if err := CopyPrograms(t.TempDir(), t.TempDir(), "/usr/bin/none"); err == nil || !strings.Contains(err.Error(), "/usr/bin/none") {
+	if err := CopyPrograms(t.TempDir(), t.TempDir(), "/usr/bin/none"); err == nil || !strings.Contains(err.Error(),
+		"/usr/bin/none") {
 		t.Errorf("error is %v", err)
 	}
 }

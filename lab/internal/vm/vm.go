@@ -1,5 +1,7 @@
-// Package vm says how QEMU is to be started for one machine, and speaks to the QEMU that runs. It starts nothing itself: the
-// control plane's cell does (package cell).
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vm says how QEMU is to be started for one machine, and speaks to the QEMU that runs. It
+// starts nothing itself: the control plane's cell does (package cell).
 package vm
 
 import (
@@ -39,9 +41,10 @@ func ConsoleSocket(run, node string) string { return filepath.Join(run, node+".c
 // MonitorSocket is the socket of a node's QEMU monitor.
 func MonitorSocket(run, node string) string { return filepath.Join(run, node+".qmp") }
 
-// kernelArguments: no mitigations and no address randomization, which cost time under emulation and protect nobody here; the TSC as
-// clock, without which perftest refuses to measure.
-const kernelArguments = "console=ttyS0 quiet panic=10 mitigations=off nokaslr random.trust_cpu=on tsc=reliable clocksource=tsc"
+// kernelArguments: no mitigations and no address randomization, which cost time under emulation and
+// protect nobody here; the TSC as clock, without which perftest refuses to measure.
+const kernelArguments = "console=ttyS0 quiet panic=10 mitigations=off nokaslr random.trust_cpu=on tsc=reliable " +
+	"clocksource=tsc"
 
 // Args is QEMU's command line without the program's name.
 func Args(c Config) []string {
@@ -56,7 +59,8 @@ func Args(c Config) []string {
 	args = append(args, disk(c.Seed, "readonly=on")...)
 	args = append(args, disk(c.Store, "snapshot=on,cache=unsafe,aio=threads")...)
 	args = append(args,
-		"-chardev", fmt.Sprintf("socket,id=console,path=%s,server=on,wait=off,logfile=%s,logappend=on", c.Console(), c.Log),
+		"-chardev", fmt.Sprintf("socket,id=console,path=%s,server=on,wait=off,logfile=%s,logappend=on", c.Console(),
+			c.Log),
 		"-serial", "chardev:console",
 		"-qmp", fmt.Sprintf("unix:%s,server=on,wait=off", MonitorSocket(c.Run, c.Node.Name)),
 	)

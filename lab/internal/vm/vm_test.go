@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package vm
 
 import (
@@ -45,7 +47,8 @@ func TestArgs(t *testing.T) {
 			t.Errorf("drive %d would write into the cache: %s", shared, drives[shared])
 		}
 	}
-	if got := after(args, "-netdev"); !strings.Contains(got[0], "ifname=tap1n") || !strings.Contains(got[1], "ifname=tap1o") {
+	if got := after(args, "-netdev"); !strings.Contains(got[0], "ifname=tap1n") || !strings.Contains(got[1],
+		"ifname=tap1o") {
 		t.Errorf("network devices are %v", got)
 	}
 	if got := after(args, "-append"); !strings.Contains(got[0], "clocksource=tsc") {
@@ -62,7 +65,7 @@ func TestArgsWithKVM(t *testing.T) {
 }
 
 // monitor plays QEMU's side: a greeting, and for each command an event and then the given answer.
-func monitor(t *testing.T, conn net.Conn, answer string) <-chan []string {
+func monitor(_ *testing.T, conn net.Conn, answer string) <-chan []string {
 	commands := make(chan []string, 1)
 	go func() {
 		defer conn.Close()
@@ -85,11 +88,11 @@ func monitor(t *testing.T, conn net.Conn, answer string) <-chan []string {
 func TestConverse(t *testing.T) {
 	near, far := net.Pipe()
 	commands := monitor(t, far, `{"return":{}}`)
-	if err := converse(near, json.NewDecoder(near)); err != nil {
+	if err := converse(near, json.NewDecoder(near), "stop"); err != nil {
 		t.Fatal(err)
 	}
 	near.Close()
-	if got := <-commands; !slices.Equal(got, []string{"qmp_capabilities", "system_reset"}) {
+	if got := <-commands; !slices.Equal(got, []string{"qmp_capabilities", "stop"}) {
 		t.Errorf("commands are %v", got)
 	}
 }
@@ -97,7 +100,7 @@ func TestConverse(t *testing.T) {
 func TestConverseTellsARefusal(t *testing.T) {
 	near, far := net.Pipe()
 	monitor(t, far, `{"error":{"class":"GenericError","desc":"not now"}}`)
-	if err := converse(near, json.NewDecoder(near)); err == nil || !strings.Contains(err.Error(), "not now") {
+	if err := converse(near, json.NewDecoder(near), "stop"); err == nil || !strings.Contains(err.Error(), "not now") {
 		t.Errorf("error is %v", err)
 	}
 	near.Close()

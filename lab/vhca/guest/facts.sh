@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0
+
 # What Debian's stock kernel does with InfiniBand devices and namespaces, as
 # far as a node agent must know it. README.md, "Kernel facts", names each check.
 . /root/lib.sh

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0
+
 # Sourced by the scripts here: how a check is made and reported. Each check
 # prints one line, "PASS name" or "FAIL name :: what the command said"; end
 # prints how many there were, so that a lost line is noticed.

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0
+
 # One machine: every part of the card, in the order in which a node meets it.
 . /root/lib.sh
 modprobe ib_core netns_mode=1

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0
+
 # Two machines on one fabric, prepared as the guide's two nodes: exclusive mode,
 # 12 VFs with GUIDs from the start, one in a "pod" each, an IPoIB child in another.
 . /root/lib.sh

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: GPL-2.0
+
 # Endurance: traffic on two VFs while other VFs are rebound, children made and
 # dropped, and link states and GUIDs changed beside them.
 . /root/lib.sh

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 package image
 
 import (
@@ -5,6 +7,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,10 +34,20 @@ func directory(t *testing.T) string {
 	return dir
 }
 
+func layer(t *testing.T, dir string) Layer {
+	t.Helper()
+	l, err := FromDirectory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 func pack(t *testing.T, dir string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "image.tar")
-	if err := Pack(dir, "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, out); err != nil {
+	if err := Pack(layer(t, dir), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}},
+		out); err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -78,19 +91,20 @@ func TestPackKeepsWhatWasAsked(t *testing.T) {
 }
 
 func TestPackRefusesABadName(t *testing.T) {
-	if err := Pack(t.TempDir(), "No Such:Name", Config{}, filepath.Join(t.TempDir(), "x")); err == nil {
+	if err := Pack(layer(t, t.TempDir()), "No Such:Name", Config{}, filepath.Join(t.TempDir(), "x")); err == nil {
 		t.Error("no error")
 	}
 }
 
 func TestSplit(t *testing.T) {
 	dir := t.TempDir()
-	layer, rest := filepath.Join(dir, "layer"), filepath.Join(dir, "rest")
-	digest, err := Split(directory(t), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}}, layer, rest)
+	layerFile, rest := filepath.Join(dir, "layer"), filepath.Join(dir, "rest")
+	digest, err := Split(layer(t, directory(t)), "example.test/tool:1", Config{Entrypoint: []string{"/usr/bin/tool"}},
+		layerFile, rest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(layer)
+	b, err := os.ReadFile(layerFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +149,7 @@ func entries(t *testing.T, file string) map[string][]byte {
 	files := map[string][]byte{}
 	for r := tar.NewReader(f); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return files
 		}
 		if err != nil {
