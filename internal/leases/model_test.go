@@ -221,11 +221,12 @@ func (s schedule) command() string {
 	if err != nil {
 		return fmt.Sprintf("write the schedule: %v", err)
 	}
-	return fmt.Sprintf("to run this schedule again: go test -count=1 -v -run '^TestModelSchedule$' ./internal/leases -args -schedule='%s'", text)
+	return fmt.Sprintf("to run this schedule again: "+
+		"go test -count=1 -v -run '^TestModelSchedule$' ./internal/leases -args -schedule='%s'", text)
 }
 
-// TestModelSchedule runs the schedule that a failed TestModel printed again and again; without one, any that chance decides.
-// It logs how many of the runs failed, and how many histories they had between them.
+// TestModelSchedule runs the schedule that a failed TestModel printed again and again; without one, the
+// same one of chance each time. It logs how many runs failed, and how many histories they had.
 func TestModelSchedule(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := rapid.Custom(drawSchedule).Example(1)

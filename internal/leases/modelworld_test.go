@@ -91,7 +91,8 @@ type mutant struct {
 func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int,
 	m mutant) *world {
 	w := &world{
-		server: simapi.New(scheme), ctx: ctx, mutant: m, seed: seed, drawn: map[string]uint64{}, uses: map[netip.Addr]use{},
+		server: simapi.New(scheme), ctx: ctx, mutant: m, seed: seed, drawn: map[string]uint64{},
+		uses:  map[netip.Addr]use{},
 		began: time.Now(), kept: map[string]bool{}, free: map[string]bool{}, gave: map[string]bool{},
 	}
 	w.admin = w.server.Client("admin", simapi.LinkFuncs{})
@@ -219,8 +220,8 @@ func (w *world) startUse(ip netip.Addr, u use) {
 	}
 }
 
-// live reports whether a pod that was given an address may still be using it: its sandbox is there, its machine runs, and
-// the API server has the pod and not its end.
+// live reports whether a pod that was given an address may still be using it: its sandbox is there,
+// its machine runs, and the API server has the pod and not its end.
 func (w *world) live(u use) bool { return u.node.has(u.pod, u.sandbox) && w.unfinished()[u.pod] }
 
 // unfinished are the pods, by UID, that the API server has and that have not finished.
@@ -598,7 +599,8 @@ func (m *machine) startAgent() {
 	}
 	var err error
 	p.Allocator, err = leases.New(ctx, leases.Options{
-		Client: cached, Live: c, Informers: w.feed(informers), Node: m.name, Families: v2beta1.Families{IPv4: true}, NetworkNamespace: simProduct,
+		Client: cached, Live: c, Informers: w.feed(informers), Node: m.name,
+		Families: v2beta1.Families{IPv4: true}, NetworkNamespace: simProduct,
 		Book: steppedBook{book, p}, Promise: promise, PerPool: m.perPool,
 		Sandboxes: m.sandboxesOf, Random: func() uint64 { return w.dice(p.name, "place").Uint64() },
 		Lost: func(pod v2beta1.LeasePod, why string) { w.lost(p, pod, why) },
@@ -874,8 +876,9 @@ func (p *process) poolSeen() *ipam.Pool {
 	return ipam.ParsePool(&pool, nil)
 }
 
-// mayAsk notes whether this process is free to ask the API server for a lease of a pod: the pool has the address, as known
-// when the ADD began or now, or it is the pod's already. The request may arrive much later, so that is noted as it leaves.
+// mayAsk notes whether this process is free to ask the API server for a lease of a pod: the pool has
+// the address, as known when the ADD began or now, or it is the pod's already. The request may arrive
+// much later, so that is noted as it leaves.
 func (p *process) mayAsk(l *v2beta1.SpiderIPLease) {
 	ip, err := l.Address()
 	if err != nil {
@@ -892,8 +895,9 @@ func (p *process) mayAsk(l *v2beta1.SpiderIPLease) {
 	}
 }
 
-// showed remembers which addresses the API server has shown for a pod: those it may keep whatever becomes of the pool, and
-// so may the next pod of its name, where a StatefulSet has it. Any other must have been free to ask for.
+// showed remembers which addresses the API server has shown for a pod: those it may keep whatever
+// becomes of the pool, and so may the next pod of its name, where a StatefulSet has it. Any other must
+// have been free to ask for.
 func (w *world) showed(l *v2beta1.SpiderIPLease) {
 	pod := l.Spec.Pod
 	w.mu.Lock()
