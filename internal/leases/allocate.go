@@ -122,7 +122,7 @@ func (a *Allocator) takeFamily(ctx context.Context, r ipam.Request, f ipam.Famil
 				return got, pool, err
 			}
 		}
-		if !hope || !waitForChange(ctx, freed, deadline) {
+		if !hope || !waitForChange(ctx, freed, deadline, time.Duration(a.Random()%uint64(lookAround/8))) {
 			return nil, nil, a.exhausted(f)
 		}
 	}
@@ -144,14 +144,14 @@ func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
 	return soon, freed
 }
 
-// waitForChange waits for the event, but looks around now and then, because not all that helps is
-// an event. It returns false when the time is over.
-func waitForChange(ctx context.Context, event <-chan struct{}, deadline time.Time) bool {
+// waitForChange waits for the event, but looks around now and then, because not all that helps is an event. Pods that one
+// event woke look again at moments apart. It returns false when the time is over.
+func waitForChange(ctx context.Context, event <-chan struct{}, deadline time.Time, apart time.Duration) bool {
 	left := time.Until(deadline)
 	if left <= 0 {
 		return false
 	}
-	timer := time.NewTimer(min(left, lookAround))
+	timer := time.NewTimer(min(left, lookAround+apart))
 	defer timer.Stop()
 	select {
 	case <-event:

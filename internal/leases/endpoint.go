@@ -3,9 +3,11 @@
 package leases
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -242,8 +244,9 @@ func (a *Allocator) repairEndpoints(ctx context.Context) {
 		users[key] = h.pod
 		addresses[key] = append(addresses[key], address(ip, pool))
 	}
-	for key, user := range users {
-		if r, ok := a.requestOf(ctx, user); ok {
+	inOrder := func(a, b podInterface) int { return cmp.Or(cmp.Compare(a.uid, b.uid), cmp.Compare(a.iface, b.iface)) }
+	for _, key := range slices.SortedFunc(maps.Keys(users), inOrder) {
+		if r, ok := a.requestOf(ctx, users[key]); ok {
 			a.endpoints.repair(ctx, r, ipam.Choice{}.Build(addresses[key], pools))
 		}
 	}

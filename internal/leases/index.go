@@ -3,7 +3,6 @@
 package leases
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -321,7 +320,9 @@ func newer(a, b *v2beta1.SpiderIPLease) bool {
 }
 
 // doubtful returns at most limit names of the pool's leases that the watch
-// has not shown although it had this long, the oldest first.
+// has not shown although it had this long. It begins anywhere among them: a
+// lease that was looked up and exists stays doubtful, and must not keep the
+// others from being looked up.
 func (x *index) doubtful(pool string, after time.Duration, limit int) []string {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -331,10 +332,12 @@ func (x *index) doubtful(pool string, after time.Duration, limit int) []string {
 			names = append(names, name)
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		return cmp.Or(x.entries[a].since.Compare(x.entries[b].since), cmp.Compare(a, b))
-	})
-	return names[:min(limit, len(names))]
+	slices.Sort(names)
+	if len(names) <= limit {
+		return names
+	}
+	first := int(x.random() % uint64(len(names)))
+	return slices.Concat(names[first:], names[:first])[:limit]
 }
 
 // change alters an entry in place, with all that is counted of it.

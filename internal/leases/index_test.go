@@ -307,3 +307,34 @@ func TestLookUpDoesNotEndABorrowing(t *testing.T) {
 		}
 	}
 }
+
+// A pool is full, and the watch has stood still since before this node made more leases than are looked
+// up at once: one that has gone meanwhile is looked up all the same, sooner or later.
+func TestEveryDoubtfulLeaseIsLookedUp(t *testing.T) {
+	x := newIndex("this", rand.New(rand.NewPCG(1, 1)).Uint64)
+	const limit, leases = 4, 12
+	for n := range leases {
+		lease := &v2beta1.SpiderIPLease{}
+		lease.ResourceVersion, lease.UID = "7", types.UID(fmt.Sprint("u", n))
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, byte(n)})
+		lease.Name, lease.Spec.Pool = v2beta1.LeaseName("p", ip), "p"
+		lease.Spec.IP, lease.Spec.Node = ip.String(), "this"
+		lease.Spec.Pod = &v2beta1.LeasePod{UID: fmt.Sprint("pod", n)}
+		x.put(lease)
+	}
+	seen := nameSet{}
+	for range 100 {
+		names := x.doubtful("p", 0, limit)
+		if len(names) != limit {
+			t.Fatalf("%d doubtful leases at once: expected %d", len(names), limit)
+		}
+		for _, name := range names {
+			seen[name] = struct{}{}
+			e, _ := x.get(name)
+			x.looked(e.lease) // it exists
+		}
+	}
+	if len(seen) != leases {
+		t.Errorf("%d of %d doubtful leases were ever looked up", len(seen), leases)
+	}
+}

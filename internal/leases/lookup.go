@@ -136,6 +136,7 @@ func (x *index) stockPools() []string {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 

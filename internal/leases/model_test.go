@@ -4,6 +4,7 @@ package leases_test
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -29,6 +30,11 @@ import (
 )
 
 var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
+
+var (
+	modelSchedule = flag.String("schedule", "", "the schedule that TestModelSchedule runs, as a failed TestModel prints it")
+	modelRuns     = flag.Int("runs", 5, "how often TestModelSchedule runs it")
+)
 
 var modelGroup = flag.Int("group", -1, "play the schedules in this process; TestModel runs its groups by this")
 
@@ -145,10 +151,11 @@ func playSchedules(t *testing.T, count int) {
 	setChecks(t, count)
 	schedules, attached := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
-		w := run(t, drawSchedule(rt), mutant{})
+		s := drawSchedule(rt)
+		w := run(t, s, mutant{})
 		schedules, attached = schedules+1, attached+w.attached
 		if bad := w.report(); bad != "" {
-			rt.Fatal(bad)
+			rt.Fatalf("%s\n%s", s.command(), bad)
 		}
 	})
 	t.Logf("%d schedules, in which pods got an address %d times", schedules, attached)
@@ -208,6 +215,39 @@ func TestModelReplays(t *testing.T) {
 	}
 }
 
+// command is what runs a schedule again.
+func (s schedule) command() string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Sprintf("write the schedule: %v", err)
+	}
+	return fmt.Sprintf("to run this schedule again: "+
+		"go test -count=1 -v -run '^TestModelSchedule$' ./internal/leases -args -schedule='%s'", text)
+}
+
+// TestModelSchedule runs the schedule that a failed TestModel printed again and again; without one, the
+// same one of chance each time. It logs how many runs failed, and how many histories they had.
+func TestModelSchedule(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := rapid.Custom(drawSchedule).Example(1)
+	if *modelSchedule != "" {
+		s = schedule{}
+		if err := json.Unmarshal([]byte(*modelSchedule), &s); err != nil {
+			t.Fatalf("read the schedule of -schedule: %v", err)
+		}
+	}
+	failed, histories := 0, map[string]bool{}
+	for range *modelRuns {
+		w := run(t, s, mutant{})
+		histories[w.history()] = true
+		if bad := w.report(); bad != "" {
+			failed++
+			t.Error(bad)
+		}
+	}
+	t.Logf("%d of %d runs failed; they had %d different histories", failed, *modelRuns, len(histories))
+}
+
 // setChecks tells rapid how many schedules to draw; it takes that from its flag alone.
 func setChecks(t *testing.T, count int) {
 	t.Helper()
@@ -228,12 +268,16 @@ func TestModelFindsMutants(t *testing.T) {
 		"a hand-out is not recorded":                                      {noRecord: true},
 		"network-status is written before the addresses are shown":        {earlyStatus: true},
 		"the controller deletes a lease that changed since it was judged": {anyVersion: true},
+		"the agent does not hear of changes of a pool":                    {oldPools: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for n := range most {
 				s := rapid.Custom(drawSchedule).Example(n)
 				s.PerPool = max(s.PerPool, 2)
+				if m.oldPools { // every address is asked of the API server
+					s.PerPool = 0
+				}
 				if w := run(t, s, m); len(w.bad) > 0 {
 					t.Logf("found after %d schedules: %s", n+1, w.bad[0])
 					return

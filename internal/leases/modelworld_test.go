@@ -22,7 +22,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -65,6 +67,7 @@ type world struct {
 	began    time.Time
 	nodes    []*machine
 	kept     map[string]bool // addresses that the API server has shown for a pod, by both
+	free     map[string]bool // addresses that a node could ask the API server for, for a pod, by both; see mayAsk
 	gave     map[string]bool // addresses that were ever assigned to a pod, by both; see assigned
 	sick     time.Duration   // until when links misbehave, since began; 0: for good
 }
@@ -82,6 +85,7 @@ type mutant struct {
 	noRecord    bool // a hand-out is not written to the ledger
 	earlyStatus bool // the network-status does not wait for the API server to show the addresses
 	anyVersion  bool // the controller deletes leases in whatever version they are
+	oldPools    bool // the agent keeps no stock and does not hear of changes of a pool
 }
 
 func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, addresses, perPool int,
@@ -89,7 +93,7 @@ func newWorld(ctx context.Context, scheme *runtime.Scheme, seed uint64, nodes, a
 	w := &world{
 		server: simapi.New(scheme), ctx: ctx, mutant: m, seed: seed, drawn: map[string]uint64{},
 		uses:  map[netip.Addr]use{},
-		began: time.Now(), kept: map[string]bool{}, gave: map[string]bool{},
+		began: time.Now(), kept: map[string]bool{}, free: map[string]bool{}, gave: map[string]bool{},
 	}
 	w.admin = w.server.Client("admin", simapi.LinkFuncs{})
 	w.server.Admit(w.watchLeases)
@@ -152,7 +156,7 @@ func (w *world) watchLeases(verb simapi.Verb, old, next client.Object) error {
 		}
 	}
 	if l, ok := next.(*v2beta1.SpiderIPLease); ok && l.Spec.Pod != nil {
-		w.mark(l)
+		w.showed(l)
 	}
 	return nil
 }
@@ -216,33 +220,30 @@ func (w *world) startUse(ip netip.Addr, u use) {
 	}
 }
 
-// live tells whether a pod that was given an address may still be using it: its sandbox is there,
+// live reports whether a pod that was given an address may still be using it: its sandbox is there,
 // its machine runs, and the API server has the pod and not its end.
-func (w *world) live(u use) bool {
-	if !u.node.has(u.pod, u.sandbox) {
-		return false
-	}
+func (w *world) live(u use) bool { return u.node.has(u.pod, u.sandbox) && w.unfinished()[u.pod] }
+
+// unfinished are the pods, by UID, that the API server has and that have not finished.
+func (w *world) unfinished() map[string]bool {
 	var all corev1.PodList
 	w.must(w.admin.List(w.ctx, &all))
-	return slices.ContainsFunc(all.Items, func(p corev1.Pod) bool {
-		return string(p.UID) == u.pod &&
-			!ipam.Finished(&p)
-	})
+	uids := map[string]bool{}
+	for i := range all.Items {
+		if !ipam.Finished(&all.Items[i]) {
+			uids[string(all.Items[i].UID)] = true
+		}
+	}
+	return uids
 }
 
 // liveUses returns the addresses in use by live pods.
 func (w *world) liveUses() map[netip.Addr]use {
 	w.mu.Lock()
-	all := make(map[netip.Addr]use, len(w.uses))
-	for ip, u := range w.uses {
-		all[ip] = u
-	}
+	all := maps.Clone(w.uses)
 	w.mu.Unlock()
-	for ip, u := range all {
-		if !w.live(u) {
-			delete(all, ip)
-		}
-	}
+	pods := w.unfinished()
+	maps.DeleteFunc(all, func(_ netip.Addr, u use) bool { return !pods[u.pod] || !u.node.has(u.pod, u.sandbox) })
 	return all
 }
 
@@ -349,6 +350,31 @@ type silent struct{}
 func (silent) Eventf(runtime.Object, runtime.Object, string, string, string, string, ...any) {}
 
 var _ events.EventRecorder = silent{}
+
+// feed is what feeds an Allocator.
+func (w *world) feed(all leases.Informers) leases.Informers {
+	if w.mutant.oldPools {
+		return oldPools{all}
+	}
+	return all
+}
+
+// oldPools shows no change of a pool.
+type oldPools struct{ leases.Informers }
+
+func (o oldPools) GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error) {
+	informer, err := o.Informers.GetInformer(ctx, obj, opts...)
+	if _, ok := obj.(*v2beta1.SpiderIPPool); ok {
+		informer = firstShown{informer}
+	}
+	return informer, err
+}
+
+type firstShown struct{ cache.Informer }
+
+func (f firstShown) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+	return f.Informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{AddFunc: func(o any) { h.OnAdd(o, false) }})
+}
 
 // blindReader sees no pods in a list.
 type blindReader struct{ client.Reader }
@@ -573,9 +599,9 @@ func (m *machine) startAgent() {
 	}
 	var err error
 	p.Allocator, err = leases.New(ctx, leases.Options{
-		Client: cached, Live: c, Informers: informers, Node: m.name, Families: v2beta1.Families{IPv4: true},
-		NetworkNamespace: simProduct,
-		Book:             steppedBook{book, p}, Promise: promise, PerPool: m.perPool,
+		Client: cached, Live: c, Informers: w.feed(informers), Node: m.name,
+		Families: v2beta1.Families{IPv4: true}, NetworkNamespace: simProduct,
+		Book: steppedBook{book, p}, Promise: promise, PerPool: m.perPool,
 		Sandboxes: m.sandboxesOf, Random: func() uint64 { return w.dice(p.name, "place").Uint64() },
 		Lost: func(pod v2beta1.LeasePod, why string) { w.lost(p, pod, why) },
 	})
@@ -604,6 +630,9 @@ func (foreverPromise) Changed() <-chan struct{} { return nil }
 
 func (p *process) request(_ context.Context, call simapi.Call) simapi.Fate {
 	p.m.w.asked(call)
+	if l, ok := call.Object.(*v2beta1.SpiderIPLease); ok && call.Verb != simapi.Get && l.Spec.Pod != nil {
+		p.mayAsk(l)
+	}
 	if !p.step() {
 		return simapi.Fate{Before: time.Millisecond, Lost: true}
 	}
@@ -847,14 +876,40 @@ func (p *process) poolSeen() *ipam.Pool {
 	return ipam.ParsePool(&pool, nil)
 }
 
-// mark remembers which addresses the API server has shown for a pod: those it may keep whatever
-// becomes of the pool, and so may the next pod of its name, where a StatefulSet has it.
-func (w *world) mark(l *v2beta1.SpiderIPLease) {
+// mayAsk notes whether this process is free to ask the API server for a lease of a pod: the pool has
+// the address, as known when the ADD began or now, or it is the pod's already. The request may arrive
+// much later, so that is noted as it leaves.
+func (p *process) mayAsk(l *v2beta1.SpiderIPLease) {
+	ip, err := l.Address()
+	if err != nil {
+		return
+	}
+	w, now := p.m.w, p.poolSeen()
+	p.mu.Lock()
+	before := p.pools[l.Spec.Pod.UID]
+	p.mu.Unlock()
+	if before == nil || now == nil || before.Has(ip) || now.Has(ip) || w.had(l.Spec.Pod.UID, ip) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.free[l.Spec.Pod.UID+l.Spec.IP] = true
+	}
+}
+
+// showed remembers which addresses the API server has shown for a pod: those it may keep whatever
+// becomes of the pool, and so may the next pod of its name, where a StatefulSet has it. Any other must
+// have been free to ask for.
+func (w *world) showed(l *v2beta1.SpiderIPLease) {
+	pod := l.Spec.Pod
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.kept[l.Spec.Pod.UID+l.Spec.IP] = true
-	if l.Spec.Pod.Owner != nil {
-		w.kept[l.Spec.Pod.Name+l.Spec.IP] = true
+	free := w.free[pod.UID+l.Spec.IP] || w.kept[pod.UID+l.Spec.IP] || w.kept[pod.Name+l.Spec.IP]
+	w.kept[pod.UID+l.Spec.IP] = true
+	if pod.Owner != nil {
+		w.kept[pod.Name+l.Spec.IP] = true
+	}
+	w.mu.Unlock()
+	if !free {
+		w.fault("%s, which %s took for pod %s, is not one that the pool may give out as that node knows it",
+			l.Spec.IP, l.Spec.Node, pod.Name)
 	}
 }
 

@@ -198,7 +198,7 @@ func (d *demand) within(pool string, limit time.Duration) bool {
 func (d *demand) pools() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Collect(maps.Keys(d.last))
+	return slices.Sorted(maps.Keys(d.last))
 }
 
 // pods are pods of which something was noted lately, by UID. The zero value is ready.

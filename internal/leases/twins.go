@@ -86,5 +86,6 @@ func (x *index) twins(age time.Duration) []string {
 			seen[s] = true
 		}
 	}
+	slices.Sort(uids)
 	return uids
 }
