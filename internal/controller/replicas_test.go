@@ -34,14 +34,17 @@ func TestLostReplicas(t *testing.T) {
 		rounds []round
 		want   []types.UID // after the last round
 	}{
-		"all answer":          {[]round{{a: nil, b: nil}, {a: nil, b: nil}, {a: nil, b: nil}}, nil},
-		"too early":           {[]round{{a: nil, b: dead}, {a: nil, b: dead}}, nil},
-		"three in a row":      {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
-		"answers in between":  {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: nil}, {a: nil, b: dead}}, nil},
-		"nobody answers":      {[]round{{a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}}, nil},
-		"the last one stays":  {[]round{{a: dead}, {a: dead}, {a: dead}, {a: dead}}, nil},
-		"gone and come back":  {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil}, {a: nil, b: dead}}, nil},
-		"long without leader": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
+		"all answer":     {[]round{{a: nil, b: nil}, {a: nil, b: nil}, {a: nil, b: nil}}, nil},
+		"too early":      {[]round{{a: nil, b: dead}, {a: nil, b: dead}}, nil},
+		"three in a row": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
+		"answers in between": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: nil}, {a: nil, b: dead}},
+			nil},
+		"nobody answers": {[]round{{a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}},
+			nil},
+		"the last one stays": {[]round{{a: dead}, {a: dead}, {a: dead}, {a: dead}}, nil},
+		"gone and come back": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil}, {a: nil, b: dead}}, nil},
+		"long without leader": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}},
+			[]types.UID{"b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := replicas{log: slog.New(slog.DiscardHandler)}
@@ -121,7 +124,8 @@ func TestReplicasOnAPI(t *testing.T) {
 	if err := r.mark(t.Context(), replica{pod: client.ObjectKeyFromObject(living), uid: "another"}); err == nil {
 		t.Error("a later pod of the same name was marked")
 	}
-	if err := r.mark(t.Context(), replica{pod: types.NamespacedName{Namespace: testchart.Namespace, Name: "gone"}}); err != nil {
+	if err := r.mark(t.Context(), replica{pod: types.NamespacedName{Namespace: testchart.Namespace,
+		Name: "gone"}}); err != nil {
 		t.Errorf("a pod that has gone: %v", err)
 	}
 }
