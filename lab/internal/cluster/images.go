@@ -140,8 +140,8 @@ func wrapPerftest(root string) error {
 		return fmt.Errorf("listing perftest's programs: %w", err)
 	}
 	for _, p := range programs {
-		real := filepath.Join(root, "usr/libexec", filepath.Base(p))
-		if err := tree.CopyFile(p, real); err != nil {
+		program := filepath.Join(root, "usr/libexec", filepath.Base(p))
+		if err := tree.CopyFile(p, program); err != nil {
 			return err
 		}
 		script := fmt.Sprintf(
