@@ -355,7 +355,7 @@ func everyWebhookServed(t *testing.T, admin client.Client) {
 			urls++
 		}
 	}
-	if urls != 11 {
-		t.Errorf("%d webhooks, want 11", urls)
+	if urls != 12 {
+		t.Errorf("%d webhooks, want 12", urls)
 	}
 }

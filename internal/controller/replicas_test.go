@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,14 +34,17 @@ func TestLostReplicas(t *testing.T) {
 		rounds []round
 		want   []types.UID // after the last round
 	}{
-		"all answer":          {[]round{{a: nil, b: nil}, {a: nil, b: nil}, {a: nil, b: nil}}, nil},
-		"too early":           {[]round{{a: nil, b: dead}, {a: nil, b: dead}}, nil},
-		"three in a row":      {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
-		"answers in between":  {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: nil}, {a: nil, b: dead}}, nil},
-		"nobody answers":      {[]round{{a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}}, nil},
-		"the last one stays":  {[]round{{a: dead}, {a: dead}, {a: dead}, {a: dead}}, nil},
-		"gone and come back":  {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil}, {a: nil, b: dead}}, nil},
-		"long without leader": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
+		"all answer":     {[]round{{a: nil, b: nil}, {a: nil, b: nil}, {a: nil, b: nil}}, nil},
+		"too early":      {[]round{{a: nil, b: dead}, {a: nil, b: dead}}, nil},
+		"three in a row": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}}, []types.UID{"b"}},
+		"answers in between": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: nil}, {a: nil, b: dead}},
+			nil},
+		"nobody answers": {[]round{{a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}, {a: dead, b: dead}},
+			nil},
+		"the last one stays": {[]round{{a: dead}, {a: dead}, {a: dead}, {a: dead}}, nil},
+		"gone and come back": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil}, {a: nil, b: dead}}, nil},
+		"long without leader": {[]round{{a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}, {a: nil, b: dead}},
+			[]types.UID{"b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := replicas{log: slog.New(slog.DiscardHandler)}
@@ -73,11 +77,15 @@ func TestReplicasOnAPI(t *testing.T) {
 	controllerLabels := map[string]string{"app.kubernetes.io/component": "controller"}
 	living, dead := makePod(t, admin, "living", controllerLabels), makePod(t, admin, "dead", controllerLabels)
 	other := makePod(t, admin, "other", map[string]string{"app.kubernetes.io/component": "agent"})
-	// The API server enforces a policy some time after it is stored.
+	// The API server grants rights, and enforces a policy, some time after they are stored.
+	eventually(t, "the rights", func(ctx context.Context) error {
+		return c.List(ctx, &discoveryv1.EndpointSliceList{}, client.InNamespace(testchart.Namespace))
+	})
 	eventually(t, "the policy", func(ctx context.Context) error {
 		patch := client.RawPatch(types.StrategicMergePatchType, []byte(`{"status":{"message":"x"}}`))
-		if err := c.Status().Patch(ctx, other.DeepCopy(), patch, client.DryRunAll); !apierrors.IsForbidden(err) {
-			return fmt.Errorf("writing the status of another component's pod: %w", err)
+		err := c.Status().Patch(ctx, other.DeepCopy(), patch, client.DryRunAll)
+		if !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "its own replicas' pods") {
+			return fmt.Errorf("writing the status of another component's pod: %v", err)
 		}
 		return nil
 	})
@@ -116,7 +124,8 @@ func TestReplicasOnAPI(t *testing.T) {
 	if err := r.mark(t.Context(), replica{pod: client.ObjectKeyFromObject(living), uid: "another"}); err == nil {
 		t.Error("a later pod of the same name was marked")
 	}
-	if err := r.mark(t.Context(), replica{pod: types.NamespacedName{Namespace: testchart.Namespace, Name: "gone"}}); err != nil {
+	if err := r.mark(t.Context(), replica{pod: types.NamespacedName{Namespace: testchart.Namespace,
+		Name: "gone"}}); err != nil {
 		t.Errorf("a pod that has gone: %v", err)
 	}
 }

@@ -144,8 +144,9 @@ func (a *Allocator) hope(pools []*ipam.Pool) (bool, <-chan struct{}) {
 	return soon, freed
 }
 
-// waitForChange waits for the event, but looks around now and then, because not all that helps is an event. Pods that one
-// event woke look again at moments apart. It returns false when the time is over.
+// waitForChange waits for the event, but looks around now and then, because not all that helps is
+// an event. Pods that one event woke look again at moments apart. It returns false when the time is
+// over.
 func waitForChange(ctx context.Context, event <-chan struct{}, deadline time.Time, apart time.Duration) bool {
 	left := time.Until(deadline)
 	if left <= 0 {

@@ -32,8 +32,9 @@ import (
 var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
 
 var (
-	modelSchedule = flag.String("schedule", "", "the schedule that TestModelSchedule runs, as a failed TestModel prints it")
-	modelRuns     = flag.Int("runs", 5, "how often TestModelSchedule runs it")
+	modelSchedule = flag.String("schedule", "",
+		"the schedule that TestModelSchedule runs, as a failed TestModel prints it")
+	modelRuns = flag.Int("runs", 5, "how often TestModelSchedule runs it")
 )
 
 var modelGroup = flag.Int("group", -1, "play the schedules in this process; TestModel runs its groups by this")

@@ -362,7 +362,8 @@ func (w *world) feed(all leases.Informers) leases.Informers {
 // oldPools shows no change of a pool.
 type oldPools struct{ leases.Informers }
 
-func (o oldPools) GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error) {
+func (o oldPools) GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer,
+	error) {
 	informer, err := o.Informers.GetInformer(ctx, obj, opts...)
 	if _, ok := obj.(*v2beta1.SpiderIPPool); ok {
 		informer = firstShown{informer}
@@ -372,7 +373,8 @@ func (o oldPools) GetInformer(ctx context.Context, obj client.Object, opts ...ca
 
 type firstShown struct{ cache.Informer }
 
-func (f firstShown) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {
+func (f firstShown) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration,
+	error) {
 	return f.Informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{AddFunc: func(o any) { h.OnAdd(o, false) }})
 }
 

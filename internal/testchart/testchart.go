@@ -7,6 +7,7 @@ package testchart
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"testing"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -71,14 +73,29 @@ func moduleRoot() (string, error) {
 // RBACKinds are what Install needs for the service accounts to have their rights.
 var RBACKinds = []string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 
-// Install creates objects, or leaves those that exist as they are.
+// Install creates objects, or leaves those that exist as they are, but for rights, which it replaces.
 func Install(t testing.TB, c client.Client, objects []*unstructured.Unstructured) {
 	t.Helper()
 	for _, o := range objects {
-		if err := c.Create(t.Context(), o.DeepCopy()); err != nil && !apierrors.IsAlreadyExists(err) {
+		err := c.Create(t.Context(), o.DeepCopy())
+		if apierrors.IsAlreadyExists(err) && o.GroupVersionKind().Group == rbacv1.GroupName {
+			err = replace(t.Context(), c, o.DeepCopy())
+		}
+		if err != nil && !apierrors.IsAlreadyExists(err) {
 			t.Fatalf("testchart: installing %s %s: %v", o.GetKind(), o.GetName(), err)
 		}
 	}
+}
+
+// replace gives the rights of one rendering in place of those of another, as an upgrade does.
+func replace(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
+	old := &unstructured.Unstructured{}
+	old.SetGroupVersionKind(o.GroupVersionKind())
+	if err := c.Get(ctx, client.ObjectKeyFromObject(o), old); err != nil {
+		return err
+	}
+	o.SetResourceVersion(old.GetResourceVersion())
+	return c.Update(ctx, o)
 }
 
 // As returns a configuration that acts as a service account of the release, with a token that names

@@ -61,7 +61,8 @@ func pageScript(t *testing.T, section string) string {
 		}
 	}
 	if len(found) != 1 || (section != sectionCluster && !strings.Contains(found[0], pageVersion)) {
-		t.Fatalf("docs/try-it.md has %d scripts in section %q, expected one, of version %s", len(found), section, pageVersion)
+		t.Fatalf("docs/try-it.md has %d scripts in section %q, expected one, of version %s", len(found), section,
+			pageVersion)
 	}
 	return strings.ReplaceAll(found[0], pageVersion, releaseVersion)
 }

@@ -52,8 +52,10 @@ func TestRegistryFaults(t *testing.T) {
 	}
 	apply(t, imagePod("absent", absent))
 	pulling(t, "absent", absent, "connection refused")
-	out, err := tolerant(t, fmt.Sprintf("helm upgrade spiderpool %s --version %s --plain-http -n kube-system --reuse-values --wait --timeout 1m",
-		chart, releaseVersion))
+	out, err := tolerant(t,
+		fmt.Sprintf(
+			"helm upgrade spiderpool %s --version %s --plain-http -n kube-system --reuse-values --wait --timeout 1m",
+			chart, releaseVersion))
 	if err == nil {
 		t.Errorf("helm upgrade succeeded without a registry:\n%s", out)
 	} else {

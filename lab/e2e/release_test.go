@@ -93,8 +93,12 @@ func checkImages(t *testing.T, image string) {
 // upgrade changes the release that is installed, and waits until all is ready, as helm does.
 func upgrade(t *testing.T, flags string) {
 	t.Helper()
-	version := strings.TrimSpace(shell(t, `helm -n kube-system list -o json | jq -r '.[] | select(.name == "spiderpool").chart'`))
+	version := strings.TrimSpace(shell(t,
+		`helm -n kube-system list -o json | jq -r '.[] | select(.name == "spiderpool").chart'`))
 	version = strings.TrimPrefix(version, "spiderpool-")
-	shell(t, fmt.Sprintf("helm upgrade spiderpool %s --version %s --plain-http --namespace kube-system --reuse-values %s --wait --timeout 5m",
-		chart, version, flags))
+	shell(t,
+		fmt.Sprintf(
+			"helm upgrade spiderpool %s --version %s --plain-http --namespace kube-system --reuse-values %s --wait "+
+				"--timeout 5m",
+			chart, version, flags))
 }

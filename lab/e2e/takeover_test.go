@@ -32,6 +32,8 @@ const (
 
 // admitPool asks a controller's webhook about a pool, as the API server does: by the name in the
 // certificate, with the certificate authority of the webhook's configuration.
+//
+//nolint:lll // the lines of a raw string
 const admitPool = `ca=$(mktemp); trap 'rm -f $ca' EXIT; echo %[1]s | base64 -d >$ca
 curl -sS --max-time 20 --cacert $ca --resolve spiderpool-controller.kube-system.svc:5722:%[2]s -H 'Content-Type: application/json' \
   --data-binary @- https://spiderpool-controller.kube-system.svc:5722/validate-spiderpool-spidernet-io-v2beta1-spiderippool <<'END'
@@ -50,13 +52,17 @@ func TestTwoControllers(t *testing.T) {
 	for _, name := range controllers {
 		eventually(t, podLimit, func() string { return differs("nodes of "+name, nodesOf(t, name), topology.Names()) })
 		eventually(t, podLimit, func() string {
-			allowed := shell(t, "kubectl -n kube-system get poddisruptionbudget "+name+" -o jsonpath='{.status.expectedPods} {.status.disruptionsAllowed}'")
+			allowed := shell(t, "kubectl -n kube-system get poddisruptionbudget "+name+
+				" -o jsonpath='{.status.expectedPods} {.status.disruptionsAllowed}'")
 			return differs("pods, and allowed disruptions, of the budget of "+name, allowed, "2 1")
 		})
 	}
-	ca := strings.TrimSpace(shell(t, "kubectl get validatingwebhookconfiguration spiderpool-controller -o jsonpath='{.webhooks[0].clientConfig.caBundle}'"))
+	ca := strings.TrimSpace(shell(t,
+		"kubectl get validatingwebhookconfiguration spiderpool-controller -o "+
+			"jsonpath='{.webhooks[0].clientConfig.caBundle}'"))
 	for _, n := range topology.Nodes() {
-		if answer := node(t, topology.Names()[0], fmt.Sprintf(admitPool, ca, n.Address)); !strings.Contains(answer, `"allowed":false`) || !strings.Contains(answer, "172.97.0.1") {
+		if answer := node(t, topology.Names()[0], fmt.Sprintf(admitPool, ca, n.Address)); !strings.Contains(answer,
+			`"allowed":false`) || !strings.Contains(answer, "172.97.0.1") {
 			t.Errorf("the webhook on %s, asked about a pool with a wrong address, answers %s", n.Name, answer)
 		}
 	}
@@ -142,7 +148,8 @@ func nodeOfHolder(t *testing.T, identity string) topology.Node {
 	if n, err := topology.Find(name); err == nil {
 		return n
 	}
-	n, err := topology.Find(strings.TrimSpace(shell(t, "kubectl -n kube-system get pod "+name+" -o jsonpath='{.spec.nodeName}'")))
+	n, err := topology.Find(strings.TrimSpace(shell(t, "kubectl -n kube-system get pod "+name+
+		" -o jsonpath='{.spec.nodeName}'")))
 	if err != nil {
 		t.Fatalf("the Lease's holder %q: %v", identity, err)
 	}
@@ -155,9 +162,11 @@ func leadersOnOneNode(t *testing.T) topology.Node {
 	t.Helper()
 	at := nodeOfHolder(t, holder(t, controllers[0]))
 	if n := nodeOfHolder(t, holder(t, controllers[1])); n.Name != at.Name {
-		shell(t, "kubectl -n kube-system delete pod --timeout=120s --field-selector spec.nodeName="+n.Name+" -l app.kubernetes.io/component=sriov-operator")
+		shell(t, "kubectl -n kube-system delete pod --timeout=120s --field-selector spec.nodeName="+n.Name+
+			" -l app.kubernetes.io/component=sriov-operator")
 		eventually(t, podLimit, func() string {
-			return differs("node of the leader of "+controllers[1], nodeOfHolder(t, holder(t, controllers[1])).Name, at.Name)
+			return differs("node of the leader of "+controllers[1], nodeOfHolder(t, holder(t, controllers[1])).Name,
+				at.Name)
 		})
 		eventually(t, podLimit, func() string {
 			return differs("nodes of "+controllers[1], nodesOf(t, controllers[1]), topology.Names())
@@ -175,7 +184,9 @@ func writing(t *testing.T, name string) (stop func() []time.Time) {
 	admitted := []time.Time{time.Now()}
 	running.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
-			script := fmt.Sprintf(`kubectl patch spiderippool %s --type merge -p '{"metadata":{"annotations":{"e2e/tick":"%d"}}}'`, name, i)
+			script := fmt.Sprintf(
+				`kubectl patch spiderippool %s --type merge -p '{"metadata":{"annotations":{"e2e/tick":"%d"}}}'`, name,
+				i)
 			if _, err := term.Shell(context.WithoutCancel(ctx), script); err == nil {
 				admitted = append(admitted, time.Now())
 			}
@@ -202,9 +213,11 @@ func checkAdmission(t *testing.T, admitted []time.Time, died time.Time) {
 			during++
 		}
 	}
-	t.Logf("%d writes were admitted while the node was dead for %s; the longest time without one: %s", during, outageFor, longest.Round(100*time.Millisecond))
+	t.Logf("%d writes were admitted while the node was dead for %s; the longest time without one: %s", during,
+		outageFor, longest.Round(100*time.Millisecond))
 	if last := died.Add(outageFor).Sub(admitted[len(admitted)-1]); max(longest, last) > refusalLimit || during == 0 {
-		t.Errorf("%d writes admitted, none for %s, none at the end for %s: expected one at least every %s", during, longest, last, refusalLimit)
+		t.Errorf("%d writes admitted, none for %s, none at the end for %s: expected one at least every %s", during,
+			longest, last, refusalLimit)
 	}
 }
 

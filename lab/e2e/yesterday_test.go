@@ -24,10 +24,14 @@ const previousVersion = "v0.1.0"
 // upgradePods are one pod of each kind on each node. The first two leave after the upgrade, the
 // others after the downgrade.
 var upgradePods = []pod{
-	{name: "rdma-0", namespace: "e2e", node: topology.Names()[0], vfs: 1, annotations: map[string]string{defaultNetwork: "kube-system/ib-sriov"}},
-	{name: "tcp-0", namespace: "e2e", node: topology.Names()[0], annotations: map[string]string{defaultNetwork: "kube-system/ipoib"}},
-	{name: "rdma-1", namespace: "e2e", node: topology.Names()[1], vfs: 1, annotations: map[string]string{defaultNetwork: "kube-system/ib-sriov"}},
-	{name: "tcp-1", namespace: "e2e", node: topology.Names()[1], annotations: map[string]string{defaultNetwork: "kube-system/ipoib"}},
+	{name: "rdma-0", namespace: "e2e", node: topology.Names()[0], vfs: 1,
+		annotations: map[string]string{defaultNetwork: "kube-system/ib-sriov"}},
+	{name: "tcp-0", namespace: "e2e", node: topology.Names()[0],
+		annotations: map[string]string{defaultNetwork: "kube-system/ipoib"}},
+	{name: "rdma-1", namespace: "e2e", node: topology.Names()[1], vfs: 1,
+		annotations: map[string]string{defaultNetwork: "kube-system/ib-sriov"}},
+	{name: "tcp-1", namespace: "e2e", node: topology.Names()[1],
+		annotations: map[string]string{defaultNetwork: "kube-system/ipoib"}},
 }
 
 // TestUpgrade installs the previous version, from its own chart and by its own guide, on the cluster
@@ -36,7 +40,9 @@ var upgradePods = []pod{
 // begins on a clean one so that the previous version finds no CRDs and records of the present one.
 func TestUpgrade(t *testing.T) {
 	dir := publishPrevious(t)
-	install := fmt.Sprintf("helm upgrade --install spiderpool %s/charts/spiderpool --namespace kube-system --set sriov.install=true --wait --timeout 5m", dir)
+	install := fmt.Sprintf(
+		"helm upgrade --install spiderpool %s/charts/spiderpool --namespace kube-system --set sriov.install=true "+
+			"--wait --timeout 5m", dir)
 	steps, err := demo.Setup(demo.Options{Nodes: topology.Names(), Install: install})
 	if err != nil {
 		t.Fatal(err)
@@ -52,8 +58,11 @@ func TestUpgrade(t *testing.T) {
 	before := running(t)
 	endTraffic := traffic(t)
 
-	shell(t, fmt.Sprintf("helm upgrade spiderpool %s --version %s --plain-http --namespace kube-system --reuse-values --wait --timeout 5m",
-		chart, releaseVersion))
+	shell(t,
+		fmt.Sprintf(
+			"helm upgrade spiderpool %s --version %s --plain-http --namespace kube-system --reuse-values --wait "+
+				"--timeout 5m",
+			chart, releaseVersion))
 	checkVersion(t, releaseVersion)
 	same(t, "upgrade", before)
 	endTraffic("upgrade")
@@ -82,9 +91,10 @@ func publishPrevious(t *testing.T) string {
 	}
 	machines := product.Platform{OS: "linux", Arch: "amd64"}
 	stamp := source.Stamp{Version: previousVersion, Commit: previous.Commit}
-	bin, err := laboratory.Cache.Get("previous-programs", cache.NewKey("1", previous.Commit, runtime.Version()), func(bin string) error {
-		return product.Build(t.Context(), dir, machines, stamp, bin)
-	})
+	bin, err := laboratory.Cache.Get("previous-programs", cache.NewKey("1", previous.Commit, runtime.Version()),
+		func(bin string) error {
+			return product.Build(t.Context(), dir, machines, stamp, bin)
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,14 +116,19 @@ func publishPrevious(t *testing.T) string {
 // checkVersion waits until every container of the product is of a version, and every node is ready.
 func checkVersion(t *testing.T, version string) {
 	t.Helper()
-	shell(t, "kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l app.kubernetes.io/name=spiderpool")
-	ids := shell(t, "kubectl -n kube-system get pods -l app.kubernetes.io/component=agent -o jsonpath='{..containerStatuses[*].image}'")
+	shell(t,
+		"kubectl -n kube-system rollout status --timeout=300s daemonset,deployment -l "+
+			"app.kubernetes.io/name=spiderpool")
+	ids := shell(t,
+		"kubectl -n kube-system get pods -l app.kubernetes.io/component=agent -o "+
+			"jsonpath='{..containerStatuses[*].image}'")
 	if strings.HasPrefix(version, "v") != strings.Contains(ids, "ghcr.io") {
 		t.Errorf("the agents run %s, expected version %s", ids, version)
 	}
 	for _, n := range topology.Names() {
 		eventually(t, podLimit, func() string {
-			if out, err := term.Node(t.Context(), n, "curl -sf http://127.0.0.1:5710/v1/runtime/readiness"); err != nil {
+			if out, err := term.Node(t.Context(), n,
+				"curl -sf http://127.0.0.1:5710/v1/runtime/readiness"); err != nil {
 				return "the agent on " + n + " is not ready: " + out + err.Error()
 			}
 			return ""
@@ -161,8 +176,9 @@ func running(t *testing.T) runningPods {
 	for _, p := range list.Items {
 		c := p.Status.ContainerStatuses[0]
 		r.Pods[p.Metadata.Name] = podState{
-			UID: p.Metadata.UID, ContainerID: c.ContainerID, Started: c.State.Running.StartedAt, Restarts: c.RestartCount,
-			IP: p.Status.PodIP, Status: p.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"],
+			UID: p.Metadata.UID, ContainerID: c.ContainerID, Started: c.State.Running.StartedAt,
+			Restarts: c.RestartCount,
+			IP:       p.Status.PodIP, Status: p.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"],
 			Inside: shell(t, fmt.Sprintf("kubectl -n e2e exec %s -- sh -c '%s'", p.Metadata.Name, insidePod)),
 		}
 	}
@@ -170,7 +186,8 @@ func running(t *testing.T) runningPods {
 		r.Nodes[n] = node(t, n, devicesOfNode)
 		r.Records[n] = attachments(t, n)
 	}
-	r.Leases = strings.Fields(shell(t, `kubectl get spideripleases -o jsonpath='{range .items[?(@.spec.pod)]}{.metadata.name}/{.spec.pod.uid}{"\n"}{end}' | sort`))
+	r.Leases = strings.Fields(shell(t,
+		`kubectl get spideripleases -o jsonpath='{range .items[?(@.spec.pod)]}{.metadata.name}/{.spec.pod.uid}{"\n"}{end}' | sort`))
 	return r
 }
 
