@@ -70,7 +70,9 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
-	crds := crdInstaller{client: c, log: o.Log, version: version.Get().Version, takeOver: o.TakeOverCRDs, sriov: o.SRIOV}
+	crds := crdInstaller{
+		client: c, log: o.Log, version: version.Get().Version, takeOver: o.TakeOverCRDs, sriov: o.SRIOV,
+	}
 	if err := crds.apply(ctx); err != nil {
 		return err
 	}

@@ -145,17 +145,24 @@ func schemaFaults(at string, found, want *apiextensionsv1.JSONSchemaProps) []str
 			faults = append(faults, fmt.Sprintf("field %s.%s is required", at, name))
 		}
 	}
+	return append(faults, elementFaults(at, found, want)...)
+}
+
+// elementFaults compares what a list or a map holds.
+func elementFaults(at string, found, want *apiextensionsv1.JSONSchemaProps) []string {
+	var faults []string
 	if want.Items != nil && want.Items.Schema != nil && found.Items != nil && found.Items.Schema != nil {
 		faults = append(faults, schemaFaults(at+"[]", found.Items.Schema, want.Items.Schema)...)
 	}
-	if want.AdditionalProperties != nil && want.AdditionalProperties.Schema != nil {
-		if found.AdditionalProperties == nil {
-			return append(faults, fmt.Sprintf("field %s does not take keys of its users", at))
-		}
-		if found.AdditionalProperties.Schema != nil {
-			faults = append(faults, schemaFaults(at+"{}", found.AdditionalProperties.Schema,
-				want.AdditionalProperties.Schema)...)
-		}
+	if want.AdditionalProperties == nil || want.AdditionalProperties.Schema == nil {
+		return faults
+	}
+	if found.AdditionalProperties == nil {
+		return append(faults, fmt.Sprintf("field %s does not take keys of its users", at))
+	}
+	if found.AdditionalProperties.Schema != nil {
+		faults = append(faults, schemaFaults(at+"{}", found.AdditionalProperties.Schema,
+			want.AdditionalProperties.Schema)...)
 	}
 	return faults
 }

@@ -84,7 +84,9 @@ func TestApplyCRDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	output := &testchart.Log{}
-	installer := crdInstaller{client: c, log: slog.New(slog.NewTextHandler(output, nil)), version: "v0.2.0", sriov: true}
+	installer := crdInstaller{
+		client: c, log: slog.New(slog.NewTextHandler(output, nil)), version: "v0.2.0", sriov: true,
+	}
 	for range 2 { // it runs at every start
 		if err := installer.apply(t.Context()); err != nil {
 			t.Fatal(err)

@@ -86,8 +86,8 @@ func notes(t *testing.T, values map[string]any) string {
 	return files["spiderpool/templates/NOTES.txt"]
 }
 
-// TestUpstreamValuesAreAnswered sets each line of the table to something that is not quiet, and looks for its answer. All
-// lines with one kind of answer are set together, since a rendering takes a second.
+// TestUpstreamValuesAreAnswered sets each line of the table to something that is not quiet, and looks
+// for its answer. All lines with one kind of answer are set together, since a rendering takes a second.
 func TestUpstreamValuesAreAnswered(t *testing.T) {
 	refused, accepted := map[string]any{}, map[string]any{}
 	quiet := []map[string]any{{}, {}}
@@ -149,8 +149,8 @@ func loudFor(v upstreamValue) any {
 	}
 }
 
-// TestEveryUpstreamDefaultIsAccepted gives the chart all of Spiderpool's own defaults, as "helm upgrade --reuse-values" from
-// there does.
+// TestEveryUpstreamDefaultIsAccepted gives the chart all of Spiderpool's own defaults, as "helm upgrade
+// --reuse-values" from there does.
 func TestEveryUpstreamDefaultIsAccepted(t *testing.T) {
 	values := map[string]any{}
 	for key, value := range readYAML[map[string]any](t, "testdata/spiderpool-1.2.1-values.yaml") {
