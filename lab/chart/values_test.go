@@ -75,7 +75,8 @@ func notes(t *testing.T, values map[string]any) string {
 	t.Helper()
 	c := load(t)
 	all, err := util.ToRenderValues(c, values,
-		common.ReleaseOptions{Name: "spiderpool", Namespace: "kube-system", IsInstall: true}, common.DefaultCapabilities)
+		common.ReleaseOptions{Name: "spiderpool", Namespace: "kube-system", IsInstall: true},
+		common.DefaultCapabilities)
 	if err != nil {
 		t.Fatal(err)
 	}
