@@ -40,6 +40,9 @@ func newController() *cobra.Command {
 	env(flags, "certificate-secret", "SPIDERPOOL_CERTIFICATE_SECRET")
 	flags.BoolVar(&o.SRIOV, "sriov", false, "serve the webhooks of SriovNetworkNodePolicy")
 	env(flags, "sriov", "SPIDERPOOL_SRIOV_ENABLED")
+	flags.BoolVar(&o.TakeOverCRDs, "take-over-crds", false,
+		"replace CRDs of other products that have the names of ours")
+	env(flags, "take-over-crds", "SPIDERPOOL_TAKE_OVER_CRDS")
 	return cmd
 }
 

@@ -35,6 +35,7 @@ import (
 	"spidernet.io/spiderpool/internal/process"
 	"spidernet.io/spiderpool/internal/scheme"
 	"spidernet.io/spiderpool/internal/settings"
+	"spidernet.io/spiderpool/internal/version"
 )
 
 // Options of the process.
@@ -57,6 +58,8 @@ type Options struct {
 	Replicas int
 	// SRIOV turns on the webhooks of SriovNetworkNodePolicy.
 	SRIOV bool
+	// TakeOverCRDs replaces CRDs of other products that have the names of ours.
+	TakeOverCRDs bool
 	// Settings are those of conf.yml.
 	Settings settings.Settings
 }
@@ -67,7 +70,10 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
-	if err := applyCRDs(ctx, c, o.Log); err != nil {
+	crds := crdInstaller{
+		client: c, log: o.Log, version: version.Get().Version, takeOver: o.TakeOverCRDs, sriov: o.SRIOV,
+	}
+	if err := crds.apply(ctx); err != nil {
 		return err
 	}
 	mgr, err := newManager(o)

@@ -189,7 +189,7 @@ func TestReuseValues(t *testing.T) {
 		"release of this chart":           "{}",
 		"release before sriov had values": "sriov: {install: false}\nspiderpoolAgent: {httpPort: 5710}",
 		"release of Spiderpool 1.x": `
-global: {imageRegistryOverride: "", ipamBinHostPath: /opt/cni/bin, tlsCert: x}
+global: {imageRegistryOverride: "", ipamBinHostPath: /opt/cni/bin}
 multus: {enableMultusConfig: true, multusCNI: {install: true, name: spiderpool-multus, log: {logLevel: debug}}}
 plugins: {installCNI: false, installOvsCNI: true, image: {registry: ghcr.io}}
 rdma: {rdmaSharedDevicePlugin: {install: false}}

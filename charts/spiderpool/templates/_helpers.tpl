@@ -7,6 +7,34 @@ reads .Values directly breaks when a key is new. Every template starts with: $v 
 {{- mustMergeOverwrite (.Files.Get "defaults.yaml" | fromYaml) (deepCopy .Values) | toYaml -}}
 {{- end -}}
 
+{{/*
+spiderpool.unimplemented: the given values that this chart does not implement, as JSON: {answers: [{value, given, answer, text}]}.
+upstream-values.yaml says which they are.
+*/}}
+{{- define "spiderpool.unimplemented" -}}
+{{- $answers := list -}}
+{{- range $entry := (.Files.Get "upstream-values.yaml" | fromYaml).values -}}
+{{- $given := $.Values -}}
+{{- range $key := splitList "." $entry.value -}}
+{{- if kindIs "map" $given -}}
+{{- $given = index $given $key -}}
+{{- else -}}
+{{- $given = "" -}}
+{{- end -}}
+{{- end -}}
+{{- $asks := not (or (kindIs "invalid" $given) (eq (toJson $given) "\"\"")) -}}
+{{- range $quiet := $entry.quiet -}}
+{{- if eq (toJson $quiet) (toJson $given) -}}
+{{- $asks = false -}}
+{{- end -}}
+{{- end -}}
+{{- if $asks -}}
+{{- $answers = append $answers (dict "value" $entry.value "given" (toJson $given) "answer" $entry.answer "text" $entry.text) -}}
+{{- end -}}
+{{- end -}}
+{{- dict "answers" $answers | toJson -}}
+{{- end -}}
+
 {{- define "spiderpool.name" -}}
 {{- $v := include "spiderpool.values" . | fromYaml -}}
 {{- default .Chart.Name $v.global.nameOverride | trunc 63 | trimSuffix "-" -}}
