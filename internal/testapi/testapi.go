@@ -15,6 +15,7 @@
 package testapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,6 +27,7 @@ import (
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -88,6 +90,19 @@ func (a *API) Client(t testing.TB) client.Client {
 		t.Fatalf("testapi: make a client: %v", err)
 	}
 	return c
+}
+
+// Change reads o, applies change to it and writes it, again when somebody else wrote it in between. Tests
+// that edit what a running controller writes too need it: a version that was read earlier may be old by then.
+// The error is the API server's.
+func Change(ctx context.Context, c client.Client, o client.Object, change func()) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+			return err
+		}
+		change()
+		return c.Update(ctx, o)
+	})
 }
 
 // Scheme returns a scheme with Kubernetes' own types and the project's three groups.

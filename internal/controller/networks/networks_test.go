@@ -283,11 +283,12 @@ func testDefinition(t *testing.T, c client.Client) {
 	eventually(t, "event", func() error { return hasEvent(t, c, "ib", ReasonApplied) })
 
 	// Somebody edits it: what is ours is put right, what is theirs stays.
-	n.Spec.Config = "{}"
-	n.Annotations[cncfv1.AnnotationResourceName] = "other.io/x"
-	n.Annotations["foreign.io/note"] = "kept"
-	n.OwnerReferences = nil
-	if err := c.Update(t.Context(), &n); err != nil {
+	if err := testapi.Change(t.Context(), c, &n, func() {
+		n.Spec.Config = "{}"
+		n.Annotations[cncfv1.AnnotationResourceName] = "other.io/x"
+		n.Annotations["foreign.io/note"] = "kept"
+		n.OwnerReferences = nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "repair", func() error {
@@ -304,9 +305,10 @@ func testDefinition(t *testing.T, c client.Client) {
 
 	// An update takes away what it no longer says, and leaves what is foreign.
 	live := ready(t, c, "ib", ReasonApplied)
-	delete(live.Annotations, "example.io/team")
-	live.Spec.IbSriovConfig.LinkState = new("auto")
-	if err := c.Update(t.Context(), &live); err != nil {
+	if err := testapi.Change(t.Context(), c, &live, func() {
+		delete(live.Annotations, "example.io/team")
+		live.Spec.IbSriovConfig.LinkState = new("auto")
+	}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "update", func() error {
@@ -320,15 +322,15 @@ func testDefinition(t *testing.T, c client.Client) {
 	})
 
 	// A partition key is refused, and none is none.
-	live = ready(t, c, "ib", ReasonApplied)
-	live.Spec.IbSriovConfig.Pkey = new("")
-	if err := c.Update(t.Context(), &live); err != nil {
+	pkey := func(value string) error {
+		return testapi.Change(t.Context(), c, &live, func() { live.Spec.IbSriovConfig.Pkey = &value })
+	}
+	if err := pkey(""); err != nil {
 		t.Fatal(err)
 	}
-	live.Spec.IbSriovConfig.Pkey = new("0x8001")
 	const want = "spec.ibsriov.pkey: Forbidden: partitions are not implemented, and the pod would be in the default " +
 		"partition: remove the field"
-	if err := c.Update(t.Context(), &live); err == nil || !strings.HasSuffix(err.Error(), want) {
+	if err := pkey("0x8001"); err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("a partition key: %v, want %q", err, want)
 	}
 
@@ -440,8 +442,7 @@ func testOldOwner(t *testing.T, c client.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Finalizers = nil
-	if err := c.Update(t.Context(), &n); err != nil {
+	if err := testapi.Change(t.Context(), c, &n, func() { n.Finalizers = nil }); err != nil {
 		t.Fatal(err)
 	}
 	ready(t, c, "again", ReasonApplied)

@@ -95,8 +95,8 @@ func (l *lab) clean() {
 		l.t.Errorf("clean: %v", err)
 	}
 	for i := range pools.Items {
-		pools.Items[i].Finalizers = nil
-		if err := l.c.Update(ctx, &pools.Items[i]); client.IgnoreNotFound(err) != nil {
+		pool := &pools.Items[i]
+		if err := testapi.Change(ctx, l.c, pool, func() { pool.Finalizers = nil }); client.IgnoreNotFound(err) != nil {
 			l.t.Errorf("clean: %v", err)
 		}
 	}
@@ -296,8 +296,7 @@ func TestPoolGoesWithItsLastLease(t *testing.T) {
 		return l.exists(pool) &&
 			readyReason(pool.Status) == reasonTerminating
 	})
-	pool.Spec.Disable = new(true)
-	if err := l.c.Update(t.Context(), pool); err == nil || !strings.Contains(err.Error(),
+	if err := testapi.Change(t.Context(), l.c, pool, func() { pool.Spec.Disable = new(true) }); err == nil || !strings.Contains(err.Error(),
 		"the pool is being deleted and cannot be changed") {
 		t.Errorf("a change of a terminating pool: %v", err)
 	}
@@ -394,8 +393,7 @@ func TestCollectorAndStatefulSets(t *testing.T) {
 			t.Fatalf("the address of %s was freed although its StatefulSet keeps it", lease.Spec.Pod.Name)
 		}
 	}
-	set.Spec.Replicas = new(int32(1))
-	if err := l.c.Update(t.Context(), set); err != nil {
+	if err := testapi.Change(t.Context(), l.c, set, func() { set.Spec.Replicas = new(int32(1)) }); err != nil {
 		t.Fatal(err)
 	}
 	l.eventually("scaling down frees the address and removes the endpoint", func() bool {
