@@ -60,6 +60,17 @@ var unread = map[string]answer{
 		"resources are not injected into pods: request it in the pod's `resources.limits`"},
 }
 
+// readInPart are fields that code reads and of which some values are not served.
+var readInPart = map[string]answer{
+	"SriovNetworkNodePolicy.spec.nicSelector.netFilter": {warned,
+		"it selects virtual cards of clouds, which are not supported: the policy selects nothing"},
+	"SriovNetworkNodePolicy.spec.deviceType": {implemented,
+		"netdevice; `vfio-pci` is warned of: its functions are made, but neither bound nor advertised"},
+	"SriovNetworkNodePolicy.spec.vdpaType": {warned, "not applied; refused with `linkType: ib`"},
+	"SriovNetworkNodePolicy.spec.eSwitchMode": {implemented,
+		"legacy; `switchdev` is warned of, the card keeps its mode; refused with `linkType: ib`"},
+}
+
 // asJSON marks fields of an object that goes to a plugin as a whole.
 const asJSON = "JSON"
 

@@ -37,38 +37,9 @@ const fieldsDoc = "../docs/compatibility-fields.md"
 // at admission, and give it a line in unread.
 func TestFields(t *testing.T) {
 	program := loadProgram(t)
-	all := program.apiFields(t)
-	seen := map[string]bool{}
-	for i := range all {
-		f := &all[i]
-		seen[f.path] = true
-		a, listed := unread[f.path]
-		passed := passedOn[f.path]
-		used := program.used[f.key]
-		switch {
-		case listed:
-			f.answer = a
-		case passed != "" && passed != asJSON && !program.calls[passed]:
-			t.Errorf("%s is read by %s, which nothing calls", f.path, passed)
-		case passed != "" || used:
-			f.answer = answer{implemented, firstSentence(f.doc)}
-		default:
-			t.Errorf(
-				"%s is read by nothing but its validation, or set by nothing if it is a status: implement it, or "+
-					"refuse it or warn of it and list it in unread", f.path)
-		}
-	}
-	for _, list := range [][]string{slices.Collect(maps.Keys(unread)), slices.Collect(maps.Keys(passedOn))} {
-		for _, path := range list {
-			if !seen[path] {
-				t.Errorf("%s is listed and no field of the API", path)
-			}
-		}
-	}
-	for path := range passedOn {
-		if _, both := unread[path]; both {
-			t.Errorf("%s is both passed on and unread", path)
-		}
+	all, problems := judgeFields(program, program.apiFields(t))
+	for _, problem := range problems {
+		t.Error(problem)
 	}
 	page := renderFields(all, program.confKeys(t))
 	if *update {
@@ -83,6 +54,80 @@ func TestFields(t *testing.T) {
 	if diff := gocmp.Diff(page, string(got)); diff != "" {
 		t.Errorf("%s is not what the code says; run this test with -update:\n%s", fieldsDoc, diff)
 	}
+}
+
+// A field that somebody adds and forgets to read is found, also when its validation reads it.
+func TestForgottenFieldIsFound(t *testing.T) {
+	plant := map[string]string{ // file -> what is put behind which text
+		"../api/sriovnetwork/v1/policy_types.go": "type SriovNetworkNodePolicySpec struct {|" +
+			"\n\tPlanted string `json:\"planted,omitempty\"`\n",
+		"../api/sriovnetwork/v1/policy_validation.go": "func (s *SriovNetworkNodePolicySpec) validateDevice(" +
+			"spec *field.Path) (errs field.ErrorList) {|\n\t_ = s.Planted\n",
+	}
+	overlay := map[string][]byte{}
+	for name, what := range plant {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		behind, planted, _ := strings.Cut(what, "|")
+		changed := strings.Replace(string(text), behind, behind+planted, 1)
+		if changed == string(text) {
+			t.Fatalf("%s has no %q", name, behind)
+		}
+		overlay[path] = []byte(changed)
+	}
+	program := load(t, overlay)
+	_, problems := judgeFields(program, program.apiFields(t))
+	const want = "SriovNetworkNodePolicy.spec.planted is read by nothing but its validation"
+	if len(problems) != 1 || !strings.HasPrefix(problems[0], want) {
+		t.Errorf("with a field that only its validation reads, found %q, expected one that begins with %q",
+			problems, want)
+	}
+}
+
+// judgeFields gives each field its answer, and says what is wrong with fields and lists.
+func judgeFields(program *program, all []field) (answered []field, problems []string) {
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	seen := map[string]bool{}
+	for i := range all {
+		f := &all[i]
+		seen[f.path] = true
+		a, listed := unread[f.path]
+		part, inPart := readInPart[f.path]
+		passed := passedOn[f.path]
+		used := program.used[f.key]
+		switch {
+		case listed:
+			f.answer = a
+		case passed != "" && passed != asJSON && !program.calls[passed]:
+			complain("%s is read by %s, which nothing calls", f.path, passed)
+		case inPart && used:
+			f.answer = part
+		case passed != "" || used:
+			f.answer = answer{implemented, firstSentence(f.doc)}
+		default:
+			complain(
+				"%s is read by nothing but its validation, or set by nothing if it is a status: implement it, or "+
+					"refuse it or warn of it and list it in unread", f.path)
+		}
+	}
+	lists := slices.Concat(slices.Collect(maps.Keys(unread)), slices.Collect(maps.Keys(readInPart)),
+		slices.Collect(maps.Keys(passedOn)))
+	slices.Sort(lists)
+	for i, path := range lists {
+		if !seen[path] {
+			complain("%s is listed and no field of the API", path)
+		}
+		if i > 0 && lists[i-1] == path {
+			complain("%s is listed twice", path)
+		}
+	}
+	return all, problems
 }
 
 // What the controllers write into a network's configuration is read by the plugin that it is for: a
@@ -154,12 +199,18 @@ var loaded *program
 
 func loadProgram(t *testing.T) *program {
 	t.Helper()
-	if loaded != nil {
-		return loaded
+	if loaded == nil {
+		loaded = load(t, nil)
 	}
+	return loaded
+}
+
+// load reads the product's code; overlay replaces files, by their absolute paths.
+func load(t *testing.T, overlay map[string][]byte) *program {
+	t.Helper()
 	mode := gopkg.NeedName | gopkg.NeedFiles | gopkg.NeedCompiledGoFiles | gopkg.NeedImports |
 		gopkg.NeedTypes | gopkg.NeedSyntax | gopkg.NeedTypesInfo | gopkg.NeedExportFile
-	all, err := gopkg.Load(&gopkg.Config{Mode: mode, Dir: ".."}, "./api/...", "./internal/...", "./cmd/...")
+	all, err := gopkg.Load(&gopkg.Config{Mode: mode, Dir: "..", Overlay: overlay}, "./api/...", "./internal/...", "./cmd/...")
 	if err != nil {
 		t.Fatalf("load the product's packages: %v", err)
 	}
@@ -176,7 +227,6 @@ func loadProgram(t *testing.T) *program {
 			}
 		}
 	}
-	loaded = p
 	return p
 }
 
