@@ -146,15 +146,17 @@ check-headers: ## the SPDX line of every source file ("go run ./test/headers -fi
 	@go run ./test/headers
 
 LICENSES = cd tools/licenses && go run . -C ../..
-# Nothing of the lab is distributed: code that is only used there may be under these licences too.
+# Neither the release tool nor the lab is distributed: code that is only used there may be under these licences too.
+LICENSES_RELEASE = cd tools/licenses && go run . -C ../../release -also CC-BY-SA-4.0
 LICENSES_LAB = cd tools/licenses && go run . -C ../../lab -also MPL-2.0,CC-BY-SA-4.0
 
 .PHONY: licenses check-licenses
 licenses: ## write THIRD_PARTY_LICENSES, the texts that go out with a release
 	@$(LICENSES) -out THIRD_PARTY_LICENSES -write ./cmd/...
-check-licenses: ## the licences of what is linked into the product and into the lab
+check-licenses: ## the licences of what is linked into the product, the release tool and the lab
 	@cd tools/licenses && go vet . && go test .
 	@$(LICENSES) -out THIRD_PARTY_LICENSES ./cmd/...
+	@$(LICENSES_RELEASE) ./...
 	@$(LICENSES_LAB) ./...
 
 .PHONY: actionlint

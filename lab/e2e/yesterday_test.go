@@ -98,7 +98,7 @@ func publishPrevious(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, err := product.Layer(bin)
+	layer, err := product.Layer(bin, product.Licenses(dir))
 	if err != nil {
 		t.Fatal(err)
 	}

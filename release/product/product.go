@@ -109,9 +109,23 @@ func checkStatic(file string) (err error) {
 	return nil
 }
 
-// Layer lays out the image's files: the programs of the directory bin, and an empty /tmp. Modes are
-// given here, not read, because those of compiled files depend on the builder's umask.
-func Layer(bin string) (image.Layer, error) {
+// Licenses are the paths of the licence texts that have to go wherever the programs go, of those that
+// the tree at root has: a tree of an older version may have none.
+func Licenses(root string) []string {
+	var found []string
+	for _, name := range []string{"LICENSE", "NOTICE", "THIRD_PARTY_LICENSES"} {
+		path := filepath.Join(root, name)
+		if _, err := os.Stat(path); err == nil {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// Layer lays out the image's files: the programs of the directory bin, the licence texts in
+// /licenses, where scanners of images look, and an empty /tmp. Modes are given here, not read,
+// because those of files depend on the builder's umask.
+func Layer(bin string, licenses []string) (image.Layer, error) {
 	entries := []archive.Entry{
 		{Name: "tmp", Dir: true, Mode: 0o777 | fs.ModeSticky},
 		{Name: "usr", Dir: true, Mode: 0o755},
@@ -120,6 +134,12 @@ func Layer(bin string) (image.Layer, error) {
 	for _, program := range Programs {
 		entries = append(entries, archive.Entry{Name: "usr/bin/" + program, Mode: 0o755,
 			Path: filepath.Join(bin, program)})
+	}
+	if len(licenses) > 0 {
+		entries = append(entries, archive.Entry{Name: "licenses", Dir: true, Mode: 0o755})
+	}
+	for _, path := range licenses {
+		entries = append(entries, archive.Entry{Name: "licenses/" + filepath.Base(path), Mode: 0o644, Path: path})
 	}
 	return image.FromEntries(entries)
 }

@@ -109,7 +109,7 @@ func (o Options) pack(s source.Stamp) (v1.ImageIndex, error) {
 	var images []v1.Image
 	for _, p := range o.Platforms {
 		err := o.Say.Step("packing the image of "+p.String(), func() error {
-			layer, err := product.Layer(o.programs(p))
+			layer, err := product.Layer(o.programs(p), product.Licenses(o.Root))
 			if err != nil {
 				return err
 			}

@@ -185,7 +185,7 @@ func checkImage(t *testing.T, img v1.Image, arch, commit string) {
 		modes[name] = f.mode
 	}
 	wantModes := map[string]int64{"tmp/": 0o1777, "usr/": 0o755, "usr/bin/": 0o755, "usr/bin/spiderpool": 0o755,
-		"usr/bin/spiderpool-cni": 0o755}
+		"usr/bin/spiderpool-cni": 0o755, "licenses/": 0o755, "licenses/LICENSE": 0o644}
 	if diff := cmp.Diff(wantModes, modes); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
 	}

@@ -182,11 +182,8 @@ func (o Options) writeFiles(s source.Stamp, c chart.Chart) (string, error) {
 // programArchive packs the programs, with the licence where the tree has it.
 func (o Options) programArchive(base string, programs []string) ([]byte, error) {
 	entries := []archive.Entry{{Name: base, Dir: true, Mode: 0o755}}
-	for _, name := range []string{"LICENSE", "NOTICE", "THIRD_PARTY_LICENSES"} {
-		path := filepath.Join(o.Root, name)
-		if _, err := os.Stat(path); err == nil {
-			entries = append(entries, archive.Entry{Name: base + "/" + name, Mode: 0o644, Path: path})
-		}
+	for _, path := range product.Licenses(o.Root) {
+		entries = append(entries, archive.Entry{Name: base + "/" + filepath.Base(path), Mode: 0o644, Path: path})
 	}
 	for _, p := range programs {
 		entries = append(entries, archive.Entry{Name: base + "/" + filepath.Base(p), Mode: 0o755, Path: p})

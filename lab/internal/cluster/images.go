@@ -211,6 +211,6 @@ func buildProduct(ctx context.Context, s gobuild.Source, dir string) (image.Laye
 	if err := product.Build(ctx, s.Product(), machines, stamp, bin); err != nil {
 		return nil, image.Config{}, err
 	}
-	layer, err := product.Layer(bin)
+	layer, err := product.Layer(bin, product.Licenses(s.Product()))
 	return layer, product.Config(machines, stamp, ""), err
 }
