@@ -71,13 +71,18 @@ func render(c *chart.Chart, values string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var text strings.Builder
+	return text(files), nil
+}
+
+// text joins rendered manifests.
+func text(files map[string]string) string {
+	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		if content := strings.TrimSpace(files[name]); strings.HasSuffix(name, ".yaml") && content != "" {
-			text.WriteString("---\n# Source: " + name + "\n" + strings.TrimPrefix(content, "---\n") + "\n")
+			b.WriteString("---\n# Source: " + name + "\n" + strings.TrimPrefix(content, "---\n") + "\n")
 		}
 	}
-	return text.String(), nil
+	return b.String()
 }
 
 func mustRender(t *testing.T, c *chart.Chart, values string) string {
@@ -143,12 +148,12 @@ func TestImage(t *testing.T) {
 		"packaged, image of the old name": {packaged, "image: {" + previous + ", tag: dev}",
 			"ghcr.io/spidernet-io/spiderpool/spiderpool:dev"},
 		"source, registry": {unpackaged, "image: {registry: 'registry.example.com:5000/me'}",
-			"registry.example.com:5000/me/spiderpool:v0.1.0"},
+			"registry.example.com:5000/me/spiderpool:v0.2.0"},
 		"source, registry and mirror": {unpackaged,
 			"image: {registry: registry.example.com/me}\nglobal: {imageRegistryOverride: mirror.example.com}",
-			"mirror.example.com/me/spiderpool:v0.1.0"},
+			"mirror.example.com/me/spiderpool:v0.2.0"},
 		"source, mirror alone": {unpackaged, "global: {imageRegistryOverride: mirror.example.com/me}",
-			"mirror.example.com/me/spiderpool:v0.1.0"},
+			"mirror.example.com/me/spiderpool:v0.2.0"},
 		"source, digest": {unpackaged, "image: {registry: r.example.com, digest: '" + digest + "'}",
 			"r.example.com/spiderpool@" + digest},
 	} {

@@ -267,7 +267,8 @@ func TestRelease(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), r.Image) || !strings.Contains(out.String(), r.Install) ||
 		!strings.Contains(r.Install,
-			"oci://"+host+"/me/charts/spiderpool --version 1.2.3 --namespace kube-system --plain-http") {
+			"oci://"+host+"/me/charts/spiderpool --version 1.2.3 --namespace kube-system --reuse-values "+
+			"--set sriov.install=true --plain-http") {
 		t.Errorf("the output is\n%s", out)
 	}
 	checkFiles(t, r.Dir)

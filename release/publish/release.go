@@ -90,7 +90,8 @@ func Release(ctx context.Context, o Options) (Result, error) {
 		Version: s.Version, Dir: dir,
 		Image: fmt.Sprintf("%s:%s@%s", l.Name(product.ImageName), s.Tag(), digest),
 		Chart: fmt.Sprintf("%s:%s@%s", chartName, c.Tag(), chartDigest),
-		Install: fmt.Sprintf("helm upgrade --install spiderpool oci://%s --version %s --namespace kube-system%s",
+		Install: fmt.Sprintf("helm upgrade --install spiderpool oci://%s --version %s --namespace kube-system "+
+			"--reuse-values --set sriov.install=true%s",
 			chartName, c.Version, o.plainHTTP(l)),
 	}
 	return r, o.report(r)

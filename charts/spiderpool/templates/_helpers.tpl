@@ -93,7 +93,7 @@ wish: no image was ever published under that name.
 {{- $registry := default $release.registry $image.registry -}}
 {{- $override := $v.global.imageRegistryOverride -}}
 {{- if not (or $registry $override) -}}
-{{- fail "\n\nimage.registry is empty: this chart comes from the source tree, and no registry has an image that it could name.\nBuild and push one, and install the chart that is packaged for it:\n\n  make release REGISTRY=registry.example.com/me VERSION=v0.2.0\n\nor, if your registry has the image already, say where with --set image.registry=registry.example.com/me\n(global.imageRegistryOverride replaces the registry's host).\n" -}}
+{{- fail "\n\nimage.registry is empty: this chart comes from the source tree, and no registry has an image that it could name.\nBuild and push one, and install the chart that is packaged for it:\n\n  make release REGISTRY=registry.example.com/me VERSION=v0.2.0\n\nor, if your registry has the image already, say where, and the tag that `make push` printed:\n\n  --set image.registry=registry.example.com/me,image.tag=v0.2.0\n\n(global.imageRegistryOverride replaces the registry's host).\n" -}}
 {{- end -}}
 {{- $name := printf "%s/%s" (default $override $registry) (default (default "spiderpool" $release.repository) $image.repository) -}}
 {{- if and $override $registry -}}
