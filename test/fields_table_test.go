@@ -33,7 +33,10 @@ var unread = map[string]answer{
 		"the hardware address is in the pod's network-status"},
 	"NetworkSelectionElement.ipam-claim-reference": {warned,
 		"event AnnotationIgnored: the address comes from a pool"},
-	"SriovNetworkNodePolicy.spec.needVhostNet":                        {warned, "pods do not get `/dev/vhost-net`"},
+	"SriovNetworkNodePolicy.spec.needVhostNet": {warned, "pods do not get `/dev/vhost-net`"},
+	"SriovNetworkNodeState.spec.interfaces[].name": {implemented,
+		"written by the operator for whoever looks; the agent finds the card by pciAddress"},
+	"SriovNetworkNodeState.spec.interfaces[].vfGroups[].vdpaType":     {warned, "the policy's value, which is not applied"},
 	"SriovNetworkNodeState.status.interfaces[].linkSpeed":             {notSet, ""},
 	"SriovNetworkNodeState.status.interfaces[].eSwitchMode":           {notSet, "Ethernet"},
 	"SriovNetworkNodeState.status.interfaces[].Vfs[].assigned":        {notSet, "`pod` names the user of the function"},
@@ -74,6 +77,13 @@ var readInPart = map[string]answer{
 // asJSON marks fields of an object that goes to a plugin as a whole.
 const asJSON = "JSON"
 
+// Functions of api that read a field for other packages: poolParser most of a pool's spec, networkTexts
+// what becomes JSON in a network's configuration.
+const (
+	poolParser   = "api/spiderpool/v2beta1.ParseIPPoolSpec"
+	networkTexts = "(*api/sriovnetwork/v1.SriovIBNetwork).Validate"
+)
+
 // passedOn are fields that no selector of product code outside the API's own rules names: they are
 // part of an object that is written as JSON as a whole, or a function beside the rules reads them,
 // whose name is given and which some product code must call.
@@ -86,11 +96,14 @@ var passedOn = map[string]string{
 	"SpiderMultusConfig.spec.vlan.bond.mode": asJSON, "SpiderMultusConfig.spec.vlan.bond.options": asJSON,
 	"SpiderMultusConfig.spec.ovs.trunk[].minID": asJSON, "SpiderMultusConfig.spec.ovs.trunk[].maxID": asJSON,
 	"SpiderMultusConfig.spec.ovs.trunk[].id": asJSON,
-	"SpiderIPPool.spec.excludeIPs[]":         "ParseIPPoolSpec", "SpiderIPPool.spec.routes[]": "ParseIPPoolSpec",
-	"SpiderMultusConfig.spec.cniType": "EffectiveCNIType", "SpiderReservedIP.spec.ips[]": "ParseReservedIPSpec",
-	"SriovIBNetwork.spec.capabilities": "Validate", "SriovIBNetwork.spec.ipam": "Validate",
-	"SriovIBNetwork.spec.metaPlugins":      "Validate",
-	"SriovNetworkNodePolicy.spec.priority": "PriorityOrDefault",
+	"SpiderIPPool.spec.subnet":               poolParser, "SpiderIPPool.spec.gateway": poolParser,
+	"SpiderIPPool.spec.ips[]": poolParser, "SpiderIPPool.spec.excludeIPs[]": poolParser,
+	"SpiderIPPool.spec.routes[]":       poolParser,
+	"SpiderMultusConfig.spec.cniType":  "(*api/spiderpool/v2beta1.MultusCNIConfigSpec).EffectiveCNIType",
+	"SpiderReservedIP.spec.ips[]":      "api/spiderpool/v2beta1.ParseReservedIPSpec",
+	"SriovIBNetwork.spec.capabilities": networkTexts, "SriovIBNetwork.spec.ipam": networkTexts,
+	"SriovIBNetwork.spec.metaPlugins":      networkTexts,
+	"SriovNetworkNodePolicy.spec.priority": "(*api/sriovnetwork/v1.SriovNetworkNodePolicySpec).PriorityOrDefault",
 }
 
 // absentKinds are kinds of Spiderpool and sriov-network-operator that are not installed.

@@ -100,7 +100,8 @@ func judgeFields(program *program, all []field) (answered []field, problems []st
 		a, listed := unread[f.path]
 		part, inPart := readInPart[f.path]
 		passed := passedOn[f.path]
-		used := program.used[f.key]
+		// What users or other parts of the product ask for must be read; a status is there for users to read.
+		used := program.read[f.key] || isStatus(f.path) && program.written[f.key]
 		switch {
 		case listed:
 			f.answer = a
@@ -190,7 +191,8 @@ type field struct {
 // program is the product's code, with types.
 type program struct {
 	byPath   map[string]*gopkg.Package
-	used     map[string]bool // fields by key
+	read     map[string]bool // fields by key
+	written  map[string]bool // fields by key: in an assignment or a literal
 	calls    map[string]bool // functions and methods of api that other packages use, by name
 	literals map[string]bool // texts in the code
 }
@@ -214,7 +216,7 @@ func load(t *testing.T, overlay map[string][]byte) *program {
 	if err != nil {
 		t.Fatalf("load the product's packages: %v", err)
 	}
-	p := &program{byPath: map[string]*gopkg.Package{}, used: map[string]bool{}, calls: map[string]bool{},
+	p := &program{byPath: map[string]*gopkg.Package{}, read: map[string]bool{}, written: map[string]bool{}, calls: map[string]bool{},
 		literals: map[string]bool{}}
 	for _, pkg := range all {
 		for _, e := range pkg.Errors {
@@ -245,24 +247,36 @@ func isProduct(pkg *gopkg.Package, file *ast.File) bool {
 }
 
 func (p *program) readFile(pkg *gopkg.Package, file *ast.File) {
-	use := func(o types.Object) {
+	written := map[*ast.SelectorExpr]bool{} // what is assigned to; Inspect comes to the statement first
+	use := func(o types.Object, where map[string]bool) {
 		if v, ok := o.(*types.Var); ok && v.IsField() {
-			p.used[keyOf(pkg.Fset, v)] = true
+			where[keyOf(pkg.Fset, v)] = true
 		}
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
+		case *ast.AssignStmt:
+			for _, left := range n.Lhs {
+				if index, ok := left.(*ast.IndexExpr); ok {
+					left = index.X
+				}
+				if selector, ok := left.(*ast.SelectorExpr); ok {
+					written[selector] = true
+				}
+			}
 		case *ast.Ident:
 			if f, ok := pkg.TypesInfo.Uses[n].(*types.Func); ok && f.Pkg() != nil && f.Pkg() != pkg.Types {
-				p.calls[f.Name()] = true
+				p.calls[strings.ReplaceAll(f.FullName(), module, "")] = true
 			}
 		case *ast.SelectorExpr:
-			if s := pkg.TypesInfo.Selections[n]; s != nil {
-				use(s.Obj())
+			if s := pkg.TypesInfo.Selections[n]; s != nil && written[n] {
+				use(s.Obj(), p.written)
+			} else if s != nil {
+				use(s.Obj(), p.read)
 			}
 		case *ast.KeyValueExpr:
 			if id, ok := n.Key.(*ast.Ident); ok {
-				use(pkg.TypesInfo.Uses[id])
+				use(pkg.TypesInfo.Uses[id], p.written)
 			}
 		case *ast.BasicLit:
 			if n.Kind == token.STRING {
@@ -307,6 +321,11 @@ func (p *program) apiFields(t *testing.T) []field {
 	}
 	slices.SortStableFunc(out, func(a, b field) int { return cmp.Compare(kindOf(a.path), kindOf(b.path)) })
 	return out
+}
+
+func isStatus(path string) bool {
+	_, path, _ = strings.Cut(path, ".")
+	return strings.HasPrefix(path, "status.")
 }
 
 func kindOf(path string) string { kind, _, _ := strings.Cut(path, "."); return kind }
@@ -460,7 +479,7 @@ func (p *program) confKeys(t *testing.T) []row {
 			a, ok := answeredKeys[plugin.name+"."+key]
 			switch {
 			case ok:
-			case p.used[known[key]]:
+			case p.read[known[key]]:
 				a = answer{implemented, ""}
 			default:
 				t.Errorf("key %q of plugin %s is parsed and read by nothing", key, plugin.name)
