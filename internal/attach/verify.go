@@ -17,19 +17,31 @@ import (
 	"spidernet.io/spiderpool/internal/ledger"
 )
 
-// verifyLoop looks at once and then now and then.
+// verifyLoop looks at once and then now and then. What could not be judged is looked at again soon:
+// an agent that has just started does not know its pods yet, and a node's routes that went with the
+// agent before it are not to be away for minutes.
 func (s *Service) verifyLoop(ctx context.Context) {
 	look := time.NewTicker(verifyEvery * s.CollectEvery)
 	defer look.Stop()
+	missed, pause := s.verify(ctx), verifySoon
 	for {
-		s.verify(ctx)
+		var again <-chan time.Time
+		if len(missed) > 0 {
+			again = time.After(pause)
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
+			missed, pause = s.verify(ctx), verifySoon
+		case <-again:
+			missed, pause = s.verifyThese(ctx, missed), min(2*pause, s.CollectEvery)
 		}
 	}
 }
+
+// verifySoon is the time until the first look at what could not be judged; it doubles.
+const verifySoon = time.Second
 
 // verifyEvery is how many times as long as from one pass of the collector to the next it is from
 // one look at whole attachments to the next.
@@ -75,30 +87,47 @@ func (b *broken) keep(keys map[string]bool) {
 // again: the processes in it that had it open have lost it, and only a new pod gets one that works.
 //
 // It looks beside the collector, which must not wait for it: a driver's reset, which is what it is
-// for, can keep a look waiting for long.
-func (s *Service) verify(ctx context.Context) {
+// for, can keep a look waiting for long. It returns the sandboxes that could not be judged.
+func (s *Service) verify(ctx context.Context) (missed []string) {
 	there := map[string]bool{}
+	var all []string
 	for _, sb := range s.Ledger.Sandboxes() {
 		for _, a := range sb.Attachments {
 			there[brokenKey(sb, a)] = true
 		}
-		s.verifySandbox(ctx, sb.ContainerID)
+		all = append(all, sb.ContainerID)
 	}
+	missed = s.verifyThese(ctx, all)
 	s.broken.keep(there)
+	return missed
+}
+
+func (s *Service) verifyThese(ctx context.Context, sandboxes []string) (missed []string) {
+	for _, id := range sandboxes {
+		if !s.verifySandbox(ctx, id) {
+			missed = append(missed, id)
+		}
+	}
+	return missed
 }
 
 func brokenKey(sb ledger.Sandbox, a ledger.Attachment) string { return sb.ContainerID + " " + a.IfName }
 
-func (s *Service) verifySandbox(ctx context.Context, containerID string) {
+// verifySandbox returns false if it could not judge all of the sandbox's attachments.
+func (s *Service) verifySandbox(ctx context.Context, containerID string) (judged bool) {
 	unlock, ok := s.locks.collector(containerID)
 	if !ok {
-		return
+		return false // a call is at work on it, or the collector
 	}
 	defer unlock()
 	sb, ok := s.Ledger.Sandbox(containerID)
-	if !ok || s.leftOver(sb) || !s.runs(ctx, sb) {
-		return
+	if !ok || s.leftOver(sb) {
+		return true // nothing is to be there
 	}
+	if goesOn, err := s.runs(ctx, sb); err != nil || !goesOn {
+		return err == nil
+	}
+	judged = true
 	for _, a := range sb.Attachments {
 		if len(a.Direct) > 0 || ctx.Err() != nil {
 			continue // its caller checks it
@@ -114,10 +143,12 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) {
 		if err != nil && !seenBroken(err) {
 			s.Log.Warn("could not look at an attachment", "sandbox", containerID, "namespace", sb.Pod.Namespace, "pod",
 				sb.Pod.Name, "ifname", a.IfName, "network", a.Network, "error", err)
+			judged = false
 			continue
 		}
 		s.tellBroken(sb, a, err)
 	}
+	return judged
 }
 
 // seenBroken tells whether a plugin saw that something is not as it should be. All else, such as
@@ -128,10 +159,13 @@ func seenBroken(err error) bool {
 }
 
 // runs tells whether the sandbox's pod is to go on. A DEL that was interrupted leaves a record that
-// looks whole, of a pod that ends.
-func (s *Service) runs(ctx context.Context, sb ledger.Sandbox) bool {
+// looks whole, of a pod that ends. The error says that the node's pods are not known yet.
+func (s *Service) runs(ctx context.Context, sb ledger.Sandbox) (bool, error) {
 	pod, err := s.Pods.Cached(ctx, sb.Pod.Namespace, sb.Pod.Name)
-	return err == nil && sameUID(pod, sb.Pod.UID) && pod.DeletionTimestamp.IsZero()
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && sameUID(pod, sb.Pod.UID) && pod.DeletionTimestamp.IsZero(), err
 }
 
 func (s *Service) verifyOne(ctx context.Context, sb ledger.Sandbox, a ledger.Attachment) (mended []error, err error) {

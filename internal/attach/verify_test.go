@@ -4,12 +4,17 @@ package attach
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
+
+	corev1 "k8s.io/api/core/v1"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/cni"
@@ -70,6 +75,40 @@ func TestVerify(t *testing.T) {
 			n.mustCall("DEL", "p")
 		})
 	}
+}
+
+// unknown is a pod source whose cache is not filled yet, for a number of looks.
+type unknown struct {
+	*node
+	left *atomic.Int32
+}
+
+func (u unknown) Cached(ctx context.Context, namespace, name string) (*corev1.Pod, error) {
+	if u.left.Add(-1) >= 0 {
+		return nil, errors.New("the cache is not started, can not read objects")
+	}
+	return u.node.Cached(ctx, namespace, name)
+}
+
+// An agent that does not know its node's pods yet looks at their attachments again as soon as it does,
+// not with its next round.
+func TestVerifyBeforeThePodsAreKnown(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ib-sriov"))
+	n.mustCall("ADD", "p")
+	must(t, n.fake.MoveRDMA(podNS, "mlx5_1", host.NodeNS))
+	var left atomic.Int32
+	left.Store(3)
+	n.service.Pods = unknown{n, &left}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), n.service.CollectEvery)
+		defer cancel()
+		n.service.verifyLoop(ctx)
+	})
+	if got := n.eventsOf(ReasonBroken); len(got) != 1 {
+		t.Errorf("events %q %s after the agent's start; want one of what the pod has lost", got, n.service.CollectEvery)
+	}
+	n.mustCall("DEL", "p")
 }
 
 // brittle is a plugin whose work something else undoes.
