@@ -88,6 +88,10 @@ func checkImages(t *testing.T, image string) {
 	if diff := differs("images of the product's containers", slices.Compact(running), []string{image}); diff != "" {
 		t.Error(diff)
 	}
+	out = shell(t, "kubectl -n kube-system exec daemonset/spiderpool-agent -- /usr/bin/spiderpool version")
+	if first, _, _ := strings.Cut(out, "\n"); first != "spiderpool v"+releaseVersion {
+		t.Errorf("the agent's program says that it is %q, expected spiderpool v%s", first, releaseVersion)
+	}
 }
 
 // upgrade changes the release that is installed, and waits until all is ready, as helm does.

@@ -3,6 +3,9 @@
 package source
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +45,42 @@ func write(t *testing.T, dir, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The linker ignores names that it does not find: each has to be a variable of the product's package.
+func TestLDFlagsNameVariables(t *testing.T) {
+	text, err := os.ReadFile("../../internal/version/version.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "version.go", text, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	variables := map[string]bool{}
+	for _, d := range file.Decls {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
+			for _, spec := range g.Specs {
+				for _, name := range spec.(*ast.ValueSpec).Names {
+					variables[ProductModule+"/internal/version."+name.Name] = true
+				}
+			}
+		}
+	}
+	flags := strings.Fields(Stamp{Version: "v1.2.3", Commit: "abc"}.LDFlags())
+	stamped := 0
+	for i, flag := range flags {
+		if flag != "-X" {
+			continue
+		}
+		stamped++
+		if name, _, _ := strings.Cut(flags[i+1], "="); !variables[name] {
+			t.Errorf("the linker is told to set %s, which is no variable of %v", name, variables)
+		}
+	}
+	if stamped != 3 {
+		t.Errorf("%q sets %d variables, expected 3", flags, stamped)
 	}
 }
 
