@@ -44,10 +44,11 @@ test: ## run every test, the lab's included; prints what each part took (make -k
 #                     reboot instead of 4, 200 pods in 13 waves with a power failure instead of 16 in 2 without
 #   test-newcomer     docs/try-it.md in a new clone, with a life of the lab of its own; test-lab runs the same commands but
 #                     for those that start and end the lab
+#   test-reproducible  compiles the product twice more than anything else does; test-release shows the same on a small program
 #   test-model        the model of address management with 200 000 schedules instead of 10 000: more than an hour
 .PHONY: test-long
 test-long: ## what make test leaves out because it takes long and rarely tells anything; prints what each part took
-	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-newcomer test-model
+	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-newcomer test-reproducible test-model
 
 .PHONY: check
 check: ## formatting, vet, linters, generated files
@@ -122,6 +123,10 @@ test-lab-long: setup ## the same with 10 restarts of the kubelet, 12 pods over a
 .PHONY: test-newcomer
 test-newcomer: ## every command of docs/try-it.md, in a new clone
 	@test/newcomer
+
+.PHONY: test-reproducible
+test-reproducible: ## two builds of this commit, in two clones, have one digest
+	@test/reproducible
 
 .PHONY: bench-cni
 bench-cni: setup ## CNI ADD and DEL beside the bare kernel steps, in the lab: real pods, many at once, several networks (BENCH_FLAGS="-n 10 --only many")
