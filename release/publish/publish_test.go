@@ -243,6 +243,32 @@ func serve(t *testing.T) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
+// TestPush pulls what was pushed by the digest that was printed.
+func TestPush(t *testing.T) {
+	host := serve(t)
+	o, out := options(stub(t, t.TempDir()))
+	o.Registry = host + "/me"
+	pushed, stamp, err := Push(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reference := fmt.Sprintf("%s/me/spiderpool@%s", host, pushed)
+	if !strings.Contains(out.String(), "pushed  "+host+"/me/spiderpool:"+stamp.Tag()+"\n        "+reference+"\n") {
+		t.Errorf("the output is\n%s", out)
+	}
+	ref, err := name.NewDigest(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := remote.Index(ref)
+	if err != nil {
+		t.Fatalf("pulling the digest that was printed: %v", err)
+	}
+	if m, err := index.IndexManifest(); err != nil || len(m.Manifests) != len(product.Platforms) {
+		t.Errorf("the index has %+v, %v; expected %d images", m, err, len(product.Platforms))
+	}
+}
+
 // TestRelease releases into a registry and then reads image and chart from there, as a cluster and helm do.
 func TestRelease(t *testing.T) {
 	host := serve(t)
@@ -268,7 +294,7 @@ func TestRelease(t *testing.T) {
 	if !strings.Contains(out.String(), r.Image) || !strings.Contains(out.String(), r.Install) ||
 		!strings.Contains(r.Install,
 			"oci://"+host+"/me/charts/spiderpool --version 1.2.3 --namespace kube-system --reuse-values "+
-			"--set sriov.install=true --plain-http") {
+				"--set sriov.install=true --plain-http") {
 		t.Errorf("the output is\n%s", out)
 	}
 	checkFiles(t, r.Dir)
