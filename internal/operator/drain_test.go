@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -300,6 +301,37 @@ func TestMaxUnavailableIsChecked(t *testing.T) {
 		}
 		if err == nil {
 			must(t, c.Delete(t.Context(), config))
+		}
+	}
+}
+
+// TestUpstreamExports admits objects as sriov-network-operator stores and exports them, with the empty
+// fields that its types always write, and refuses what asks for Open vSwitch.
+func TestUpstreamExports(t *testing.T) {
+	c := testapi.Start(t).Client(t)
+	const policy = `{"apiVersion": "sriovnetwork.openshift.io/v1", "kind": "SriovNetworkNodePolicy",
+"metadata": {"name": "upstream-export", "namespace": "default"},
+"spec": {"bridge": %s, "deviceType": "netdevice", "isRdma": true, "linkType": "ib", "nicSelector": {"vendor": "15b3"},
+"nodeSelector": {"kubernetes.io/os": "linux"}, "numVfs": 8, "priority": 99, "resourceName": "ib"}}`
+	const config = `{"apiVersion": "sriovnetwork.openshift.io/v1", "kind": "SriovNetworkPoolConfig",
+"metadata": {"name": "upstream-export", "namespace": "default"},
+"spec": {"maxUnavailable": 1, "nodeSelector": {}, "ovsHardwareOffloadConfig": %s}}`
+	for _, tt := range []struct{ object, want string }{
+		{fmt.Sprintf(policy, `{}`), ""},
+		{fmt.Sprintf(policy, `{"ovs": {}}`), "remove spec.bridge.ovs"},
+		{fmt.Sprintf(policy, `{"ovs": {"bridge": {"datapathType": "netdev"}}}`), "remove spec.bridge.ovs"},
+		{fmt.Sprintf(config, `{}`), ""},
+		{fmt.Sprintf(config, `{"name": ""}`), ""},
+		{fmt.Sprintf(config, `{"name": "worker"}`), "remove spec.ovsHardwareOffloadConfig"},
+	} {
+		o := &unstructured.Unstructured{}
+		if err := o.UnmarshalJSON([]byte(tt.object)); err != nil {
+			t.Fatal(err)
+		}
+		// Strict, as kubectl's requests are: an unknown field is an error.
+		err := client.WithFieldValidation(c, metav1.FieldValidationStrict).Create(t.Context(), o, client.DryRunAll)
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: %v, want %q", tt.object, err, tt.want)
 		}
 	}
 }

@@ -84,6 +84,18 @@ type SriovNetworkPoolConfigSpec struct {
 	// +kubebuilder:validation:Enum=shared;exclusive
 	// +optional
 	RdmaMode string `json:"rdmaMode,omitempty"`
+	// OvsHardwareOffloadConfig is for Ethernet cards. Objects that sriov-network-operator has stored have an empty one.
+	// +optional
+	OvsHardwareOffloadConfig *OvsHardwareOffloadConfig `json:"ovsHardwareOffloadConfig,omitempty"`
+}
+
+// OvsHardwareOffloadConfig has nothing that InfiniBand cards could do.
+type OvsHardwareOffloadConfig struct {
+	// Name is refused unless it is empty.
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == ''",message="Open vSwitch takes Ethernet cards: remove spec.ovsHardwareOffloadConfig"
+	// +optional
+	Name string `json:"name,omitempty"`
 }
 
 // SriovNetworkPoolConfig holds settings of a set of nodes.

@@ -2,7 +2,10 @@
 
 package v1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
 
 // Values of SriovNetworkNodePolicySpec.DeviceType.
 const (
@@ -81,6 +84,20 @@ type SriovNetworkNodePolicySpec struct {
 	// ExternallyManaged: somebody else makes the VFs; they are only configured and advertised.
 	// +optional
 	ExternallyManaged bool `json:"externallyManaged,omitempty"`
+
+	// Bridge is for Ethernet cards in switchdev mode. Objects that sriov-network-operator has stored have an empty one.
+	// +optional
+	Bridge *Bridge `json:"bridge,omitempty"`
+}
+
+// Bridge has nothing that InfiniBand cards could do.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.ovs)",message="Open vSwitch takes Ethernet cards: remove spec.bridge.ovs"
+type Bridge struct {
+	// OVS is refused.
+	// +kubebuilder:pruning:PreserveUnknownFields
+	// +optional
+	OVS *runtime.RawExtension `json:"ovs,omitempty"`
 }
 
 // SriovNetworkNicSelector selects physical functions. Given fields must all match.
