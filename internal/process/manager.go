@@ -62,7 +62,7 @@ type election struct{ leaseDuration, renewDeadline, retryPeriod time.Duration }
 // another one leads at most takeover after the leader's last renewal.
 func electionFor(replicas int) election {
 	if replicas > 1 {
-		return election{leaseDuration: 8 * time.Second, renewDeadline: 5 * time.Second, retryPeriod: time.Second}
+		return election{leaseDuration: 9 * time.Second, renewDeadline: 7 * time.Second, retryPeriod: time.Second}
 	}
 	return election{leaseDuration: 60 * time.Second, renewDeadline: 45 * time.Second, retryPeriod: 5 * time.Second}
 }
