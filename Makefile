@@ -41,11 +41,13 @@ test: ## run every test, the lab's included; prints what each part took (make -k
 # What make test leaves out, because it takes long and rarely tells anything that the shorter form does not:
 #   test-vhca-stress  a minute of traffic beside rebinds: the load says nothing that the other checks of the card do not
 #   test-lab-long     what make test does as well, more often: 10 restarts of the kubelet instead of 3, 12 pods and VFs over a
-#                     reboot instead of 4, 200 pods in 13 waves with a power failure instead of 16 in 2 without
+#                     reboot instead of 4, 200 pods in 13 waves with a power failure instead of 16 in 2 without. And two tests
+#                     of minutes each: TestTwoControllers, since internal/process and internal/controller show the takeover
+#                     beside a real API server; TestUpgrade, which tells something when the chart or the records' format changes
 #   test-newcomer     docs/try-it.md in a new clone, with a life of the lab of its own; test-lab runs the same commands but
 #                     for those that start and end the lab
 #   test-reproducible  compiles the product twice more than anything else does; test-release shows the same on a small program
-#   test-model        the model of address management with 200 000 schedules instead of 10 000: more than an hour
+#   test-model        the model of address management with 200 000 schedules instead of 4 000: more than an hour
 .PHONY: test-long
 test-long: ## what make test leaves out because it takes long and rarely tells anything; prints what each part took
 	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-newcomer test-reproducible test-model

@@ -29,7 +29,7 @@ import (
 	"spidernet.io/spiderpool/internal/testapi"
 )
 
-var modelSchedules = flag.Int("schedules", 10_000, "random schedules of the model; make test-model runs it for long")
+var modelSchedules = flag.Int("schedules", 4_000, "random schedules of the model; make test-model runs it for long")
 
 var (
 	modelSchedule = flag.String("schedule", "",

@@ -37,6 +37,14 @@ var long = flag.Bool("long", false,
 	"ten restarts of the kubelet instead of three, twelve pods and VFs over a reboot instead of four, two hundred "+
 		"pods in waves instead of 16 and a power failure among them")
 
+// onlyLong leaves a test to make test-lab-long, for the reason that the Makefile gives.
+func onlyLong(t *testing.T) {
+	t.Helper()
+	if !*long {
+		t.Skip("left out: make test-lab-long runs it")
+	}
+}
+
 // atLength chooses how many.
 func atLength(usual, full int) int {
 	if *long {

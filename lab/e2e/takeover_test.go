@@ -47,6 +47,7 @@ END`
 // TestTwoControllers runs two replicas of both Deployments, stops the node of their leaders without
 // a word, and watches who leads and whether objects are admitted.
 func TestTwoControllers(t *testing.T) {
+	onlyLong(t)
 	setReplicas(t, 2)
 	t.Cleanup(func() { setReplicas(t, 1) })
 	for _, name := range controllers {

@@ -39,6 +39,7 @@ var upgradePods = []pod{
 // back one version. It is the last test because nothing can use the cluster afterwards, and it
 // begins on a clean one so that the previous version finds no CRDs and records of the present one.
 func TestUpgrade(t *testing.T) {
+	onlyLong(t)
 	dir := publishPrevious(t)
 	install := fmt.Sprintf(
 		"helm upgrade --install spiderpool %s/charts/spiderpool --namespace kube-system --set sriov.install=true "+
