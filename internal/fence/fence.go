@@ -23,6 +23,10 @@ import (
 // server to be restarted.
 const DefaultValid = 2 * time.Minute
 
+// MaxValid is the longest promise that counts: the largest value that the settings allow. A heartbeat is
+// written by its node, and a node must not keep addresses for ever by naming a longer time.
+const MaxValid = 24 * time.Hour
+
 // margin is what the controller waits beyond the time that the heartbeat names, as a part of it:
 // for clocks that do not run alike, and for what was checked just in time to be done.
 const margin = 2
@@ -77,7 +81,7 @@ func (w *Watcher) Forget(node string) {
 
 func validity(heartbeat *coordinationv1.Lease) time.Duration {
 	if s := heartbeat.Spec.LeaseDurationSeconds; s != nil && *s > 0 {
-		return time.Duration(*s) * time.Second
+		return min(time.Duration(*s)*time.Second, MaxValid)
 	}
 	return DefaultValid
 }

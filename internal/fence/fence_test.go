@@ -4,6 +4,7 @@ package fence_test
 
 import (
 	"context"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -144,6 +145,11 @@ func TestWatcher(t *testing.T) {
 		if got := w.Silent("n", step.beat, at(step.now)); got != step.want {
 			t.Errorf("%s: silent in %v, want %v", step.name, got, step.want)
 		}
+	}
+	forever := beat("4")
+	forever.Spec.LeaseDurationSeconds = new(int32(math.MaxInt32))
+	if got, want := w.Silent("n", forever, at(299)), fence.MaxValid*3/2; got != want {
+		t.Errorf("a heartbeat that promises itself 68 years: silent in %v, want %v", got, want)
 	}
 	w.Forget("n")
 	if got := w.Silent("n", beat("3"), at(300)); got != 30*time.Second {

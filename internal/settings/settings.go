@@ -54,15 +54,17 @@ type Settings struct {
 type Stock struct {
 	// PerPool is how many addresses of a pool a node holds unused, at most MaxStock; 0 turns the stock off.
 	PerPool int `json:"perPool"`
-	// HeartbeatSeconds is how long a node may hand out stock without having reached the API server, at least
-	// MinHeartbeatSeconds. The stock of a node that has been silent for longer is taken back.
+	// HeartbeatSeconds is how long a node may hand out stock without having reached the API server, from
+	// MinHeartbeatSeconds to MaxHeartbeatSeconds. The stock of a node that has been silent for longer is taken back.
 	HeartbeatSeconds int `json:"heartbeatSeconds"`
 }
 
-// Bounds of Stock. A shorter heartbeat would stop pods from starting whenever the API server restarts.
+// Bounds of Stock. A shorter heartbeat would stop pods from starting whenever the API server restarts; of a longer
+// one, which is fence.MaxValid, the controller would believe the first day.
 const (
 	MaxStock            = 256
 	MinHeartbeatSeconds = 20
+	MaxHeartbeatSeconds = 86400
 )
 
 // Heartbeat is how long a node may hand out stock without having reached the API server.
@@ -141,9 +143,9 @@ func (s Settings) validate() error {
 	if s.Stock.PerPool < 0 || s.Stock.PerPool > MaxStock {
 		errs = append(errs, fmt.Errorf("stock.perPool is %d: give 0 (no stock) to %d", s.Stock.PerPool, MaxStock))
 	}
-	if s.Stock.HeartbeatSeconds < MinHeartbeatSeconds {
-		errs = append(errs, fmt.Errorf("stock.heartbeatSeconds is %d: give at least %d", s.Stock.HeartbeatSeconds,
-			MinHeartbeatSeconds))
+	if s.Stock.HeartbeatSeconds < MinHeartbeatSeconds || s.Stock.HeartbeatSeconds > MaxHeartbeatSeconds {
+		errs = append(errs, fmt.Errorf("stock.heartbeatSeconds is %d: give %d to %d", s.Stock.HeartbeatSeconds,
+			MinHeartbeatSeconds, MaxHeartbeatSeconds))
 	}
 	if s.GC.IntervalSeconds < 1 {
 		errs = append(errs, fmt.Errorf("gc.intervalSeconds is %d: give at least 1", s.GC.IntervalSeconds))

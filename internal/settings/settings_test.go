@@ -41,8 +41,10 @@ func TestParse(t *testing.T) {
 			"stock.perPool is 257: give 0 (no stock) to 256"},
 		"negative stock": {"stock: {perPool: -1}\n", settings.Settings{},
 			"stock.perPool is -1: give 0 (no stock) to 256"},
+		"long heartbeat": {"stock: {heartbeatSeconds: 86401}\n", settings.Settings{},
+			"stock.heartbeatSeconds is 86401: give 20 to 86400"},
 		"short heartbeat": {"stock: {heartbeatSeconds: 19}\n", settings.Settings{},
-			"stock.heartbeatSeconds is 19: give at least 20"},
+			"stock.heartbeatSeconds is 19: give 20 to 86400"},
 		"stock is a number":   {"stock: 8\n", settings.Settings{}, "stock"},
 		"isolation":           {"namespaceIsolation: true\nglobalNamespaces: [kube-system]\n", isolated, ""},
 		"no namespace's name": {"globalNamespaces: [a, A/b]\n", settings.Settings{}, "globalNamespaces[1] is \"A/b\""},
@@ -105,7 +107,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := settings.Parse(text)
 		if err == nil && (s.Stock.PerPool < 0 || s.Stock.PerPool > settings.MaxStock ||
-			s.Stock.HeartbeatSeconds < settings.MinHeartbeatSeconds) {
+			s.Stock.HeartbeatSeconds < settings.MinHeartbeatSeconds ||
+			s.Stock.HeartbeatSeconds > settings.MaxHeartbeatSeconds) {
 			t.Errorf("accepted the stock %+v: %q", s.Stock, text)
 		}
 		if err == nil && !s.EnableIPv4 && !s.EnableIPv6 {

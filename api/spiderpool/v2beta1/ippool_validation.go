@@ -30,8 +30,10 @@ func (f Families) Enabled(version int64) bool {
 type IPPoolAddresses struct {
 	// Subnet has zero host bits.
 	Subnet netip.Prefix
-	// IPs are ips without excludeIPs.
+	// IPs are ips without excludeIPs and without those that no host can have.
 	IPs *netipx.IPSet
+	// NoHost are those of ips and not of excludeIPs that no host can have.
+	NoHost *netipx.IPSet
 	// Gateway is invalid when the pool has none.
 	Gateway netip.Addr
 	Routes  []IPPoolRoute
@@ -61,11 +63,70 @@ func ParseIPPoolSpec(spec *IPPoolSpec) (IPPoolAddresses, field.ErrorList) {
 	errs := a.checkVersion(spec.IPVersion, path.Child("ipVersion"))
 	ips, ipErrs := a.parseInside(spec.IPs, path.Child("ips"))
 	excluded, excludedErrs := a.parseInside(spec.ExcludeIPs, path.Child("excludeIPs"))
-	a.IPs = subtract(ips, excluded)
+	wanted := subtract(ips, excluded)
+	a.NoHost = intersect(wanted, noHost(subnet))
+	a.IPs = subtract(wanted, a.NoHost)
 	errs = append(append(errs, ipErrs...), excludedErrs...)
 	errs = append(errs, a.parseGateway(spec.Gateway, path.Child("gateway"))...)
 	errs = append(errs, a.parseRoutes(spec.Routes, path.Child("routes"))...)
 	return a, errs
+}
+
+// noHost are addresses of a subnet that no host can have: of IPv4 the first, the subnet itself, and the
+// last, its broadcast address, unless the subnet has two addresses or one (RFC 3021); of IPv6 the
+// first, which is that of all routers (RFC 4291, 2.6.1), unless it has two or one (RFC 6164).
+func noHost(subnet netip.Prefix) *netipx.IPSet {
+	var b netipx.IPSetBuilder
+	if subnet.Bits() < subnet.Addr().BitLen()-1 {
+		all := netipx.RangeOfPrefix(subnet)
+		b.Add(all.From())
+		if subnet.Addr().Is4() {
+			b.Add(all.To())
+		}
+	}
+	return buildSet(&b)
+}
+
+// special are networks of which no pod can have an address.
+var special = []struct {
+	network netip.Prefix
+	what    string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "means this host and network"},
+	{netip.MustParsePrefix("127.0.0.0/8"), "is every host's own loopback"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "is for multicast"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "is the limited broadcast"},
+	{netip.MustParsePrefix("::/127"), "is every host's own loopback"},
+	{netip.MustParsePrefix("::ffff:0:0/96"), "stands for IPv4 addresses"},
+	{netip.MustParsePrefix("ff00::/8"), "is for multicast"},
+}
+
+// validatePlace refuses addresses that no host, and no router, can have.
+func validatePlace(a IPPoolAddresses) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("spec")
+	for _, s := range special {
+		if len(errs) == 0 && s.network.Overlaps(a.Subnet) {
+			errs = append(errs, field.Invalid(path.Child("subnet"), a.Subnet.String(),
+				fmt.Sprintf("%s %s: no pod can have an address of it; use the fabric's own network", s.network, s.what)))
+		}
+	}
+	none := noHost(a.Subnet)
+	if a.Gateway.Is4() && none.Contains(a.Gateway) {
+		errs = append(errs, field.Invalid(path.Child("gateway"), a.Gateway.String(), a.noRouter()))
+	}
+	for i, route := range a.Routes {
+		if route.Gw.Is4() && none.Contains(route.Gw) {
+			errs = append(errs, field.Invalid(path.Child("routes").Index(i).Child("gw"), route.Gw.String(), a.noRouter()))
+		}
+	}
+	return errs
+}
+
+func (a *IPPoolAddresses) noRouter() string {
+	all := netipx.RangeOfPrefix(a.Subnet)
+	return fmt.Sprintf("is the first or last address of the subnet %s, which no router can have; use addresses from %s to %s",
+		a.Subnet, all.From().Next(), all.To().Prev())
 }
 
 func (a *IPPoolAddresses) checkVersion(version *int64, path *field.Path) field.ErrorList {
@@ -153,6 +214,7 @@ func ValidateIPPool(p *SpiderIPPool, families Families, others []SpiderIPPool) f
 		return append(errs, parseErrs...)
 	}
 	errs = append(errs, validateFamily(a, families)...)
+	errs = append(errs, validatePlace(a)...)
 	errs = append(errs, validateGatewayFree(a)...)
 	return append(errs, validateOthers(p.Name, a, others)...)
 }

@@ -24,7 +24,7 @@ const (
 
 // Every field of a pool with all that can be wrong with it, and the words in which its author is told.
 func TestValidateIPPool(t *testing.T) {
-	for _, group := range [][]poolCase{acceptedPools, badSubnets, badRanges, badGateways, badRoutes, badAffinities,
+	for _, group := range [][]poolCase{acceptedPools, badSubnets, noPlaces, badRanges, badGateways, badRoutes, badAffinities,
 		badBesideOthers} {
 		for _, test := range group {
 			t.Run(test.name, func(t *testing.T) {
@@ -148,6 +148,55 @@ var badRanges = []poolCase{
 			noAddress + `, spec.gateway: Invalid value: "z": ` + noAddress + "]"},
 }
 
+const noRouter = "is the first or last address of the subnet 172.91.0.0/16, which no router can have; use addresses " +
+	"from 172.91.0.1 to 172.91.255.254"
+
+// at is a pool of a subnet alone.
+func at(network string, ranges ...string) func(*SpiderIPPool) {
+	return func(p *SpiderIPPool) { p.Spec = IPPoolSpec{Subnet: network, IPs: ranges} }
+}
+
+// Subnets of which no host can have an address.
+var noPlaces = []poolCase{
+	{name: "loopback", change: at("127.0.1.0/24"), want: `spec.subnet: Invalid value: "127.0.1.0/24": 127.0.0.0/8 is every host's own loopback: ` + noPod},
+	{name: "multicast", change: at("239.1.0.0/16"), want: `spec.subnet: Invalid value: "239.1.0.0/16": 224.0.0.0/4 is for multicast: ` + noPod},
+	{name: "this network", change: at("0.0.0.0/8"), want: `spec.subnet: Invalid value: "0.0.0.0/8": 0.0.0.0/8 means this host and network: ` + noPod},
+	{name: "IPv6 multicast", change: at("ff05::/64"), want: `spec.subnet: Invalid value: "ff05::/64": ff00::/8 is for multicast: ` + noPod},
+	{name: "IPv6 loopback", change: at("::/64"), want: `spec.subnet: Invalid value: "::/64": ::/127 is every host's own loopback: ` + noPod},
+	{name: "link-local is only warned of", change: at("169.254.7.0/24", "169.254.7.10"), want: ""},
+}
+
+const noPod = "no pod can have an address of it; use the fabric's own network"
+
+// What no host can have is not given out, wherever the ranges begin and end.
+func TestAddressesOfNoHost(t *testing.T) {
+	for _, test := range []struct {
+		subnet, ips  string
+		gives, takes string
+	}{
+		{"10.200.4.0/24", "10.200.4.0-10.200.4.255", "10.200.4.1-10.200.4.254", "10.200.4.0 10.200.4.255"},
+		{"10.200.4.100/30", "10.200.4.102-10.200.4.103", "10.200.4.102", "10.200.4.103"},
+		{"10.200.4.0/24", "10.200.4.128-10.200.4.200", "10.200.4.128-10.200.4.200", ""},
+		{"10.200.4.0/31", "10.200.4.0-10.200.4.1", "10.200.4.0-10.200.4.1", ""},
+		{"10.200.4.7/32", "10.200.4.7", "10.200.4.7", ""},
+		{"10.200.0.0/16", "10.200.4.0-10.200.4.255", "10.200.4.0-10.200.4.255", ""},
+		{"fd00::/120", "fd00::-fd00::ff", "fd00::1-fd00::ff", "fd00::"},
+		{"fd00::/127", "fd00::-fd00::1", "fd00::-fd00::1", ""},
+		{"fd00::9/128", "fd00::9", "fd00::9", ""},
+	} {
+		a, errs := ParseIPPoolSpec(&IPPoolSpec{Subnet: test.subnet, IPs: []string{test.ips}})
+		if len(errs) > 0 {
+			t.Errorf("%s: %v", test.subnet, errs)
+			continue
+		}
+		gives, takes := strings.Join(FormatRanges(a.IPs), " "), strings.Join(FormatRanges(a.NoHost), " ")
+		if gives != test.gives || takes != test.takes {
+			t.Errorf("%s of %s gives %q and leaves out %q, want %q and %q", test.ips, test.subnet, gives, takes,
+				test.gives, test.takes)
+		}
+	}
+}
+
 var badGateways = []poolCase{
 	{name: "gateway is empty", change: gateway(""), want: `spec.gateway: Invalid value: "": ` + noAddress},
 	{name: "gateway is a CIDR", change: gateway("172.91.0.0/16"),
@@ -158,6 +207,10 @@ var badGateways = []poolCase{
 		outside},
 	{name: "gateway of the other family", change: gateway("fd00::1"), want: `spec.gateway: Invalid value: "fd00::1": ` +
 		outside},
+	{name: "gateway is the broadcast address", change: gateway("172.91.255.255"),
+		want: `spec.gateway: Invalid value: "172.91.255.255": ` + noRouter},
+	{name: "gateway is the subnet", change: gateway("172.91.0.0"),
+		want: `spec.gateway: Invalid value: "172.91.0.0": ` + noRouter},
 	{name: "gateway among the addresses", change: gateway("172.91.0.105"),
 		want: `spec.gateway: Invalid value: "172.91.0.105": is one of the addresses in spec.ips, so a pod could be given it; add 172.91.0.105 to spec.excludeIPs`},
 }
@@ -165,6 +218,8 @@ var badGateways = []poolCase{
 var badRoutes = []poolCase{
 	{name: "route without dst", change: routes(Route{Gw: "172.91.0.1"}),
 		want: `spec.routes[0].dst: Invalid value: "": ` + noCIDR},
+	{name: "route by the broadcast address", change: routes(Route{Dst: "10.0.0.0/8", Gw: "172.91.255.255"}),
+		want: `spec.routes[0].gw: Invalid value: "172.91.255.255": ` + noRouter},
 	{name: "route to an address", change: routes(Route{Dst: "10.0.0.1", Gw: "172.91.0.1"}),
 		want: `spec.routes[0].dst: Invalid value: "10.0.0.1": ` + noCIDR},
 	{name: "route with host bits", change: routes(Route{Dst: "10.1.2.3/16", Gw: "172.91.0.1"}),

@@ -26,21 +26,38 @@ func poolWarnings(ctx context.Context, c client.Reader, p *v2beta1.SpiderIPPool)
 	if len(errs) > 0 {
 		return nil
 	}
+	warnings := placeWarnings(a)
 	if len(a.IPs.Ranges()) == 0 {
-		return []string{givesNothing(&p.Spec)}
+		return append(warnings, givesNothing(a, &p.Spec))
 	}
 	var nodes corev1.NodeList
 	var reserved v2beta1.SpiderReservedIPList
 	for _, list := range []client.ObjectList{&nodes, &reserved} {
 		if err := c.List(ctx, list); err != nil {
-			return []string{fmt.Sprintf("spec.ips was not compared with the addresses of nodes: %v", err)}
+			return append(warnings, fmt.Sprintf("spec.ips was not compared with the addresses of nodes: %v", err))
 		}
 	}
-	return nodeWarnings(without(a, union(reserved.Items)), nodes.Items)
+	return append(warnings, nodeWarnings(without(a, union(reserved.Items)), nodes.Items)...)
 }
 
-func givesNothing(spec *v2beta1.IPPoolSpec) string {
-	if len(spec.IPs) == 0 {
+// placeWarnings tell of addresses that no pod is given, and of a subnet that every interface has its own of.
+func placeWarnings(a v2beta1.IPPoolAddresses) (all []string) {
+	if none := v2beta1.FormatRanges(a.NoHost); len(none) > 0 {
+		all = append(all, fmt.Sprintf("spec.ips has %s, which no host in %s can have: no pod is given it",
+			strings.Join(none, " and "), a.Subnet))
+	}
+	if a.Subnet.Addr().IsLinkLocalUnicast() {
+		all = append(all, fmt.Sprintf("spec.subnet %s is link-local: no router forwards it, and every interface may "+
+			"choose addresses of it by itself", a.Subnet))
+	}
+	return all
+}
+
+func givesNothing(a v2beta1.IPPoolAddresses, spec *v2beta1.IPPoolSpec) string {
+	switch {
+	case len(a.NoHost.Ranges()) > 0:
+		return "spec.ips has nothing else: the pool gives out no address; add ranges of its subnet"
+	case len(spec.IPs) == 0:
 		return "spec.ips is empty: the pool gives out no address; add ranges of its subnet"
 	}
 	return "spec.excludeIPs takes out all of spec.ips: the pool gives out no address"
