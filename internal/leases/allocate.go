@@ -176,18 +176,36 @@ func (a *Allocator) exhaustedReason(p *ipam.Pool) string {
 	if p.Wanted.IsValid() {
 		return a.wantedReason(p)
 	}
+	kept := a.keptBack(p.Name)
 	if p.Size() == 0 {
-		return "has no addresses: spec.ips is empty, or all of it is excluded or reserved"
+		if kept != "" {
+			return "has no addresses" + kept + "; add addresses to spec.ips, or shorten the reservation"
+		}
+		return "has no addresses: spec.ips is empty, or all of it is excluded"
 	}
 	nodes, idle := a.index.idleNodes(p.Name)
 	if idle == 0 {
-		return fmt.Sprintf("has no free address: all %d are in use; add addresses to spec.ips, or delete pods",
-			p.Size())
+		return fmt.Sprintf("has no free address: all %d are in use%s; add addresses to spec.ips, or delete pods",
+			p.Size(), kept)
 	}
 	return fmt.Sprintf(
 		"has no free address: of its %d, %d are held ready by %s, which gives them back unless it is silent, and "+
-			"the others are in use; "+
-			"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "))
+			"the others are in use%s; "+
+			"add addresses to spec.ips, or delete pods", p.Size(), idle, strings.Join(nodes, ", "), kept)
+}
+
+// keptBack says which reservations keep addresses of a pool, "" when none do: whoever looks at the
+// pool sees those addresses and wonders.
+func (a *Allocator) keptBack(pool string) string {
+	const most = 3
+	names, n := a.catalogue.reservations(pool)
+	if len(names) == 0 {
+		return ""
+	}
+	if more := len(names) - most; more > 0 {
+		names = append(names[:most:most], fmt.Sprintf("%d more", more))
+	}
+	return fmt.Sprintf(" (SpiderReservedIP %s keeps %d of spec.ips)", strings.Join(names, ", "), n)
 }
 
 // wantedReason says who has the one address that a pod asks for.

@@ -102,6 +102,32 @@ func (c *catalogue) parse(name string, reserved *netipx.IPSet) *ipam.Pool {
 	return pool
 }
 
+// reservations names the SpiderReservedIPs that keep addresses of a pool from being given out, and
+// counts those addresses.
+func (c *catalogue) reservations(pool string) (names []string, addresses int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, ok := c.addresses[pool]
+	if !ok {
+		return nil, 0
+	}
+	var kept netipx.IPSetBuilder
+	for _, name := range slices.Sorted(maps.Keys(c.reserved)) {
+		var b netipx.IPSetBuilder
+		b.AddSet(a.IPs)
+		b.Intersect(c.reserved[name])
+		if set, err := b.IPSet(); err == nil && len(set.Ranges()) > 0 {
+			names = append(names, name)
+			kept.AddSet(set)
+		}
+	}
+	set, err := kept.IPSet()
+	if err != nil { // only for invalid input, and these are parsed sets
+		return names, 0
+	}
+	return names, v2beta1.CountAddresses(set)
+}
+
 func (c *catalogue) putReserved(r *v2beta1.SpiderReservedIP) {
 	// What can be read of a list that admission would refuse is still kept out of the pools.
 	set, _ := v2beta1.ParseReservedIPSpec(&r.Spec)

@@ -3,6 +3,7 @@
 package leases
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,5 +75,25 @@ func TestCatalogueRefusesTheYoungerOfTwoPools(t *testing.T) {
 				t.Errorf("the reason is %q, want %q", b.Invalid, shared)
 			}
 		})
+	}
+}
+
+// Of reservations those count that have addresses which the pool would give out.
+func TestReservations(t *testing.T) {
+	c := newCatalogue()
+	c.putPool(&v2beta1.SpiderIPPool{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v2beta1.IPPoolSpec{
+		Subnet: "10.9.0.0/24", IPs: []string{"10.9.0.1-10.9.0.20"}, ExcludeIPs: []string{"10.9.0.20"}}})
+	for name, ips := range map[string][]string{
+		"a": {"10.9.0.1-10.9.0.5"}, "b": {"10.9.0.5-10.9.0.6", "10.8.0.1"}, "elsewhere": {"10.8.0.1"},
+		"excluded": {"10.9.0.20"},
+	} {
+		c.putReserved(&v2beta1.SpiderReservedIP{ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: v2beta1.ReservedIPSpec{IPs: ips}})
+	}
+	if names, n := c.reservations("p"); !slices.Equal(names, []string{"a", "b"}) || n != 6 {
+		t.Errorf("%q keep %d addresses, want a and b, 6", names, n)
+	}
+	if names, n := c.reservations("none"); names != nil || n != 0 {
+		t.Errorf("%q keep %d addresses of no pool", names, n)
 	}
 }

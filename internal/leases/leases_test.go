@@ -441,6 +441,12 @@ func TestReservedAddressesStayFree(t *testing.T) {
 		cl.net); fmt.Sprint(got) != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
+	_, err := a.Allocate(t.Context(), cl.request("q", pool))
+	want := fmt.Sprintf("pool %s has no free address: all 1 are in use (SpiderReservedIP %s keeps 1 of spec.ips)", pool,
+		cl.name)
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the refusal is %v, want one with %q", err, want)
+	}
 	if err := cl.c.Delete(t.Context(), reserved); err != nil {
 		t.Fatal(err)
 	}
