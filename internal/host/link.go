@@ -473,6 +473,32 @@ func checkHardwareAddr(l Link, a net.HardwareAddr) error {
 	return nil
 }
 
+// AddAltName gives a link an alternative name. ErrExists when another link of the namespace has it
+// as either; ErrUnsupported before Linux 5.5.
+func (h *Host) AddAltName(ns NS, index int, name string) error {
+	l, err := h.LinkByIndex(ns, index)
+	if err != nil || l.Name == name || slices.Contains(l.AltNames, name) {
+		return err
+	}
+	return h.onLink(ns, index, fmt.Sprintf("adding the alternative name %q", name),
+		func(l netlink.Link) error { return netlink.LinkAddAltName(l, name) })
+}
+
+// DeleteAltName takes an alternative name off a link.
+func (h *Host) DeleteAltName(ns NS, index int, name string) error {
+	l, err := h.LinkByIndex(ns, index)
+	if err != nil || !slices.Contains(l.AltNames, name) {
+		return err
+	}
+	return h.onLink(ns, index, fmt.Sprintf("dropping the alternative name %q", name), func(l netlink.Link) error {
+		err := netlink.LinkDelAltName(l, name)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // it went since the look
+			return nil
+		}
+		return err
+	})
+}
+
 // SetLinkAlias gives a link a text of at most 255 octets (IFALIASZ), which it keeps over moves,
 // renames and the end of a namespace.
 func (h *Host) SetLinkAlias(ns NS, index int, alias string) error {

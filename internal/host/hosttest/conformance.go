@@ -23,6 +23,8 @@ type Env struct {
 	DeleteNS func(t *testing.T, ns host.NS)
 	// AddAltName gives a link an alternative name, as udev does.
 	AddAltName func(t *testing.T, ns host.NS, index int, name string)
+	// NameRDMA gives an RDMA device any name that the kernel takes, as a pod may.
+	NameRDMA func(t *testing.T, ns host.NS, index int, name string)
 	// AppendRoute adds a route beside those that the destination has, of a gateway and a link alone.
 	AppendRoute func(t *testing.T, ns host.NS, r host.Route)
 	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in,
@@ -44,6 +46,7 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"Veth", false, testVeth},
 		{"MoveLink", false, testMoveLink},
 		{"RenameLink", false, testRenameLink},
+		{"AltNames", false, testAltNames},
 		{"TxQueueLen", false, testTxQueueLen},
 		{"HardwareAddr", false, testHardwareAddr},
 		{"Addresses", false, testAddresses},
@@ -66,6 +69,7 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"LinkChanges", true, testLinkChanges},
 		{"MoveVF", true, testMoveVF},
 		{"MoveRDMARefused", true, testMoveRDMARefused},
+		{"RenameRDMA", true, testRenameRDMA},
 		{"VFOfDeadNamespace", true, testVFOfDeadNamespace},
 		{"IPoIBChild", true, testIPoIBChild},
 		{"SolicitOverChildren", true, testSolicitOverChildren},
@@ -216,6 +220,34 @@ func testRenameLink(t *testing.T, h API, env Env) {
 	}
 	ok(t, h.RenameLink(a.NS, a.Index, "net0"))
 	is(t, "renaming a link that is not there", h.RenameLink(a.NS, 4711, "y0"), host.ErrNotFound)
+}
+
+func testAltNames(t *testing.T, h API, env Env) {
+	a, b := veth(t, h, env)
+	for range 2 {
+		ok(t, h.AddAltName(a.NS, a.Index, "alias0"))
+		ok(t, h.AddAltName(a.NS, a.Index, "net0")) // its own name
+	}
+	other, _, err := h.AddVeth(a.NS, "other0", b.NS, "x0", 0)
+	ok(t, err)
+	is(t, "a name that another link has", h.AddAltName(a.NS, a.Index, "other0"), host.ErrExists)
+	is(t, "another link's alternative name", h.AddAltName(a.NS, other.Index, "alias0"), host.ErrExists)
+	is(t, "a name for no link", h.AddAltName(a.NS, 4711, "alias1"), host.ErrNotFound)
+	is(t, "no link's name", h.DeleteAltName(a.NS, 4711, "alias0"), host.ErrNotFound)
+	for range 2 {
+		ok(t, h.DeleteAltName(a.NS, a.Index, "alias0"))
+		ok(t, h.DeleteAltName(a.NS, a.Index, "net0")) // which it keeps
+	}
+	l, err := h.LinkByIndex(a.NS, a.Index)
+	if err != nil || l.Name != "net0" || len(l.AltNames) != 0 || !l.Up {
+		t.Errorf("%+v, %v; want net0 up, without alternative names", l, err)
+	}
+	ok(t, h.AddAltName(a.NS, other.Index, "alias0"))
+	ok(t, h.SetLinkAlias(a.NS, a.Index, "whose it is"))
+	ok(t, h.SetLinkAlias(a.NS, a.Index, ""))
+	if l, err = h.LinkByIndex(a.NS, a.Index); err != nil || l.Alias != "" {
+		t.Errorf("%+v, %v; want no alias", l, err)
+	}
 }
 
 func testTxQueueLen(t *testing.T, h API, env Env) {
