@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"spidernet.io/spiderpool/internal/cni"
@@ -31,7 +32,7 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 		errs = append(errs, p.rdmaHome(r, st))
 	}
 	defer r.Phases.Start(cni.PhaseLink)()
-	errs = append(errs, p.linkHome(ctx, st))
+	errs = append(errs, p.linkHome(ctx, st), p.renameRDMA(ctx, r, st))
 	if st.VFState != "" {
 		if err := p.Kernel.SetVFState(st.PF, st.Index, st.VFState); err != nil && !errors.Is(err, host.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("set the link state of VF %s back to %s: %w", st.PCI, st.VFState, err))
@@ -40,7 +41,8 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 	return errors.Join(errs...)
 }
 
-// rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps its name.
+// rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps the
+// name that it has in the pod.
 func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
 	d, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI)
@@ -53,6 +55,23 @@ func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	err = p.Kernel.MoveRDMA(st.NetNS, d.Name, host.NodeNS)
 	if err != nil && !errors.Is(err, host.ErrNSGone) {
 		return fmt.Errorf("move RDMA device %s of VF %s back to the node: %w", d.Name, st.PCI, err)
+	}
+	return nil
+}
+
+// renameRDMA gives the RDMA device its old name. The netdev is home by now, and the device came
+// before it, also when the kernel returned both. In shared mode a pod can rename the device, too.
+func (p *Plugin) renameRDMA(ctx context.Context, r *cni.Request, st state) error {
+	if st.Device == "" {
+		return nil
+	}
+	now, found, err := cni.RestoreRDMAName(p.Kernel, st.PCI, st.Device)
+	if err != nil {
+		return err
+	}
+	if found && now != st.Device {
+		slog.WarnContext(ctx, "ib-sriov: the pod renamed its RDMA device, and another device has its old name by now",
+			"pci", st.PCI, "old", st.Device, "now", now, "sandbox", r.ContainerID)
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type Kernel interface {
 	RDMAMode() (host.RDMAMode, error)
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
+	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	RenameRDMA(ns host.NS, index int, name string) error
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
