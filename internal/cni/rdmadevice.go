@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"spidernet.io/spiderpool/internal/host"
 )
@@ -42,7 +43,8 @@ const maxNames = 64
 // know it by this name. The device gets a name that is made of its PCI address, even when its
 // present one would do: that may be the recorded one of a third device, as with two that have
 // changed names, and must be free when that one comes home. Both names are plain labels to us: all
-// lookups begin at the PCI address. want may be "", which leaves a usable name.
+// lookups begin at the PCI address. want may be "", which leaves a usable name. now is the name that
+// the device has in the end.
 func RestoreRDMAName(kernel RDMARenamer, pci, want string) (now string, found bool, err error) {
 	d, found, err := FindRDMA(kernel, host.NodeNS, pci)
 	if err != nil || !found {
@@ -70,6 +72,10 @@ func RestoreRDMAName(kernel RDMARenamer, pci, want string) (now string, found bo
 		if !errors.Is(err, host.ErrExists) {
 			break
 		}
+	}
+	// A kernel that refuses will refuse again. The VF is not offered while its device has no usable name.
+	if errors.Is(err, host.ErrExists) || errors.Is(err, host.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		return d.Name, true, nil
 	}
 	return d.Name, true, fmt.Errorf("give RDMA device %q of %s its name %s back: %w", d.Name, pci, want, err)
 }

@@ -3,6 +3,10 @@
 package ibsriov
 
 import (
+	"errors"
+	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -121,3 +125,152 @@ func TestSweepRDMANames(t *testing.T) {
 		}
 	}
 }
+
+// TestPodChangedNetdev has a pod do to its VF's netdev what NET_ADMIN allows, with and without its
+// RDMA device, while it lives and after its namespace has ended.
+func TestPodChangedNetdev(t *testing.T) {
+	for name, change := range map[string]func(f *hosttest.Fake, l host.Link) error{
+		"an alternative name of the node's bridge": func(f *hosttest.Fake, l host.Link) error {
+			return f.AddAltName(pod, l.Index, "cni0")
+		},
+		"several, one of them the PF's": func(f *hosttest.Fake, l host.Link) error {
+			return errors.Join(f.AddAltName(pod, l.Index, "cni0"), f.AddAltName(pod, l.Index, "ibs5f0"),
+				f.AddAltName(pod, l.Index, "ibp134s0f0"), f.AddAltName(pod, l.Index, "free"))
+		},
+		"its own name on the node": func(f *hosttest.Fake, l host.Link) error {
+			return f.AddAltName(pod, l.Index, "ibs5f0v0")
+		},
+		"none of its alternative names": func(f *hosttest.Fake, l host.Link) (err error) {
+			for _, alt := range l.AltNames {
+				err = errors.Join(err, f.DeleteAltName(pod, l.Index, alt))
+			}
+			return err
+		},
+		"the name of the node's bridge": func(f *hosttest.Fake, l host.Link) error {
+			return f.RenameLink(pod, l.Index, "cni0")
+		},
+		"MTU":          func(f *hosttest.Fake, l host.Link) error { return f.SetLinkMTU(pod, l.Index, 1280) },
+		"queue length": func(f *hosttest.Fake, l host.Link) error { return f.SetLinkTxQueueLen(pod, l.Index, 1) },
+		"alias":        func(f *hosttest.Fake, l host.Link) error { return f.SetLinkAlias(pod, l.Index, "spiderpool:c/eth0") },
+		"down":         func(f *hosttest.Fake, l host.Link) error { return f.SetLinkDown(pod, l.Index) },
+		"addresses": func(f *hosttest.Fake, l host.Link) error {
+			return f.AddAddress(pod, l.Index, netip.MustParsePrefix("10.96.0.1/12"))
+		},
+		"IPoIB children": func(f *hosttest.Fake, l host.Link) error {
+			return errors.Join(f.AddChildInPod(pod, l.Index, "eth0.8001"), f.AddChildInPod(pod, l.Index, "cni0"))
+		},
+		"everything": func(f *hosttest.Fake, l host.Link) error {
+			return errors.Join(f.AddAltName(pod, l.Index, "cni0"), f.RenameLink(pod, l.Index, "ibs5f0"),
+				f.SetLinkMTU(pod, l.Index, 1280), f.SetLinkTxQueueLen(pod, l.Index, 1),
+				f.SetLinkAlias(pod, l.Index, "x"), f.AddChildInPod(pod, l.Index, "child"),
+				f.SetLinkUp(pod, l.Index))
+		},
+	} {
+		nodes(t, func(t *testing.T, node func(*testing.T) *hosttest.Fake, dead bool) {
+			f := node(t)
+			_, _, err := f.AddVeth(host.NodeNS, "cni0", host.NodeNS, "other0", 1500)
+			must(t, err)
+			before := f.Snapshot()
+			p := &Plugin{Kernel: f}
+			r := call(`{"deviceID":"` + vf0 + `"}`)
+			_, err = p.Add(t.Context(), r)
+			must(t, err)
+			link, err := f.LinkByPCI(pod, vf0)
+			must(t, err)
+			must(t, change(f, link))
+			if dead {
+				f.DeleteNS(pod)
+			}
+			for range 2 {
+				must(t, p.Del(t.Context(), r))
+			}
+			f.AddNS(pod)
+			after := f.Snapshot()
+			before.Namespaces[pod], after.Namespaces[pod] = hosttest.NamespaceState{}, hosttest.NamespaceState{}
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		})
+	}
+}
+
+// TestDelSparesChildrenOfTheNode: an IPoIB child of the VF that is up on the node is in somebody's
+// use, and one of the ipoib plugin is that plugin's.
+func TestDelSparesChildrenOfTheNode(t *testing.T) {
+	f := guideNode(t)
+	f.ForceRDMAMode(host.RDMAShared)
+	link, err := f.LinkByPCI(host.NodeNS, vf0)
+	must(t, err)
+	for _, name := range []string{"admins0", "ours0"} {
+		child, err := f.AddIPoIBChild(link.Index, name, 0)
+		must(t, err)
+		if name == "ours0" {
+			must(t, f.SetLinkAlias(host.NodeNS, child.Index, cni.LinkAliasPrefix+"d/eth0"))
+		} else {
+			must(t, f.SetLinkUp(host.NodeNS, child.Index))
+		}
+	}
+	p := &Plugin{Kernel: f}
+	r := call(`{"deviceID":"` + vf0 + `"}`)
+	_, err = p.Add(t.Context(), r)
+	must(t, err)
+	must(t, p.Del(t.Context(), r))
+	for _, name := range []string{"admins0", "ours0"} {
+		if _, err := f.LinkByName(host.NodeNS, name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestHomeOfOldRecords: a record of an earlier agent knows no alternative names. Those that stand in
+// the way are dropped, and others stay.
+func TestHomeOfOldRecords(t *testing.T) {
+	f := guideNode(t)
+	f.ForceRDMAMode(host.RDMAShared)
+	_, _, err := f.AddVeth(host.NodeNS, "cni0", host.NodeNS, "other0", 1500)
+	must(t, err)
+	p := &Plugin{Kernel: f}
+	r := call(`{"deviceID":"` + vf0 + `"}`)
+	_, err = p.Add(t.Context(), r)
+	must(t, err)
+	var st state
+	_, err = r.State.Load(&st)
+	must(t, err)
+	st.Netdev = nil
+	must(t, r.State.Save(st))
+	link, err := f.LinkByPCI(pod, vf0)
+	must(t, err)
+	must(t, f.AddAltName(pod, link.Index, "cni0"))
+	must(t, f.AddAltName(pod, link.Index, "udevs0"))
+	must(t, p.Del(t.Context(), r))
+	if l, err := f.LinkByPCI(host.NodeNS, vf0); err != nil || slices.Contains(l.AltNames, "cni0") ||
+		!slices.Contains(l.AltNames, "udevs0") {
+		t.Errorf("home as %+v, %v", l, err)
+	}
+}
+
+// TestUnrestorable: a setting that the kernel does not take back is no reason to leave the VF in the
+// pod, nor to refuse DEL for ever.
+func TestUnrestorable(t *testing.T) {
+	f := guideNode(t)
+	f.ForceRDMAMode(host.RDMAShared)
+	p := &Plugin{Kernel: &stubborn{f}}
+	r := call(`{"deviceID":"` + vf0 + `"}`)
+	_, err := p.Add(t.Context(), r)
+	must(t, err)
+	link, err := f.LinkByPCI(pod, vf0)
+	must(t, err)
+	must(t, errors.Join(f.SetLinkMTU(pod, link.Index, 1280), f.SetLinkAlias(pod, link.Index, "x"),
+		f.AddChildInPod(pod, link.Index, "child0"), f.AddAltName(pod, link.Index, "free0")))
+	must(t, p.Del(t.Context(), r))
+	if l, err := f.LinkByPCI(host.NodeNS, vf0); err != nil || l.Name != "ibs5f0v0" || l.Alias != "" {
+		t.Errorf("home as %+v, %v", l, err)
+	}
+}
+
+// stubborn is a node that takes no MTU, deletes no link and no alternative name.
+type stubborn struct{ *hosttest.Fake }
+
+func (s *stubborn) SetLinkMTU(host.NS, int, int) error       { return syscall.EINVAL }
+func (s *stubborn) DeleteLink(host.NS, int) error            { return host.ErrUnsupported }
+func (s *stubborn) DeleteAltName(host.NS, int, string) error { return host.ErrUnsupported }

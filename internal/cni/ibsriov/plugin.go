@@ -45,6 +45,12 @@ type Kernel interface {
 	LinkByName(ns host.NS, name string) (host.Link, error)
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
 	RenameLink(ns host.NS, index int, name string) error
+	AddAltName(ns host.NS, index int, name string) error
+	DeleteAltName(ns host.NS, index int, name string) error
+	SetLinkAlias(ns host.NS, index int, alias string) error
+	SetLinkMTU(ns host.NS, index int, mtu int) error
+	SetLinkTxQueueLen(ns host.NS, index, n int) error
+	DeleteLink(ns host.NS, index int) error
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkDown(ns host.NS, index int) error
 	AddAddress(ns host.NS, index int, p netip.Prefix) error

@@ -86,7 +86,7 @@ func (p *Plugin) sweepLinks(recorded func() []cni.Recorded) (renamed []string, e
 		}
 		now, err := p.Kernel.LinkByPCI(host.NodeNS, l.PCI)
 		if err == nil && now.Index == l.Index && now.Name == l.Name { // else a DEL that ended meanwhile has seen to it
-			err = p.Kernel.RenameLink(host.NodeNS, l.Index, nodeName(l))
+			err = p.Kernel.RenameLink(host.NodeNS, l.Index, p.nodeName(l))
 			renamed = append(renamed, l.Name)
 		}
 		if err != nil && !errors.Is(err, host.ErrNotFound) {
@@ -97,4 +97,12 @@ func (p *Plugin) sweepLinks(recorded func() []cni.Recorded) (renamed []string, e
 }
 
 // nodeName is a name that nothing else on the node has.
-func nodeName(l host.Link) string { return fmt.Sprintf("ibvf%d", l.Index) }
+func (p *Plugin) nodeName(l host.Link) string {
+	first := fmt.Sprintf("ibvf%d", l.Index)
+	for i, name := 1, first; i < 100; i, name = i+1, fmt.Sprintf("%s_%d", first, i) {
+		if p.free(name, l) {
+			return name
+		}
+	}
+	return first
+}

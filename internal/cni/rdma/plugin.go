@@ -177,7 +177,7 @@ func (p *Plugin) rename(ctx context.Context, r *cni.Request, st state, dying boo
 			return err
 		}
 		if found && now != st.RDMA {
-			slog.WarnContext(ctx, "rdma: the pod renamed its RDMA device, and another device has its old name by now",
+			slog.WarnContext(ctx, "rdma: the pod renamed its RDMA device, and the old name could not be restored",
 				"pci", st.PCI, "old", st.RDMA, "now", now, "sandbox", r.ContainerID)
 		}
 		if found || !dying || time.Now().After(deadline) {
