@@ -41,7 +41,8 @@ type Kernel interface {
 	Rules(ns host.NS) ([]host.Rule, error)
 	AddRule(ns host.NS, r host.Rule) error
 	AddNeighbor(ns host.NS, n host.Neighbor) error
-	SetSysctl(ns host.NS, key, value string) error
+	cni.SysctlReader
+	cni.SysctlKernel
 	MarkReplies(ns host.NS, link string, mark uint32) error
 }
 
@@ -461,6 +462,9 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 		}
 	}
 	missing, err := p.missing(st, routesOnNode(st, nodeEnd))
+	if err == nil && missing == "" && nodeEnd != nil {
+		missing, err = cni.TrustsPod(p.Kernel, nodeEnd.Name)
+	}
 	if err != nil || missing == "" {
 		return err
 	}

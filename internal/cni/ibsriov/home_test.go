@@ -14,7 +14,6 @@ import (
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
-	"spidernet.io/spiderpool/internal/ib"
 )
 
 // nodes are the kernels and settings in which a VF may come home differently.
@@ -27,15 +26,8 @@ func nodes(t *testing.T, do func(t *testing.T, node func(*testing.T) *hosttest.F
 			for _, dead := range []bool{false, true} {
 				t.Run(name+", "+string(mode)+map[bool]string{true: ", dead", false: ", alive"}[dead], func(t *testing.T) {
 					do(t, func(t *testing.T) *hosttest.Fake {
-						f := hosttest.GuideNodeWith(o)
-						must(t, f.SetNumVFs(hosttest.GuidePF, 3))
-						for i, pci := range []string{vf0, "0000:86:00.2", "0000:86:00.3"} {
-							must(t, f.SetVFGUID(hosttest.GuidePF, i, ib.VFGUID(hosttest.GuidePFGUID, i)))
-							must(t, f.BindVF(pci))
-						}
-						f.AddNS(pod)
+						f := guideNodeWith(t, o)
 						f.ForceRDMAMode(mode)
-						f.Revive()
 						return f
 					}, dead)
 				})

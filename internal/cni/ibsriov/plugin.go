@@ -57,6 +57,7 @@ type Kernel interface {
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
 	Links(ns host.NS) ([]host.Link, error)
+	cni.SysctlKernel
 	cni.CheckKernel
 }
 
@@ -100,6 +101,11 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	link, err := p.moveIn(ctx, r, plan)
 	if err != nil {
 		return nil, err
+	}
+	if r.IPAM != nil {
+		if err := cni.IgnoreRouters(p.Kernel, r.NetNS, r.IfName, req.acceptRA); err != nil {
+			return nil, err
+		}
 	}
 	return p.configure(ctx, r, plan.state, link)
 }

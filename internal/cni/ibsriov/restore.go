@@ -24,7 +24,7 @@ func (p *Plugin) undress(ctx context.Context, r *cni.Request, st state, link hos
 	if err != nil {
 		return fmt.Errorf("look for IPoIB children in the pod: %w", err)
 	}
-	errs := []error{p.deleteChildren(links, link, func(host.Link) bool { return true })}
+	errs := []error{deleteChildren(p.Kernel, links, link, func(host.Link) bool { return true })}
 	for _, name := range link.AltNames {
 		recorded := st.Netdev == nil || slices.Contains(st.Netdev.AltNames, name)
 		if recorded && p.free(name, link) {
@@ -39,13 +39,13 @@ func (p *Plugin) undress(ctx context.Context, r *cni.Request, st state, link hos
 
 // deleteChildren deletes the IPoIB children of a netdev among links, of those that the ipoib plugin
 // did not make.
-func (p *Plugin) deleteChildren(links []host.Link, parent host.Link, which func(host.Link) bool) error {
+func deleteChildren(k Kernel, links []host.Link, parent host.Link, which func(host.Link) bool) error {
 	var errs []error
 	for _, l := range links {
 		if l.Kind != "ipoib" || l.Parent != parent.Index || strings.HasPrefix(l.Alias, cni.LinkAliasPrefix) || !which(l) {
 			continue
 		}
-		if err := p.Kernel.DeleteLink(l.NS, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {
+		if err := k.DeleteLink(l.NS, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("delete IPoIB child %s: %w", l.Name, err))
 		}
 	}
@@ -59,7 +59,7 @@ func (p *Plugin) restore(ctx context.Context, r *cni.Request, st state, link hos
 		return nil
 	}
 	was := *st.Netdev
-	errs := append(p.restoreAltNames(link, was.AltNames), p.deleteStrayChildren(link))
+	errs := append(restoreAltNames(p.Kernel, link, was.AltNames), deleteStrayChildren(p.Kernel, link))
 	if link.MTU != was.MTU {
 		errs = append(errs, p.Kernel.SetLinkMTU(host.NodeNS, link.Index, was.MTU))
 	}
@@ -92,25 +92,25 @@ func logRefused(ctx context.Context, r *cni.Request, st state, errs []error) err
 
 // deleteStrayChildren deletes IPoIB children that the pod made, and that the kernel took to the node
 // with the end of the pod's namespace. They arrive down; one that is up is in use by something else.
-func (p *Plugin) deleteStrayChildren(link host.Link) error {
-	links, err := p.Kernel.Links(host.NodeNS)
+func deleteStrayChildren(k Kernel, link host.Link) error {
+	links, err := k.Links(host.NodeNS)
 	if err != nil {
 		return fmt.Errorf("look for IPoIB children on the node: %w", err)
 	}
-	return p.deleteChildren(links, link, func(l host.Link) bool { return !l.Up })
+	return deleteChildren(k, links, link, func(l host.Link) bool { return !l.Up })
 }
 
 // restoreAltNames drops the alternative names that the pod gave the netdev, which came with it from
 // a namespace that ended, and adds those that it took off.
-func (p *Plugin) restoreAltNames(link host.Link, was []string) (errs []error) {
+func restoreAltNames(k Kernel, link host.Link, was []string) (errs []error) {
 	for _, name := range link.AltNames {
 		if !slices.Contains(was, name) {
-			errs = append(errs, p.Kernel.DeleteAltName(host.NodeNS, link.Index, name))
+			errs = append(errs, k.DeleteAltName(host.NodeNS, link.Index, name))
 		}
 	}
 	for _, name := range was {
 		if !slices.Contains(link.AltNames, name) {
-			errs = append(errs, p.Kernel.AddAltName(host.NodeNS, link.Index, name))
+			errs = append(errs, k.AddAltName(host.NodeNS, link.Index, name))
 		}
 	}
 	return errs

@@ -55,6 +55,7 @@ type Kernel interface {
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
+	cni.SysctlKernel
 	cni.CheckKernel
 }
 
@@ -66,7 +67,9 @@ type conf struct {
 	Master string          `json:"master"`
 	MTU    int             `json:"mtu"`
 	PKey   json.RawMessage `json:"pkey"`
-	IPAM   struct {
+	// AcceptRA: take addresses and routes from the fabric's IPv6 routers, too.
+	AcceptRA bool `json:"acceptRA"`
+	IPAM     struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
 }
@@ -105,6 +108,11 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	link, err := p.child(r, c, master)
 	if err != nil {
 		return nil, err
+	}
+	if r.IPAM != nil {
+		if err := cni.IgnoreRouters(p.Kernel, r.NetNS, r.IfName, c.AcceptRA); err != nil {
+			return nil, err
+		}
 	}
 	return p.configure(ctx, r, link)
 }

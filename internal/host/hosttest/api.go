@@ -105,7 +105,9 @@ type API interface {
 	// children of one port do not share one. Call it after the link's last move, which forgets it,
 	// and before the link goes up.
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
-	// AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
+	// AddVeth makes a pair with one end in each namespace, both up, which take no IPv6 router
+	// advertisements and redirects (accept_ra, autoconf and accept_redirects are 0 before they are
+	// up). ErrExists when either name is taken.
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
 	// DeleteLink deletes a virtual link; ErrUnsupported for the netdev of a device.
 	DeleteLink(ns host.NS, index int) error

@@ -397,6 +397,8 @@ func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string,
 			a.peer, b.peer = b, a
 			n.adopt(a)
 			p.adopt(b)
+			n.distrust(name)
+			p.distrust(peerName)
 			a.Up, b.Up = true, true
 			return nil
 		})
@@ -404,6 +406,16 @@ func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string,
 		return host.Link{}, host.Link{}, err
 	}
 	return a.view(), b.view(), err
+}
+
+// distrust makes a link believe no router.
+func (n *namespace) distrust(name string) {
+	for _, key := range []string{"accept_ra", "autoconf", "accept_redirects"} {
+		key = "net/ipv6/conf/" + name + "/" + key
+		if _, err := n.sysctl(key); err == nil {
+			n.sysctls[key] = "0"
+		}
+	}
 }
 
 func newVeth(name string, mtu, serial int) *link {
