@@ -128,6 +128,8 @@ func (p *Plugin) Mend(_ context.Context, r *cni.Request) error {
 	if err != nil {
 		return err
 	}
+	p.tables.Lock()
+	defer p.tables.Unlock()
 	errs := []error{p.mendNeighbors(r, st, nodeEnd)}
 	if nodeEnd != nil {
 		errs = append(errs, cni.DistrustPod(p.Kernel, nodeEnd.Name))
