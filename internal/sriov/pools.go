@@ -140,8 +140,8 @@ func notReady(w *v1.Interface, g *v1.VfGroup, p *PF, v *VF, ids *identities) str
 			"the vendor's RDMA module"
 	}
 	if (g.IsRdma || p.LinkType == v1.LinkTypeIB) && v.RDMA == "" && v.Verbs && v.Name != "" {
-		return "its RDMA device is not in the node's namespace, or a pod gave it a name that cannot be used (`rdma dev`): " +
-			"the agent renames it within some minutes; by hand, `rdma dev set OLD name NEW`"
+		return "its RDMA device is not in the node's namespace, or a pod gave it a name that cannot be used " +
+			"(`rdma dev`): the agent renames it within some minutes; by hand, `rdma dev set OLD name NEW`"
 	}
 	return ""
 }

@@ -43,7 +43,8 @@ func (p *Plugin) deleteRules(ctx context.Context, st state) error {
 	}
 	var errs []error
 	for _, v6 := range []bool{false, true} {
-		if slices.ContainsFunc(routes, func(r host.Route) bool { return r.Dst.IsSingleIP() && r.Dst.Addr().Is6() == v6 }) {
+		used := func(r host.Route) bool { return r.Dst.IsSingleIP() && r.Dst.Addr().Is6() == v6 }
+		if slices.ContainsFunc(routes, used) {
 			continue
 		}
 		if err := p.Kernel.DeleteRule(host.NodeNS, NodeRule(st.HostTable, v6)); err != nil {

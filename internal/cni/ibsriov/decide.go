@@ -47,6 +47,7 @@ type netdev struct {
 	TxQueueLen int      `json:"txQueueLen"`
 	Alias      string   `json:"alias,omitempty"`
 	AltNames   []string `json:"altNames,omitempty"`
+	Mode       string   `json:"mode,omitempty"` // of IPoIB
 }
 
 // plan is what Add does.
@@ -73,7 +74,7 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 	p := plan{
 		state: state{PCI: req.pci, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
 			HostName: l.Name, HostUp: l.Up,
-			Netdev: &netdev{MTU: l.MTU, TxQueueLen: l.TxQueueLen, Alias: l.Alias, AltNames: l.AltNames}},
+			Netdev: &netdev{MTU: l.MTU, TxQueueLen: l.TxQueueLen, Alias: l.Alias, AltNames: l.AltNames, Mode: l.Mode}},
 		uverbs: o.given, umad: o.givenUmad,
 	}
 	if req.linkState != "" && req.linkState != o.state {

@@ -3,6 +3,7 @@
 package ibsriov
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,16 +63,14 @@ func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 // renameRDMA gives the RDMA device its old name. The netdev is home by now, and the device came
 // before it, also when the kernel returned both. In shared mode a pod can rename the device, too.
 func (p *Plugin) renameRDMA(ctx context.Context, r *cni.Request, st state) error {
-	if st.Device == "" {
-		return nil
-	}
-	now, found, err := cni.RestoreRDMAName(p.Kernel, st.PCI, st.Device)
+	was := cmp.Or(st.Device, st.RDMA) // earlier agents recorded the second alone
+	now, found, err := cni.RestoreRDMAName(p.Kernel, st.PCI, was)
 	if err != nil {
 		return err
 	}
-	if found && now != st.Device {
+	if found && was != "" && now != was {
 		slog.WarnContext(ctx, "ib-sriov: the pod renamed its RDMA device, and the old name could not be restored",
-			"pci", st.PCI, "old", st.Device, "now", now, "sandbox", r.ContainerID)
+			"pci", st.PCI, "old", was, "now", now, "sandbox", r.ContainerID)
 	}
 	return nil
 }

@@ -24,7 +24,8 @@ func nodes(t *testing.T, do func(t *testing.T, node func(*testing.T) *hosttest.F
 	} {
 		for _, mode := range []host.RDMAMode{host.RDMAExclusive, host.RDMAShared} {
 			for _, dead := range []bool{false, true} {
-				t.Run(name+", "+string(mode)+map[bool]string{true: ", dead", false: ", alive"}[dead], func(t *testing.T) {
+				name := name + ", " + string(mode) + map[bool]string{true: ", dead", false: ", alive"}[dead]
+				t.Run(name, func(t *testing.T) {
 					do(t, func(t *testing.T) *hosttest.Fake {
 						f := guideNodeWith(t, o)
 						f.ForceRDMAMode(mode)
@@ -98,20 +99,21 @@ func TestRDMANamesExchanged(t *testing.T) {
 }
 
 // TestSweepRDMANames: a device that came home under a name of no use gets another, unless it is of
-// an attachment, whose DEL knows the name that it had.
+// an attachment, whose DEL knows the name that it had. In shared mode a pod can rename a PF's, too.
 func TestSweepRDMANames(t *testing.T) {
 	f := guideNode(t)
 	p := &Plugin{Kernel: f}
-	for i, pci := range []string{vf0, "0000:86:00.2", "0000:86:00.3"} {
+	for i, pci := range []string{vf0, "0000:86:00.2", "0000:86:00.3", hosttest.GuidePF} {
 		d, err := f.RDMAByPCI(host.NodeNS, pci)
 		must(t, err)
-		must(t, f.NameRDMA(host.NodeNS, d.Index, []string{"..", "a/b", "fine"}[i]))
+		must(t, f.NameRDMA(host.NodeNS, d.Index, []string{"..", "a/b", "fine", "."}[i]))
 	}
 	for range 2 {
 		_, err := p.Sweep(func() []cni.Recorded { return []cni.Recorded{{DeviceID: "0000:86:00.2"}} })
 		must(t, err)
 	}
-	for pci, want := range map[string]string{vf0: "pci_0000_86_00_1", "0000:86:00.2": "a/b", "0000:86:00.3": "fine"} {
+	for pci, want := range map[string]string{vf0: "pci_0000_86_00_1", "0000:86:00.2": "a/b", "0000:86:00.3": "fine",
+		hosttest.GuidePF: "pci_0000_86_00_0"} {
 		if d, err := f.RDMAByPCI(host.NodeNS, pci); err != nil || d.Name != want {
 			t.Errorf("RDMA device of %s: %+v, %v; want the name %s", pci, d, err, want)
 		}
@@ -143,7 +145,9 @@ func TestPodChangedNetdev(t *testing.T) {
 		},
 		"MTU":          func(f *hosttest.Fake, l host.Link) error { return f.SetLinkMTU(pod, l.Index, 1280) },
 		"queue length": func(f *hosttest.Fake, l host.Link) error { return f.SetLinkTxQueueLen(pod, l.Index, 1) },
-		"alias":        func(f *hosttest.Fake, l host.Link) error { return f.SetLinkAlias(pod, l.Index, "spiderpool:c/eth0") },
+		"alias": func(f *hosttest.Fake, l host.Link) error {
+			return f.SetLinkAlias(pod, l.Index, "spiderpool:c/eth0")
+		},
 		"down":         func(f *hosttest.Fake, l host.Link) error { return f.SetLinkDown(pod, l.Index) },
 		"addresses": func(f *hosttest.Fake, l host.Link) error {
 			return f.AddAddress(pod, l.Index, netip.MustParsePrefix("10.96.0.1/12"))
@@ -266,3 +270,32 @@ type stubborn struct{ *hosttest.Fake }
 func (s *stubborn) SetLinkMTU(host.NS, int, int) error       { return syscall.EINVAL }
 func (s *stubborn) DeleteLink(host.NS, int) error            { return host.ErrUnsupported }
 func (s *stubborn) DeleteAltName(host.NS, int, string) error { return host.ErrUnsupported }
+
+// TestOldRecordOfRDMADevice: earlier agents recorded the name of a device only where it went along,
+// or not at all.
+func TestOldRecordOfRDMADevice(t *testing.T) {
+	for _, test := range []struct{ device, rdma, want string }{
+		{"mlx5_1", "mlx5_1", "mlx5_1"}, {"", "mlx5_1", "mlx5_1"}, {"mlx5_1", "", "mlx5_1"}, {"", "", "pci_0000_86_00_1"},
+	} {
+		f := guideNode(t)
+		if test.rdma == "" {
+			f.ForceRDMAMode(host.RDMAShared)
+		}
+		p := &Plugin{Kernel: f}
+		r := call(`{"deviceID":"` + vf0 + `"}`)
+		_, err := p.Add(t.Context(), r)
+		must(t, err)
+		var st state
+		_, err = r.State.Load(&st)
+		must(t, err)
+		st.Device, st.RDMA = test.device, test.rdma
+		must(t, r.State.Save(st))
+		d, err := f.RDMAByPCI(pod, vf0)
+		must(t, err)
+		must(t, f.NameRDMA(pod, d.Index, ".."))
+		must(t, p.Del(t.Context(), r))
+		if d, err := f.RDMAByPCI(host.NodeNS, vf0); err != nil || d.Name != test.want {
+			t.Errorf("recorded as %q, %q: home as %+v, %v; want %s", test.device, test.rdma, d, err, test.want)
+		}
+	}
+}

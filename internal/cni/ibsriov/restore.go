@@ -42,7 +42,8 @@ func (p *Plugin) undress(ctx context.Context, r *cni.Request, st state, link hos
 func deleteChildren(k Kernel, links []host.Link, parent host.Link, which func(host.Link) bool) error {
 	var errs []error
 	for _, l := range links {
-		if l.Kind != "ipoib" || l.Parent != parent.Index || strings.HasPrefix(l.Alias, cni.LinkAliasPrefix) || !which(l) {
+		if l.Kind != "ipoib" || l.Parent != parent.Index || !which(l) ||
+			strings.HasPrefix(l.Alias, cni.LinkAliasPrefix) {
 			continue
 		}
 		if err := k.DeleteLink(l.NS, l.Index); err != nil && !errors.Is(err, host.ErrNotFound) {
@@ -68,6 +69,10 @@ func (p *Plugin) restore(ctx context.Context, r *cni.Request, st state, link hos
 	}
 	if link.Alias != was.Alias {
 		errs = append(errs, p.Kernel.SetLinkAlias(host.NodeNS, link.Index, was.Alias))
+	}
+	if link.Mode != was.Mode {
+		errs = append(errs, fmt.Errorf("it is in %s mode and was in %s mode: ip link set %s type ipoib mode %s: %w",
+			link.Mode, was.Mode, link.Name, was.Mode, host.ErrUnsupported))
 	}
 	return logRefused(ctx, r, st, errs)
 }

@@ -61,7 +61,8 @@ func TestRouterAdvertisements(t *testing.T) {
 			}
 		}
 	}
-	for _, conf := range []string{`{"deviceID":"0000:86:00.1","acceptRA":"yes"}`, `{"deviceID":"0000:86:00.1","acceptRA":2}`} {
+	for _, value := range []string{`"yes"`, `2`} {
+		conf := `{"deviceID":"0000:86:00.1","acceptRA":` + value + `}`
 		if _, err := parse(call(conf)); err == nil {
 			t.Errorf("%s is taken", conf)
 		}

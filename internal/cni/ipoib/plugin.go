@@ -340,7 +340,8 @@ func (st state) is(l host.Link) bool {
 func (st state) disguised(l host.Link) bool {
 	own := st.Alias[:strings.LastIndexByte(st.Alias, '/')+1]
 	a, err := net.ParseMAC(st.HardwareAddr)
-	if err != nil || len(a) != ib.LinkAddrLen || len(l.HardwareAddr) != ib.LinkAddrLen || l.Kind != kind || l.Parent == 0 {
+	if err != nil || len(a) != ib.LinkAddrLen || len(l.HardwareAddr) != ib.LinkAddrLen || l.Kind != kind ||
+		l.Parent == 0 {
 		return false
 	}
 	return bytes.Equal(a[1:4], l.HardwareAddr[1:4]) && (own == "" || !strings.HasPrefix(l.Alias, own))

@@ -63,7 +63,8 @@ func TestRouterAdvertisements(t *testing.T) {
 			}
 		}
 	}
-	for _, conf := range []string{`{"master":"ibs5f0","acceptRA":"yes"}`, `{"master":"ibs5f0","acceptRA":2}`} {
+	for _, value := range []string{`"yes"`, `2`} {
+		conf := `{"master":"ibs5f0","acceptRA":` + value + `}`
 		if _, err := parse(call("c", conf, "/ns")); err == nil {
 			t.Errorf("%s is taken", conf)
 		}

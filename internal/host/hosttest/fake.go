@@ -153,7 +153,8 @@ type namespace struct {
 }
 
 func (f *Fake) newNamespace(name host.NS) *namespace {
-	n := &namespace{name: name, noIPv6: f.opts.NoIPv6, sysctls: map[string]string{}, marks: map[string]uint32{}, lastIndex: 1}
+	n := &namespace{name: name, noIPv6: f.opts.NoIPv6, sysctls: map[string]string{}, marks: map[string]uint32{},
+		lastIndex: 1}
 	n.links = []*link{{Link: host.Link{NS: name, Index: 1, Name: "lo", Kind: "device", LinkLayer: host.Ethernet,
 		MTU: 65536}}}
 	return n
