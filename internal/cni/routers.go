@@ -72,7 +72,8 @@ func TrustsPod(k SysctlReader, nodeEnd string) (string, error) {
 			return "", fmt.Errorf("read whether %s ignores router advertisements: %w", nodeEnd, err)
 		}
 		if value != "0" {
-			return fmt.Sprintf("the node takes IPv6 routes from the pod: %s of %s is %s, want 0", key, nodeEnd, value), nil
+			return fmt.Sprintf("the node takes IPv6 routes from the pod: %s of %s is %s, want 0", key, nodeEnd,
+				value), nil
 		}
 	}
 	return "", nil

@@ -158,7 +158,8 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 		},
 		NameRDMA: func(t *testing.T, ns host.NS, index int, name string) {
 			inNS(t, made[ns], func() error {
-				return netlink.RdmaLinkSetName(&netlink.RdmaLink{Attrs: netlink.RdmaLinkAttrs{Index: uint32(index)}}, name)
+				device := netlink.RdmaLink{Attrs: netlink.RdmaLinkAttrs{Index: uint32(index)}}
+				return netlink.RdmaLinkSetName(&device, name)
 			})
 		},
 		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) {

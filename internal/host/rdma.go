@@ -304,7 +304,8 @@ func (h *Host) RenameRDMA(ns NS, index int, name string) error {
 	case found[i].Attrs.Name == name:
 		return nil
 	case !UsableRDMAName(name) || len(name) > maxRDMAName:
-		err = fmt.Errorf("want 1 to %d octets without a slash, and neither \".\" nor \"..\": %w", maxRDMAName, unix.EINVAL)
+		err = fmt.Errorf("want 1 to %d octets without a slash, and neither \".\" nor \"..\": %w", maxRDMAName,
+			unix.EINVAL)
 	default:
 		err = h.in(ns, func() error { return netlink.RdmaLinkSetName(found[i], name) })
 	}

@@ -224,7 +224,8 @@ func TestFunctionOfRDMADevice(t *testing.T) {
 			device := filepath.Join(root, "devices/pci0000:80", pci, class, client)
 			err := errors.Join(os.MkdirAll(device, 0o755), os.MkdirAll(filepath.Join(root, "class", class), 0o755),
 				os.WriteFile(filepath.Join(device, "ibdev"), []byte(ibdev+"\n"), 0o644),
-				os.Symlink("../../devices/pci0000:80/"+pci+"/"+class+"/"+client, filepath.Join(root, "class", class, client)))
+				os.Symlink("../../devices/pci0000:80/"+pci+"/"+class+"/"+client,
+					filepath.Join(root, "class", class, client)))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -195,7 +195,8 @@ func TestMendTrust(t *testing.T) {
 		check(t, err)
 		whole := f.Snapshot()
 		check(t, f.SetSysctl(host.NodeNS, "net/ipv6/conf/"+hostVeth(container)+"/"+key, "1"))
-		if err := p.Check(t.Context(), r); err == nil || !strings.Contains(err.Error(), key+" of veth0123456789a is 1") {
+		err = p.Check(t.Context(), r)
+		if err == nil || !strings.Contains(err.Error(), key+" of veth0123456789a is 1") {
 			t.Errorf("%s: check: %v", key, err)
 		}
 		for range 2 {

@@ -117,7 +117,8 @@ func TestForeignTable(t *testing.T) {
 	f := node(t)
 	main, err := f.LinkByName(host.NodeNS, "ibs5f0")
 	check(t, err)
-	check(t, f.AddRoute(host.NodeNS, host.Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Index: main.Index, Table: 51}))
+	foreign := host.Route{Dst: netip.MustParsePrefix("10.0.0.0/8"), Index: main.Index, Table: 51}
+	check(t, f.AddRoute(host.NodeNS, foreign))
 	p := &Plugin{Kernel: f, Cluster: labCluster}
 	r := request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{"hostRuleTable":51}`)
 	_, err = p.Add(t.Context(), r)

@@ -148,7 +148,7 @@ func TestPodChangedNetdev(t *testing.T) {
 		"alias": func(f *hosttest.Fake, l host.Link) error {
 			return f.SetLinkAlias(pod, l.Index, "spiderpool:c/eth0")
 		},
-		"down":         func(f *hosttest.Fake, l host.Link) error { return f.SetLinkDown(pod, l.Index) },
+		"down": func(f *hosttest.Fake, l host.Link) error { return f.SetLinkDown(pod, l.Index) },
 		"addresses": func(f *hosttest.Fake, l host.Link) error {
 			return f.AddAddress(pod, l.Index, netip.MustParsePrefix("10.96.0.1/12"))
 		},
@@ -275,7 +275,8 @@ func (s *stubborn) DeleteAltName(host.NS, int, string) error { return host.ErrUn
 // or not at all.
 func TestOldRecordOfRDMADevice(t *testing.T) {
 	for _, test := range []struct{ device, rdma, want string }{
-		{"mlx5_1", "mlx5_1", "mlx5_1"}, {"", "mlx5_1", "mlx5_1"}, {"mlx5_1", "", "mlx5_1"}, {"", "", "pci_0000_86_00_1"},
+		{"mlx5_1", "mlx5_1", "mlx5_1"}, {"", "mlx5_1", "mlx5_1"}, {"mlx5_1", "", "mlx5_1"},
+		{"", "", "pci_0000_86_00_1"},
 	} {
 		f := guideNode(t)
 		if test.rdma == "" {

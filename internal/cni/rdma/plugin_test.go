@@ -156,7 +156,8 @@ func TestRenamed(t *testing.T) {
 				}
 			}
 			if k.at != host.NodeNS || k.name != test.want {
-				t.Errorf("%s, %d: the device is called %q in %q; want %q on the node", name, late, k.name, k.at, test.want)
+				t.Errorf("%s, %d: the device is called %q in %q; want %q on the node", name, late, k.name, k.at,
+					test.want)
 			}
 		}
 	}

@@ -97,8 +97,8 @@ func (n *namespace) snapshot() NamespaceState {
 }
 
 func (l *link) snapshot() LinkState {
-	st := LinkState{AltNames: slices.Clone(l.AltNames), Kind: l.Kind, MTU: l.MTU, TxQueueLen: l.TxQueueLen, Alias: l.Alias,
-		Up: l.Up}
+	st := LinkState{AltNames: slices.Clone(l.AltNames), Kind: l.Kind, MTU: l.MTU, TxQueueLen: l.TxQueueLen,
+		Alias: l.Alias, Up: l.Up}
 	for _, p := range l.addresses {
 		st.Addresses = append(st.Addresses, p.String())
 	}
