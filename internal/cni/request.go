@@ -49,6 +49,9 @@ type DefaultRouter interface {
 // AttachmentKey names an attachment on a node.
 type AttachmentKey struct{ ContainerID, IfName string }
 
+// LinkAliasPrefix begins the alias of every link that a plugin of ours made.
+const LinkAliasPrefix = "spiderpool:"
+
 // Recorded is an attachment of which there is a record, and its device, "" when it has none.
 type Recorded struct {
 	AttachmentKey

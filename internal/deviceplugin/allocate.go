@@ -152,6 +152,11 @@ func (s *server) home(ctx context.Context, d sriov.Device) (host.VFDevices, erro
 		if vf.Link != nil && (vf.RDMA != "" || !d.RDMA) {
 			return vf, nil
 		}
+		if time.Now().After(deadline) && vf.Link != nil {
+			return vf, fmt.Errorf("VF %s has its network interface %s on the node and no RDMA device that can be used "+
+				"after %s: it is in another network namespace, or a pod gave it a name that cannot be used "+
+				"(`rdma dev` shows the names)", pci, vf.Link.Name, returnWait)
+		}
 		if time.Now().After(deadline) {
 			return vf,
 				fmt.Errorf(

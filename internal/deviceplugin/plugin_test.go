@@ -383,16 +383,24 @@ func TestAllocateWithUmadAndShellName(t *testing.T) {
 }
 
 func TestAllocateRefuses(t *testing.T) {
-	f, pool := guideVFs(t, 4)
+	f, pool := guideVFs(t, 5)
 	p, o := start(t, f, Options{})
 	k := startKubelet(t, o.Dir)
-	pool.Devices = pool.Devices[:3]
+	pool.Devices = slices.Delete(pool.Devices, 3, 4)
 	p.Publish([]sriov.Pool{pool})
-	k.waitFor(t, guideResource, "0000:86:00.1 Healthy 1", "0000:86:00.2 Healthy 1", "0000:86:00.3 Healthy 1")
+	k.waitFor(t, guideResource, "0000:86:00.1 Healthy 1", "0000:86:00.2 Healthy 1", "0000:86:00.3 Healthy 1",
+		"0000:86:00.5 Healthy 1")
 
 	pod := host.NS("/var/run/netns/pod")
 	f.AddNS(pod)
 	must(t, f.MoveRDMA(host.NodeNS, "mlx5_1", pod)) // VF 0 goes into a pod
+	link, err := f.LinkByPCI(host.NodeNS, "0000:86:00.1")
+	must(t, err)
+	_, err = f.MoveLink(host.NodeNS, link.Index, pod, "eth0")
+	must(t, err)
+	named, err := f.RDMAByPCI(host.NodeNS, "0000:86:00.5")
+	must(t, err)
+	must(t, f.NameRDMA(host.NodeNS, named.Index, ".."))
 	must(t, os.Remove(filepath.Join(o.DevDir, "infiniband", "uverbs2")))
 	noVerbs := &withoutVerbs{Fake: f}
 	p.kernel = noVerbs
@@ -400,6 +408,7 @@ func TestAllocateRefuses(t *testing.T) {
 		{"0000:86:00.4", "0000:86:00.4 is not offered any more"},
 		{"0000:86:00.1", "still in another network namespace"},
 		{"0000:86:00.2", "/dev/infiniband/uverbs2 is not on the node"},
+		{"0000:86:00.5", "a pod gave it a name that cannot be used"},
 		{"0000:86:00.3", "VF 0000:86:00.3 has no verbs device (uverbsN): `modprobe ib_uverbs`"},
 	} {
 		_, err := allocate(k, guideResource, tt.pci)

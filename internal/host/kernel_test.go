@@ -156,6 +156,12 @@ func machine(t *testing.T) (hosttest.API, hosttest.Env) {
 				return netlink.LinkAddAltName(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}, name)
 			})
 		},
+		NameRDMA: func(t *testing.T, ns host.NS, index int, name string) {
+			inNS(t, made[ns], func() error {
+				device := netlink.RdmaLink{Attrs: netlink.RdmaLinkAttrs{Index: uint32(index)}}
+				return netlink.RdmaLinkSetName(&device, name)
+			})
+		},
 		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) {
 			dst := &net.IPNet{IP: r.Dst.Addr().AsSlice(), Mask: net.CIDRMask(r.Dst.Bits(), r.Dst.Addr().BitLen())}
 			inNS(t, made[ns], func() error {

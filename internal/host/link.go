@@ -385,21 +385,6 @@ func (h *Host) move(l Link, to NS, name string) error {
 	})
 }
 
-// dropAltNames drops alternative names that would clash with the new name, and the old name, which
-// udev would put among them.
-func dropAltNames(l Link, names ...string) error {
-	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
-	for _, alt := range l.AltNames {
-		if !slices.Contains(names, alt) {
-			continue
-		}
-		if err := netlink.LinkDelAltName(link, alt); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("dropping the alternative name %s: %w", alt, err)
-		}
-	}
-	return nil
-}
-
 // RenameLink takes the link down, drops an alternative name equal to either name, and renames.
 func (h *Host) RenameLink(ns NS, index int, name string) error {
 	l, err := h.LinkByIndex(ns, index)
@@ -481,6 +466,8 @@ func (h *Host) SetLinkAlias(ns NS, index int, alias string) error {
 }
 
 // AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
+// Neither end takes anything from the other's router advertisements or redirects: a pod with
+// CAP_NET_RAW could make itself the node's router (CVE-2020-10749).
 func (h *Host) AddVeth(ns NS, name string, peerNS NS, peerName string, mtu int) (a, b Link, err error) {
 	if err := h.createVeth(ns, name, peerNS, peerName, mtu); err != nil {
 		return a, b, fmt.Errorf("making veth pair %s in %s and %s in %s: %w", name, ns.where(), peerName,
@@ -522,6 +509,9 @@ func (h *Host) createVeth(ns NS, name string, peerNS NS, peerName string, mtu in
 func (h *Host) bringUp(ns NS, name string) (Link, error) {
 	l, err := h.LinkByName(ns, name)
 	if err != nil {
+		return l, err
+	}
+	if err := h.distrust(ns, name); err != nil {
 		return l, err
 	}
 	if err := h.SetLinkUp(ns, l.Index); err != nil {

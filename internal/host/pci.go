@@ -267,6 +267,9 @@ func (h *Host) VFDevices(pci string) (d VFDevices, err error) {
 	}
 	dir := h.sys().device(pci)
 	d.Driver, d.RDMA = linkBase(dir, "driver"), firstWith("", dir, "infiniband")
+	if !UsableRDMAName(d.RDMA) {
+		d.RDMA = ""
+	}
 	d.Uverbs, d.Umad = h.sys().verbs(pci)
 	return d, nil
 }
@@ -337,7 +340,7 @@ func (v view) linkOf(pci string) *Link {
 
 func (v view) rdmaOf(pci string) *RDMADevice {
 	for _, d := range v.rdma {
-		if d.PCI == pci {
+		if d.PCI == pci && UsableRDMAName(d.Name) {
 			return &d
 		}
 	}

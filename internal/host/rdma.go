@@ -80,10 +80,11 @@ func (h *Host) rdmaDevices(ns NS, want func(pci string) bool) ([]RDMADevice, err
 	var devices []RDMADevice
 	err = h.withSysfs(ns, func(sys sysfs) error {
 		for _, l := range found {
-			if !want(pciOf(sys.rdma(l.Attrs.Name))) {
+			pci := sys.functionOf(l.Attrs.Name)
+			if !want(pci) {
 				continue
 			}
-			d, err := sys.readRDMA(l.Attrs.Name)
+			d, err := sys.describeRDMA(l, pci)
 			if err == nil {
 				d.NS, d.Index = ns, int(l.Attrs.Index)
 				err = h.addPort(&d)
@@ -122,6 +123,45 @@ func (h *Host) rdmaLinks(ns NS) ([]*netlink.RdmaLink, error) {
 
 // rdma is the folder of an RDMA device.
 func (s sysfs) rdma(name string) string { return filepath.Join(string(s), "class/infiniband", name) }
+
+// UsableRDMAName reports whether sysfs can show a device of that name. The kernel takes any text of
+// up to 63 octets from whoever has CAP_NET_ADMIN in the device's namespace (nldev_set_doit,
+// ib_device_rename), and makes folders of that name. One that is called ".." or "a/b" cannot be
+// opened, neither by us nor by libibverbs.
+func UsableRDMAName(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.Contains(name, "/")
+}
+
+// functionOf is the PCI function of an RDMA device, "" when it has none. Where the name cannot be
+// part of a path, the device's verbs and management devices tell: they lie below the function too
+// and have the name in their attribute ibdev. Names are unique on a machine, over all namespaces.
+func (s sysfs) functionOf(name string) string {
+	if UsableRDMAName(name) {
+		return pciOf(s.rdma(name))
+	}
+	for _, class := range []string{"class/infiniband_verbs", "class/infiniband_mad"} {
+		clients, _ := entries(string(s), class) // without the class there are none
+		for _, client := range clients {
+			dir := filepath.Join(string(s), class, client)
+			// read would take off blanks that are part of the name
+			text, err := os.ReadFile(filepath.Join(dir, "ibdev"))
+			if err == nil && strings.TrimSuffix(string(text), "\n") == name {
+				return pciOf(dir)
+			}
+		}
+	}
+	return ""
+}
+
+// describeRDMA reads what stays of a device. Of one whose folder cannot be opened, the kernel's own
+// answer is all there is.
+func (s sysfs) describeRDMA(l *netlink.RdmaLink, pci string) (RDMADevice, error) {
+	if UsableRDMAName(l.Attrs.Name) {
+		return s.readRDMA(l.Attrs.Name)
+	}
+	guid, _ := ib.ParseGUID(l.Attrs.NodeGuid) // unknown rather than a reason not to see the device
+	return RDMADevice{Name: l.Attrs.Name, PCI: pci, NodeGUID: guid}, nil
+}
 
 // readRDMA reads what stays of a device and its first port (sysfs-class-infiniband in the kernel's
 // ABI documents).
@@ -249,6 +289,35 @@ func (h *Host) VerbsNumbers() ([]int, error) {
 	slices.Sort(out)
 	return out, nil
 }
+
+// RenameRDMA gives a device, which is known by its index, another name. ErrExists when a device of
+// any namespace has that.
+func (h *Host) RenameRDMA(ns NS, index int, name string) error {
+	found, err := h.rdmaLinks(ns)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(found, func(l *netlink.RdmaLink) bool { return int(l.Attrs.Index) == index })
+	switch {
+	case i < 0:
+		return fmt.Errorf("RDMA device with index %d in %s: %w", index, ns.where(), ErrNotFound)
+	case found[i].Attrs.Name == name:
+		return nil
+	case !UsableRDMAName(name) || len(name) > maxRDMAName:
+		err = fmt.Errorf("want 1 to %d octets without a slash, and neither \".\" nor \"..\": %w", maxRDMAName,
+			unix.EINVAL)
+	default:
+		err = h.in(ns, func() error { return netlink.RdmaLinkSetName(found[i], name) })
+	}
+	if err != nil {
+		return fmt.Errorf("renaming RDMA device %q in %s to %q: %w", found[i].Attrs.Name, ns.where(), name,
+			kernelError(err))
+	}
+	return nil
+}
+
+// maxRDMAName is IB_DEVICE_NAME_MAX without the final zero; the kernel cuts off what is longer.
+const maxRDMAName = 63
 
 // MoveRDMA moves a device by name. The kernel tears down all its clients and makes them anew. One
 // device moves at a time.

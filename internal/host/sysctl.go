@@ -3,6 +3,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 )
@@ -43,6 +44,25 @@ func (h *Host) SetSysctl(ns NS, key, value string) error {
 	}
 	if err := h.in(ns, func() error { return write(value, path) }); err != nil {
 		return fmt.Errorf("writing %q to sysctl %s in %s: %w", value, key, ns.where(), err)
+	}
+	return nil
+}
+
+// ipv6Trust are the keys by which a link believes what others on it say of routers (ip-sysctl). The
+// kernel reads each when a message arrives (ndisc_router_discovery, addrconf_prefix_rcv,
+// ndisc_redirect_rcv).
+var ipv6Trust = []string{"accept_ra", "autoconf", "accept_redirects"}
+
+// distrust makes a link believe no router.
+func (h *Host) distrust(ns NS, name string) error {
+	for _, key := range ipv6Trust {
+		err := h.SetSysctl(ns, "net/ipv6/conf/"+name+"/"+key, "0")
+		if errors.Is(err, ErrNotFound) {
+			return nil // there is no IPv6
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

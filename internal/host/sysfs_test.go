@@ -207,3 +207,39 @@ func TestOneRDMADeviceAtATime(t *testing.T) {
 		t.Error("the lock was kept")
 	}
 }
+
+// TestFunctionOfRDMADevice has names that a pod may give its device: those that are no part of a
+// path are found by the device's verbs and management devices.
+func TestFunctionOfRDMADevice(t *testing.T) {
+	for _, test := range []struct{ name, class, client string }{
+		{"mlx5_1", "infiniband", ""},
+		{"two words", "infiniband", ""},
+		{"..", "infiniband_verbs", "uverbs1"},
+		{".", "infiniband_mad", "umad1"},
+		{"a/b", "infiniband_verbs", "uverbs1"},
+		{"../ ", "infiniband_verbs", "uverbs1"},
+	} {
+		root := t.TempDir()
+		place := func(class, client, pci, ibdev string) {
+			device := filepath.Join(root, "devices/pci0000:80", pci, class, client)
+			err := errors.Join(os.MkdirAll(device, 0o755), os.MkdirAll(filepath.Join(root, "class", class), 0o755),
+				os.WriteFile(filepath.Join(device, "ibdev"), []byte(ibdev+"\n"), 0o644),
+				os.Symlink("../../devices/pci0000:80/"+pci+"/"+class+"/"+client,
+					filepath.Join(root, "class", class, client)))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if test.client == "" {
+			test.client = test.name
+		}
+		place("infiniband_verbs", "uverbs7", "0000:86:00.7", "../") // another's name, but for its end
+		place(test.class, test.client, "0000:86:00.1", test.name)
+		if pci := sysfs(root).functionOf(test.name); pci != "0000:86:00.1" {
+			t.Errorf("device %q lies below %q", test.name, pci)
+		}
+		if pci := sysfs(root).functionOf("../x"); pci != "" {
+			t.Errorf("a device without verbs lies below %q", pci)
+		}
+	}
+}

@@ -91,8 +91,10 @@ type VF struct {
 	// NodeGUID, PortGUID and State are what the PF's driver reports of the VF (IFLA_VFINFO_LIST).
 	NodeGUID, PortGUID ib.GUID
 	State              VFState
-	Link               *Link       // nil when its netdev is not in the node's namespace
-	RDMA               *RDMADevice // nil when its RDMA device is not in the node's namespace
+	Link               *Link // nil when its netdev is not in the node's namespace
+	// RDMA is nil when its RDMA device is not in the node's namespace, or has a name under which it
+	// cannot be used (UsableRDMAName).
+	RDMA *RDMADevice
 	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever
 	// the RDMA device is.
 	Uverbs, Umad string
@@ -105,7 +107,9 @@ type VFDevices struct {
 	Index  int    // 0-based, as in virtfnN
 	Driver string // "" when unbound
 	Link   *Link  // nil when its netdev is not in the node's namespace
-	RDMA   string // name of its RDMA device; "" when that is not in the node's namespace
+	// RDMA is the name of its RDMA device; "" when that is not in the node's namespace, or has a name
+	// under which it cannot be used (UsableRDMAName).
+	RDMA string
 	// Uverbs and Umad are names under /dev/infiniband, such as "uverbs3" ("" when none), wherever
 	// the RDMA device is.
 	Uverbs, Umad string

@@ -304,6 +304,34 @@ func TestPools(t *testing.T) {
 	}
 }
 
+// TestNoUsableRDMADevice: a free VF whose RDMA device is elsewhere, or has a name that nothing can
+// use, is not offered, and the reason is given. One that a pod holds stays in the count.
+func TestNoUsableRDMADevice(t *testing.T) {
+	for name, test := range map[string]struct {
+		change  func(*VF)
+		offered bool
+	}{
+		"free":                        {func(v *VF) { v.RDMA, v.PortState = "", "" }, false},
+		"of a pod":                    {func(v *VF) { v.RDMA, v.PortState, v.Pod = "", "", "default/a" }, true},
+		"not home yet":                {func(v *VF) { v.RDMA, v.PortState, v.Name = "", "", "" }, true},
+		"usable, under another name":  {func(v *VF) { v.RDMA = "pci_0000_86_00_1" }, true},
+		"none, and no verbs device":   {func(v *VF) { v.RDMA, v.PortState, v.Verbs = "", "", false }, false},
+		"seen, but without a netdev":  {func(v *VF) { v.Name = "" }, false},
+		"the policy is not for verbs": {func(v *VF) { v.RDMA, v.PortState = "", "" }, false},
+	} {
+		node, spec := configured(2), guideSpec(2)
+		spec.Interfaces[0].VfGroups[0].IsRdma = name != "the policy is not for verbs"
+		test.change(&node.PFs[0].VFs[0])
+		if got := len(Pools(spec, node)[0].Devices) == 2; got != test.offered {
+			t.Errorf("%s: offered: %t, want %t", name, got, test.offered)
+		}
+		why := Status(spec, node)[0].VFs[0].NotReady
+		if (why == "") != test.offered || name == "free" && !strings.Contains(why, "a name that cannot be used") {
+			t.Errorf("%s: the reason is %q", name, why)
+		}
+	}
+}
+
 func TestStatus(t *testing.T) {
 	node := configured(3)
 	hold(&node.PFs[0].VFs[0], "default/a")

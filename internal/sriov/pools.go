@@ -139,6 +139,10 @@ func notReady(w *v1.Interface, g *v1.VfGroup, p *PF, v *VF, ids *identities) str
 		return "it has no verbs device, and the policy says isRdma: `modprobe ib_uverbs`, and for Ethernet cards " +
 			"the vendor's RDMA module"
 	}
+	if (g.IsRdma || p.LinkType == v1.LinkTypeIB) && v.RDMA == "" && v.Verbs && v.Name != "" {
+		return "its RDMA device is not in the node's namespace, or a pod gave it a name that cannot be used " +
+			"(`rdma dev`): the agent renames it within some minutes; by hand, `rdma dev set OLD name NEW`"
+	}
 	return ""
 }
 

@@ -225,8 +225,8 @@ func (f facts) routeElsewhere(dst netip.Prefix) bool {
 	})
 }
 
-// NodeRule leads the node to its routes to pods. It is the node's, not a pod's, and stays when the
-// last pod goes.
+// NodeRule leads the node to its routes to pods. That of the cluster's table is the node's, not a
+// pod's, and stays when the last pod goes.
 func NodeRule(table int, v6 bool) host.Rule {
 	return host.Rule{Priority: nodeRulePriority, Table: table, IPv6: v6}
 }

@@ -128,7 +128,12 @@ func (p *Plugin) Mend(_ context.Context, r *cni.Request) error {
 	if err != nil {
 		return err
 	}
+	p.tables.Lock()
+	defer p.tables.Unlock()
 	errs := []error{p.mendNeighbors(r, st, nodeEnd)}
+	if nodeEnd != nil {
+		errs = append(errs, cni.DistrustPod(p.Kernel, nodeEnd.Name))
+	}
 	for _, want := range routesOnNode(st, nodeEnd) {
 		if err := p.Kernel.AddRule(host.NodeNS, NodeRule(st.HostTable, want.Dst.Addr().Is6())); err != nil {
 			errs = append(errs, fmt.Errorf("add the node's rule for table %d: %w", st.HostTable, err))

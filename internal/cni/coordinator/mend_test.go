@@ -3,6 +3,7 @@
 package coordinator
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -181,4 +182,53 @@ func TestMendWithoutThePair(t *testing.T) {
 		t.Errorf("mend: %v", err)
 	}
 	var _ cni.Mender = p
+}
+
+// TestMendTrust has a pair from before it was kept from believing the pod's router advertisements,
+// and one whose keys something else has set.
+func TestMendTrust(t *testing.T) {
+	for _, key := range []string{"accept_ra", "autoconf", "accept_redirects"} {
+		f := node(t)
+		p := &Plugin{Kernel: f, Cluster: labCluster}
+		r := request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{}`)
+		_, err := p.Add(t.Context(), r)
+		check(t, err)
+		whole := f.Snapshot()
+		check(t, f.SetSysctl(host.NodeNS, "net/ipv6/conf/"+hostVeth(container)+"/"+key, "1"))
+		err = p.Check(t.Context(), r)
+		if err == nil || !strings.Contains(err.Error(), key+" of veth0123456789a is 1") {
+			t.Errorf("%s: check: %v", key, err)
+		}
+		for range 2 {
+			check(t, p.Mend(t.Context(), r))
+			check(t, p.Check(t.Context(), r))
+		}
+		if diff := cmp.Diff(whole, f.Snapshot()); diff != "" {
+			t.Errorf("%s: %s", key, diff)
+		}
+	}
+}
+
+// TestPairDistrustsPod: neither end of a pair takes router advertisements, and a kernel without IPv6
+// makes pairs all the same.
+func TestPairDistrustsPod(t *testing.T) {
+	for _, noIPv6 := range []bool{false, true} {
+		f := hosttest.GuideNodeWith(hosttest.Options{Naming: hosttest.GuideNaming, NoIPv6: noIPv6})
+		f.AddNS(pod)
+		p := &Plugin{Kernel: f, Cluster: labCluster}
+		r := request("eth0", attach(t, f, "eth0", "172.91.0.1", "172.91.0.100/16"), `{}`)
+		_, err := p.Add(t.Context(), r)
+		check(t, err)
+		check(t, p.Check(t.Context(), r))
+		check(t, p.Mend(t.Context(), r))
+		for ns, name := range map[host.NS]string{host.NodeNS: hostVeth(container), pod: podVeth} {
+			for _, key := range []string{"accept_ra", "autoconf", "accept_redirects"} {
+				v, err := f.Sysctl(ns, "net/ipv6/conf/"+name+"/"+key)
+				if noIPv6 != errors.Is(err, host.ErrNotFound) || !noIPv6 && v != "0" {
+					t.Errorf("%s of %s is %q, %v; want 0", key, name, v, err)
+				}
+			}
+		}
+		check(t, p.Del(t.Context(), r))
+	}
 }

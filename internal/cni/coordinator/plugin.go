@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -40,8 +41,10 @@ type Kernel interface {
 	DeleteRoute(ns host.NS, r host.Route) error
 	Rules(ns host.NS) ([]host.Rule, error)
 	AddRule(ns host.NS, r host.Rule) error
+	DeleteRule(ns host.NS, r host.Rule) error
 	AddNeighbor(ns host.NS, n host.Neighbor) error
-	SetSysctl(ns host.NS, key, value string) error
+	cni.SysctlReader
+	cni.SysctlKernel
 	MarkReplies(ns host.NS, link string, mark uint32) error
 }
 
@@ -50,13 +53,17 @@ type Kernel interface {
 type Plugin struct {
 	Kernel  Kernel
 	Cluster Cluster
+	// tables keeps a rule from being removed while another pod's route is added to its table.
+	tables sync.Mutex
 }
 
 // state is what Del and Check need; it is recorded before the first change.
 type state struct {
 	Mode string `json:"mode"`
-	// HostTable and Addresses are the routes on the node.
+	// HostTable and Addresses are the routes on the node. OwnTable: the table is the network's, and
+	// its rule is not the node's.
 	HostTable int          `json:"hostTable"`
+	OwnTable  bool         `json:"ownTable,omitempty"`
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Routes are those on the node that go by an overlay pod's first interface, without their source.
 	Routes []host.Route `json:"routes,omitempty"`
@@ -165,7 +172,7 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 	if err != nil {
 		return err
 	}
-	st := state{Mode: f.mode, HostTable: f.set.hostTable, Routes: f.ways(this)}
+	st := state{Mode: f.mode, HostTable: f.set.hostTable, OwnTable: f.set.ownTable, Routes: f.ways(this)}
 	if f.mode != modeOverlay {
 		st.Addresses = this.addrs
 	}
@@ -177,8 +184,8 @@ func (p *Plugin) record(r *cni.Request, f facts) error {
 		st.former = f.set.formerOf(old.former, this)
 	}
 	save := r.State.Save
-	// all that is made for it goes with the pair, which is found by its name
-	if r.IfName == firstNIC && st.former == (former{}) {
+	// all else that is made for it goes with the pair, which is found by its name
+	if r.IfName == firstNIC && st.former == (former{}) && !st.OwnTable {
 		save = r.State.Note
 	}
 	if err := save(st); err != nil {
@@ -201,7 +208,7 @@ func (p *Plugin) gatherRoutes(f *facts) error {
 	if f.nodeRoutes, err = p.Kernel.Routes(host.NodeNS, f.set.hostTable); err != nil {
 		return fmt.Errorf("list the node's routes of table %d: %w", f.set.hostTable, err)
 	}
-	return nil
+	return checkTable(f.set, f.nodeRoutes)
 }
 
 // inPod are the pod's interfaces with their addresses as the kernel has them, self-configured ones
@@ -341,6 +348,8 @@ func (p *Plugin) apply(ctx context.Context, f facts, plan plan) error {
 }
 
 func (p *Plugin) applyNode(plan plan) error {
+	p.tables.Lock()
+	defer p.tables.Unlock()
 	for _, n := range plan.nodeNeighbors {
 		if err := p.Kernel.AddNeighbor(host.NodeNS, n); err != nil {
 			return fmt.Errorf("tell the node where %s is: %w", n.IP, err)
@@ -417,7 +426,8 @@ func (p *Plugin) markReplies(ctx context.Context, f facts) error {
 }
 
 // Del implements cni.Plugin. What is in the pod goes with its namespace; the node's end of the pair
-// takes its routes and neighbours along. The node's rule stays, it is the node's and not a pod's.
+// takes its routes and neighbours along. The rule of the cluster's table stays, it is the node's and
+// not a pod's; that of a network's own table goes with the last pod.
 func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
@@ -426,11 +436,18 @@ func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	}
 	p.giveBack(ctx, r, st.former)
 	if r.IfName == firstNIC {
-		return p.deletePair(hostVeth(r.ContainerID))
+		err = p.deletePair(hostVeth(r.ContainerID))
+	} else if ok {
+		err = p.deleteRoutes(r, st)
 	}
-	if !ok {
-		return nil
+	if err != nil || !ok {
+		return err
 	}
+	return p.deleteRules(ctx, st)
+}
+
+// deleteRoutes deletes a later interface's routes on the node.
+func (p *Plugin) deleteRoutes(r *cni.Request, st state) error {
 	nodeEnd, err := p.find(host.NodeNS, hostVeth(r.ContainerID))
 	if err != nil {
 		return err
@@ -461,6 +478,9 @@ func (p *Plugin) Check(_ context.Context, r *cni.Request) error {
 		}
 	}
 	missing, err := p.missing(st, routesOnNode(st, nodeEnd))
+	if err == nil && missing == "" && nodeEnd != nil {
+		missing, err = cni.TrustsPod(p.Kernel, nodeEnd.Name)
+	}
 	if err != nil || missing == "" {
 		return err
 	}

@@ -32,7 +32,8 @@ type settings struct {
 	defaultNIC    string // "" leaves the default route where it is
 	nicOfPod      bool   // the pod itself names defaultNIC
 	hostTable     int
-	rpFilter      int // negative leaves it
+	ownTable      bool // hostTable is the network's own and not the cluster's
+	rpFilter      int  // negative leaves it
 	vethMTU       int
 	vethAddress   netip.Addr // invalid: none
 	macPrefix     []byte     // nil: none
@@ -58,14 +59,23 @@ func (p *Plugin) readSettings(ctx context.Context, r *cni.Request) (settings, er
 	if err != nil {
 		return settings{}, cni.Errorf(cni.CodeTryAgainLater, "", "read the SpiderCoordinator: %w", err)
 	}
+	table := clusterTable(spec)
 	overlay(&spec, &own)
 	nic := r.Pod.Annotations[AnnotationDefaultRouteNIC]
 	if nic != "" {
 		spec.PodDefaultRouteNIC = &nic
 	}
 	set, err := parse(spec, status)
-	set.nicOfPod = nic != ""
+	set.nicOfPod, set.ownTable = nic != "", set.hostTable != table
 	return set, err
+}
+
+// clusterTable is the node's table for pods' addresses where a network does not name its own.
+func clusterTable(spec v2beta1.CoordinatorSpec) int {
+	if spec.HostRuleTable == nil {
+		return v2beta1.DefaultHostRuleTable
+	}
+	return *spec.HostRuleTable
 }
 
 func overlay(spec, own *v2beta1.CoordinatorSpec) {

@@ -20,7 +20,9 @@ type conf struct {
 	IBKubernetes  bool            `json:"ibKubernetesEnabled"`
 	PKey          json.RawMessage `json:"pkey"`
 	VFIOPCIMode   bool            `json:"vfioPciMode"`
-	IPAM          struct {
+	// AcceptRA: take addresses and routes from the fabric's IPv6 routers, too.
+	AcceptRA bool `json:"acceptRA"`
+	IPAM     struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
 	RuntimeConfig struct {
@@ -38,6 +40,7 @@ type request struct {
 	linkState host.VFState // "" leaves it
 	isolate   *bool
 	guid      ib.GUID // zero: none asked for
+	acceptRA  bool
 }
 
 func parse(r *cni.Request) (request, error) {
@@ -45,7 +48,7 @@ func parse(r *cni.Request) (request, error) {
 	if err := r.ParseConf(&c); err != nil {
 		return request{}, err
 	}
-	out := request{isolate: c.RDMAIsolation}
+	out := request{isolate: c.RDMAIsolation, acceptRA: c.AcceptRA}
 	err := cni.RefusePKey(c.PKey)
 	if err != nil {
 		return request{}, err

@@ -37,6 +37,17 @@ type state struct {
 	RDMA   string `json:"rdma,omitempty"`
 	// VFState is the link state to restore; "" when it is not touched.
 	VFState host.VFState `json:"vfState,omitempty"`
+	// Netdev is what else the netdev was; records of earlier agents have none.
+	Netdev *netdev `json:"netdev,omitempty"`
+}
+
+// netdev is what a pod with NET_ADMIN can change of a netdev and what stays on its way home.
+type netdev struct {
+	MTU        int      `json:"mtu"`
+	TxQueueLen int      `json:"txQueueLen"`
+	Alias      string   `json:"alias,omitempty"`
+	AltNames   []string `json:"altNames,omitempty"`
+	Mode       string   `json:"mode,omitempty"` // of IPoIB
 }
 
 // plan is what Add does.
@@ -59,8 +70,13 @@ func decide(r *cni.Request, req request, o observed) (plan, error) {
 	if err := checkGUID(req, *o.vf.Link); err != nil {
 		return plan{}, err
 	}
-	p := plan{state: state{PCI: req.pci, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
-		HostName: o.vf.Link.Name, HostUp: o.vf.Link.Up}, uverbs: o.given, umad: o.givenUmad}
+	l := *o.vf.Link
+	p := plan{
+		state: state{PCI: req.pci, PF: o.vf.PF, Index: o.vf.Index, NetNS: r.NetNS, IfName: r.IfName,
+			HostName: l.Name, HostUp: l.Up,
+			Netdev: &netdev{MTU: l.MTU, TxQueueLen: l.TxQueueLen, Alias: l.Alias, AltNames: l.AltNames, Mode: l.Mode}},
+		uverbs: o.given, umad: o.givenUmad,
+	}
 	if req.linkState != "" && req.linkState != o.state {
 		p.setState, p.state.VFState = req.linkState, o.state
 	}

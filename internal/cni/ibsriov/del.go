@@ -3,9 +3,11 @@
 package ibsriov
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"spidernet.io/spiderpool/internal/cni"
@@ -31,7 +33,7 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 		errs = append(errs, p.rdmaHome(r, st))
 	}
 	defer r.Phases.Start(cni.PhaseLink)()
-	errs = append(errs, p.linkHome(ctx, st))
+	errs = append(errs, p.linkHome(ctx, r, st), p.renameRDMA(ctx, r, st))
 	if st.VFState != "" {
 		if err := p.Kernel.SetVFState(st.PF, st.Index, st.VFState); err != nil && !errors.Is(err, host.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("set the link state of VF %s back to %s: %w", st.PCI, st.VFState, err))
@@ -40,7 +42,8 @@ func (p *Plugin) giveBack(ctx context.Context, r *cni.Request, st state) error {
 	return errors.Join(errs...)
 }
 
-// rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps its name.
+// rdmaHome returns the RDMA device, first, because that makes its netdev anew. The move keeps the
+// name that it has in the pod.
 func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
 	d, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI)
@@ -57,11 +60,28 @@ func (p *Plugin) rdmaHome(r *cni.Request, st state) error {
 	return nil
 }
 
-// linkHome returns the netdev and gives it its old name and administrative state.
-func (p *Plugin) linkHome(ctx context.Context, st state) error {
+// renameRDMA gives the RDMA device its old name. The netdev is home by now, and the device came
+// before it, also when the kernel returned both. In shared mode a pod can rename the device, too.
+func (p *Plugin) renameRDMA(ctx context.Context, r *cni.Request, st state) error {
+	was := cmp.Or(st.Device, st.RDMA) // earlier agents recorded the second alone
+	now, found, err := cni.RestoreRDMAName(p.Kernel, st.PCI, was)
+	if err != nil {
+		return err
+	}
+	if found && was != "" && now != was {
+		slog.WarnContext(ctx, "ib-sriov: the pod renamed its RDMA device, and the old name could not be restored",
+			"pci", st.PCI, "old", was, "now", now, "sandbox", r.ContainerID)
+	}
+	return nil
+}
+
+// linkHome returns the netdev and gives it its old name, administrative state and settings.
+func (p *Plugin) linkHome(ctx context.Context, r *cni.Request, st state) error {
 	link, err := p.Kernel.LinkByPCI(st.NetNS, st.PCI)
 	if err == nil && st.NetNS != host.NodeNS {
-		_, err = p.Kernel.MoveLink(st.NetNS, link.Index, host.NodeNS, p.freeName(st, link))
+		if err = p.undress(ctx, r, st, link); err == nil {
+			_, err = p.Kernel.MoveLink(st.NetNS, link.Index, host.NodeNS, p.freeName(st, link))
+		}
 	}
 	if err != nil && !errors.Is(err, host.ErrNotFound) && !errors.Is(err, host.ErrNSGone) {
 		return fmt.Errorf("move the network interface of VF %s back to the node: %w", st.PCI, err)
@@ -74,6 +94,9 @@ func (p *Plugin) linkHome(ctx context.Context, st state) error {
 		if err := p.Kernel.RenameLink(host.NodeNS, link.Index, name); err != nil {
 			return fmt.Errorf("rename %s of VF %s back to %s: %w", link.Name, st.PCI, name, err)
 		}
+	}
+	if err := p.restore(ctx, r, st, link); err != nil {
+		return fmt.Errorf("restore the settings of VF %s: %w", st.PCI, err)
 	}
 	set := p.Kernel.SetLinkDown
 	if st.HostUp {
@@ -110,13 +133,17 @@ func (p *Plugin) waitHome(ctx context.Context, st state) (host.Link, error) {
 // freeName is the name to have on the node: the old one; when something else has that, the present
 // one unless it is the pod's; else one made from the index.
 func (p *Plugin) freeName(st state, link host.Link) string {
-	other, err := p.Kernel.LinkByName(host.NodeNS, st.HostName)
-	free := errors.Is(err, host.ErrNotFound) || err == nil && link.NS == host.NodeNS && other.Index == link.Index
-	if free {
+	if p.free(st.HostName, link) {
 		return st.HostName
 	}
 	if link.NS == host.NodeNS && link.Name != st.IfName {
 		return link.Name
 	}
-	return nodeName(link)
+	return p.nodeName(link)
+}
+
+// free reports whether a link may have a name on the node.
+func (p *Plugin) free(name string, link host.Link) bool {
+	other, err := p.Kernel.LinkByName(host.NodeNS, name)
+	return errors.Is(err, host.ErrNotFound) || err == nil && link.NS == host.NodeNS && other.Index == link.Index
 }

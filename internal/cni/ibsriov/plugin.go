@@ -39,16 +39,25 @@ type Kernel interface {
 	RDMAMode() (host.RDMAMode, error)
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
+	RDMADevices(ns host.NS) ([]host.RDMADevice, error)
+	RenameRDMA(ns host.NS, index int, name string) error
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	LinkByName(ns host.NS, name string) (host.Link, error)
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
 	RenameLink(ns host.NS, index int, name string) error
+	AddAltName(ns host.NS, index int, name string) error
+	DeleteAltName(ns host.NS, index int, name string) error
+	SetLinkAlias(ns host.NS, index int, alias string) error
+	SetLinkMTU(ns host.NS, index int, mtu int) error
+	SetLinkTxQueueLen(ns host.NS, index, n int) error
+	DeleteLink(ns host.NS, index int) error
 	SetLinkUp(ns host.NS, index int) error
 	SetLinkDown(ns host.NS, index int) error
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
 	Links(ns host.NS) ([]host.Link, error)
+	cni.SysctlKernel
 	cni.CheckKernel
 }
 
@@ -92,6 +101,11 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	link, err := p.moveIn(ctx, r, plan)
 	if err != nil {
 		return nil, err
+	}
+	if r.IPAM != nil {
+		if err := cni.IgnoreRouters(p.Kernel, r.NetNS, r.IfName, req.acceptRA); err != nil {
+			return nil, err
+		}
 	}
 	return p.configure(ctx, r, plan.state, link)
 }

@@ -41,7 +41,12 @@ func (m *memory) Note(v any) error { return m.Save(v) }
 
 func guideNode(t *testing.T) *hosttest.Fake {
 	t.Helper()
-	f := hosttest.GuideNode()
+	return guideNodeWith(t, hosttest.Options{Naming: hosttest.GuideNaming})
+}
+
+func guideNodeWith(t *testing.T, o hosttest.Options) *hosttest.Fake {
+	t.Helper()
+	f := hosttest.GuideNodeWith(o)
 	must(t, f.SetNumVFs(hosttest.GuidePF, 3))
 	for i, pci := range []string{vf0, "0000:86:00.2", "0000:86:00.3"} {
 		must(t, f.SetVFGUID(hosttest.GuidePF, i, ib.VFGUID(hosttest.GuidePFGUID, i)))

@@ -22,7 +22,46 @@ var podName = regexp.MustCompile(`^(eth|net|dev)[0-9]+$`)
 // lest it stand in the way of another interface. One that is of some attachment is that
 // attachment's to return, and one that is up is in somebody's use: the kernel brings them home
 // down.
+//
+// An RDMA device that came home under a name with which nothing can use it gets another, too.
 func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err error) {
+	links, err := p.sweepLinks(recorded)
+	devices, errRDMA := p.sweepRDMA(recorded)
+	return append(links, devices...), errors.Join(err, errRDMA)
+}
+
+func (p *Plugin) sweepRDMA(recorded func() []cni.Recorded) (renamed []string, err error) {
+	devices, err := p.Kernel.RDMADevices(host.NodeNS)
+	if err != nil {
+		return nil, fmt.Errorf("look for RDMA devices with an unusable name: %w", err)
+	}
+	devices = slices.DeleteFunc(devices, func(d host.RDMADevice) bool {
+		return d.PCI == "" || host.UsableRDMAName(d.Name)
+	})
+	if len(devices) == 0 {
+		return nil, nil
+	}
+	all := recorded()
+	var errs []error
+	for _, d := range devices {
+		if has(all, d.PCI) {
+			continue // its DEL knows the name that it had
+		}
+		if _, _, err := cni.RestoreRDMAName(p.Kernel, d.PCI, ""); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		renamed = append(renamed, d.Name)
+	}
+	return renamed, errors.Join(errs...)
+}
+
+// has reports whether a device is some attachment's.
+func has(all []cni.Recorded, pci string) bool {
+	return slices.ContainsFunc(all, func(r cni.Recorded) bool { return strings.EqualFold(r.DeviceID, pci) })
+}
+
+func (p *Plugin) sweepLinks(recorded func() []cni.Recorded) (renamed []string, err error) {
 	links, err := p.Kernel.Links(host.NodeNS)
 	if err != nil {
 		return nil, fmt.Errorf("look for VFs with a pod's name: %w", err)
@@ -36,7 +75,7 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err er
 	all := recorded()
 	var errs []error
 	for _, l := range links {
-		if slices.ContainsFunc(all, func(r cni.Recorded) bool { return strings.EqualFold(r.DeviceID, l.PCI) }) {
+		if has(all, l.PCI) {
 			continue
 		}
 		if _, err := p.Kernel.VFDevices(l.PCI); err != nil {
@@ -47,7 +86,7 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err er
 		}
 		now, err := p.Kernel.LinkByPCI(host.NodeNS, l.PCI)
 		if err == nil && now.Index == l.Index && now.Name == l.Name { // else a DEL that ended meanwhile has seen to it
-			err = p.Kernel.RenameLink(host.NodeNS, l.Index, nodeName(l))
+			err = p.Kernel.RenameLink(host.NodeNS, l.Index, p.nodeName(l))
 			renamed = append(renamed, l.Name)
 		}
 		if err != nil && !errors.Is(err, host.ErrNotFound) {
@@ -58,4 +97,12 @@ func (p *Plugin) Sweep(recorded func() []cni.Recorded) (renamed []string, err er
 }
 
 // nodeName is a name that nothing else on the node has.
-func nodeName(l host.Link) string { return fmt.Sprintf("ibvf%d", l.Index) }
+func (p *Plugin) nodeName(l host.Link) string {
+	first := fmt.Sprintf("ibvf%d", l.Index)
+	for i, name := 1, first; i < 100; i, name = i+1, fmt.Sprintf("%s_%d", first, i) {
+		if p.free(name, l) {
+			return name
+		}
+	}
+	return first
+}

@@ -14,11 +14,13 @@
 package ipoib
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -53,6 +55,7 @@ type Kernel interface {
 	AddAddress(ns host.NS, index int, p netip.Prefix) error
 	AddRoute(ns host.NS, r host.Route) error
 	Announce(ns host.NS, index int, ip netip.Addr) error
+	cni.SysctlKernel
 	cni.CheckKernel
 }
 
@@ -64,7 +67,9 @@ type conf struct {
 	Master string          `json:"master"`
 	MTU    int             `json:"mtu"`
 	PKey   json.RawMessage `json:"pkey"`
-	IPAM   struct {
+	// AcceptRA: take addresses and routes from the fabric's IPv6 routers, too.
+	AcceptRA bool `json:"acceptRA"`
+	IPAM     struct {
 		Type string `json:"type"`
 	} `json:"ipam"`
 }
@@ -103,6 +108,11 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	link, err := p.child(r, c, master)
 	if err != nil {
 		return nil, err
+	}
+	if r.IPAM != nil {
+		if err := cni.IgnoreRouters(p.Kernel, r.NetNS, r.IfName, c.AcceptRA); err != nil {
+			return nil, err
+		}
 	}
 	return p.configure(ctx, r, link)
 }
@@ -213,15 +223,12 @@ func tempName(k cni.AttachmentKey) string {
 // firstName matches what tempName makes.
 var firstName = regexp.MustCompile(`^ibc[0-9a-f]{12}$`)
 
-// aliasPrefix begins the alias of every child of ours.
-const aliasPrefix = "spiderpool:"
-
 // alias names the attachment on the child itself. Container IDs have 64 characters, an alias may have 255.
-func alias(k cni.AttachmentKey) string { return aliasPrefix + k.ContainerID + "/" + k.IfName }
+func alias(k cni.AttachmentKey) string { return cni.LinkAliasPrefix + k.ContainerID + "/" + k.IfName }
 
 // ours tells a link that looks like a child of ours.
 func ours(l host.Link) bool {
-	return l.Kind == kind && (firstName.MatchString(l.Name) || strings.HasPrefix(l.Alias, aliasPrefix))
+	return l.Kind == kind && (firstName.MatchString(l.Name) || strings.HasPrefix(l.Alias, cni.LinkAliasPrefix))
 }
 
 // identifier is a GUID that no other child of the port has: all children share the port's GUID and
@@ -301,7 +308,7 @@ func (p *Plugin) remove(ns host.NS, st state) (found bool, err error) {
 		return false, fmt.Errorf("look for the IPoIB child: %w", err)
 	}
 	for _, l := range links {
-		if !st.is(l) {
+		if !st.is(l) && (ns == host.NodeNS || !st.disguised(l)) {
 			continue
 		}
 		found = true
@@ -325,6 +332,19 @@ func (st state) is(l host.Link) bool {
 		return false
 	}
 	return st.HardwareAddr != "" && l.HardwareAddr.String() == st.HardwareAddr
+}
+
+// disguised recognises the child in its pod under whatever name, alias and GUID the pod gave it, by
+// its queue pair number, which no pod can change. Only the alias of another interface of this pod
+// is believed: elsewhere the child would pass for another pod's.
+func (st state) disguised(l host.Link) bool {
+	own := st.Alias[:strings.LastIndexByte(st.Alias, '/')+1]
+	a, err := net.ParseMAC(st.HardwareAddr)
+	if err != nil || len(a) != ib.LinkAddrLen || len(l.HardwareAddr) != ib.LinkAddrLen || l.Kind != kind ||
+		l.Parent == 0 {
+		return false
+	}
+	return bytes.Equal(a[1:4], l.HardwareAddr[1:4]) && (own == "" || !strings.HasPrefix(l.Alias, own))
 }
 
 // Sweep implements cni.Sweeper. A child has a name of ours from its making until it is in the pod,

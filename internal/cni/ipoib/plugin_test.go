@@ -5,6 +5,7 @@ package ipoib
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -208,6 +209,54 @@ func TestParseRefusesPartitions(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %q, want %q", conf, got, want)
+		}
+	}
+}
+
+// TestPodChangedChild has a pod do to its IPoIB child what NET_ADMIN allows. The child goes all the
+// same, and with it what the pod gave it.
+func TestPodChangedChild(t *testing.T) {
+	for name, change := range map[string]func(f *hosttest.Fake, l host.Link) error{
+		"an alternative name of the node's bridge": func(f *hosttest.Fake, l host.Link) error {
+			return f.AddAltName("/ns", l.Index, "cni0")
+		},
+		"the name of the node's bridge": func(f *hosttest.Fake, l host.Link) error {
+			return f.RenameLink("/ns", l.Index, "cni0")
+		},
+		"no alias":      func(f *hosttest.Fake, l host.Link) error { return f.SetLinkAlias("/ns", l.Index, "") },
+		"another alias": func(f *hosttest.Fake, l host.Link) error { return f.SetLinkAlias("/ns", l.Index, "x") },
+		"another pod's alias": func(f *hosttest.Fake, l host.Link) error {
+			return f.SetLinkAlias("/ns", l.Index, "spiderpool:d/eth0")
+		},
+		"the first name of another pod's": func(f *hosttest.Fake, l host.Link) error {
+			return errors.Join(f.SetLinkAlias("/ns", l.Index, ""),
+				f.RenameLink("/ns", l.Index, tempName(cni.AttachmentKey{ContainerID: "d", IfName: "eth0"})))
+		},
+		"MTU, queue and state": func(f *hosttest.Fake, l host.Link) error {
+			return errors.Join(f.SetLinkMTU("/ns", l.Index, 1280), f.SetLinkTxQueueLen("/ns", l.Index, 1),
+				f.SetLinkDown("/ns", l.Index))
+		},
+	} {
+		f := hosttest.GuideNode()
+		_, _, err := f.AddVeth(host.NodeNS, "cni0", host.NodeNS, "other0", 1500)
+		must(t, err)
+		f.AddNS("/other")
+		f.AddNS("/ns")
+		p := &Plugin{Kernel: f}
+		_, err = p.Add(t.Context(), call("d", `{"master":"ibs5f0"}`, "/other"))
+		must(t, err)
+		before := f.Snapshot()
+		r := call("c", `{"master":"ibs5f0"}`, "/ns")
+		_, err = p.Add(t.Context(), r)
+		must(t, err)
+		link, err := f.LinkByName("/ns", "eth0")
+		must(t, err)
+		must(t, change(f, link))
+		for range 2 {
+			must(t, p.Del(t.Context(), r))
+		}
+		if diff := cmp.Diff(before, f.Snapshot()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
 		}
 	}
 }

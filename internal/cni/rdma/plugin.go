@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"time"
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
@@ -26,6 +28,7 @@ type Kernel interface {
 	RDMAMode() (host.RDMAMode, error)
 	RDMAByPCI(ns host.NS, pci string) (host.RDMADevice, error)
 	MoveRDMA(from host.NS, name string, to host.NS) error
+	RenameRDMA(ns host.NS, index int, name string) error
 	Links(ns host.NS) ([]host.Link, error)
 }
 
@@ -139,8 +142,15 @@ func (p *Plugin) pciFromResult(r *cni.Request) (string, error) {
 		"no deviceID, and no interface in prevResult belongs to a PCI function")
 }
 
-// Del implements cni.Plugin.
-func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
+// Bounds of the wait for a device that the kernel is returning from a dying namespace.
+const (
+	comeHome  = 2 * time.Second
+	lookAgain = 10 * time.Millisecond
+)
+
+// Del implements cni.Plugin. The device goes home under the name that it has, and there it gets the
+// one that it had: a pod may have renamed it.
+func (p *Plugin) Del(ctx context.Context, r *cni.Request) error {
 	var st state
 	ok, err := r.State.Load(&st)
 	if err != nil || !ok {
@@ -148,16 +158,37 @@ func (p *Plugin) Del(_ context.Context, r *cni.Request) error {
 	}
 	defer r.Phases.Start(cni.PhaseDeviceMove)()
 	d, ok, err := cni.FindRDMA(p.Kernel, st.NetNS, st.PCI)
-	if errors.Is(err, host.ErrNSGone) {
-		return nil // the kernel returns the device by itself
+	if err == nil && ok && st.NetNS != host.NodeNS {
+		err = p.Kernel.MoveRDMA(st.NetNS, d.Name, host.NodeNS)
 	}
-	if err != nil || !ok {
-		return err
+	dying := errors.Is(err, host.ErrNSGone)
+	if err != nil && !dying {
+		return fmt.Errorf("move RDMA device %q of %s back to the node: %w", d.Name, st.PCI, err)
 	}
-	if err := p.Kernel.MoveRDMA(st.NetNS, d.Name, host.NodeNS); err != nil && !errors.Is(err, host.ErrNSGone) {
-		return fmt.Errorf("move RDMA device %s of %s back to the node: %w", d.Name, st.PCI, err)
+	return p.rename(ctx, r, st, dying)
+}
+
+// rename waits, bounded, for a device that the kernel is returning. It is not an error when none
+// comes: the card may have been removed, and one that comes later under an unusable name is swept.
+func (p *Plugin) rename(ctx context.Context, r *cni.Request, st state, dying bool) error {
+	for deadline := time.Now().Add(comeHome); ; {
+		now, found, err := cni.RestoreRDMAName(p.Kernel, st.PCI, st.RDMA)
+		if err != nil {
+			return err
+		}
+		if found && now != st.RDMA {
+			slog.WarnContext(ctx, "rdma: the pod renamed its RDMA device, and the old name could not be restored",
+				"pci", st.PCI, "old", st.RDMA, "now", now, "sandbox", r.ContainerID)
+		}
+		if found || !dying || time.Now().After(deadline) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for RDMA device %s of %s to come back to the node: %w", st.RDMA, st.PCI, ctx.Err())
+		case <-time.After(lookAgain):
+		}
 	}
-	return nil
 }
 
 // Check implements cni.Plugin.

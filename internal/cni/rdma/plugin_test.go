@@ -3,10 +3,12 @@
 package rdma
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,7 +29,12 @@ type kernel struct {
 	layer host.LinkLayer
 	at    host.NS
 	dead  bool
+	name  string   // what a pod has made of mlx5_7; "" before that
+	taken []string // names of other devices
+	late  int      // how often the device is looked for on the node before the kernel has returned it
 }
+
+func (k *kernel) called() string { return cmp.Or(k.name, "mlx5_7") }
 
 func (k *kernel) RDMAMode() (host.RDMAMode, error) { return k.mode, nil }
 
@@ -38,14 +45,29 @@ func (k *kernel) RDMAByPCI(ns host.NS, of string) (host.RDMADevice, error) {
 	case ns != k.at || of != pci:
 		return host.RDMADevice{}, host.ErrNotFound
 	}
-	return host.RDMADevice{Name: "mlx5_7", PCI: pci, LinkLayer: k.layer}, nil
+	if k.dead && k.late > 0 {
+		k.late--
+		return host.RDMADevice{}, host.ErrNotFound
+	}
+	return host.RDMADevice{Name: k.called(), PCI: pci, LinkLayer: k.layer, Index: 7}, nil
 }
 
 func (k *kernel) MoveRDMA(from host.NS, name string, to host.NS) error {
-	if from != k.at || name != "mlx5_7" {
+	if from != k.at || name != k.called() {
 		return fmt.Errorf("%s: %w", name, host.ErrNotFound)
 	}
 	k.at = to
+	return nil
+}
+
+func (k *kernel) RenameRDMA(ns host.NS, index int, name string) error {
+	switch {
+	case ns != k.at || index != 7:
+		return host.ErrNotFound
+	case slices.Contains(k.taken, name):
+		return host.ErrExists
+	}
+	k.name = name
 	return nil
 }
 
@@ -98,6 +120,44 @@ func TestMovesAndReturns(t *testing.T) {
 				if err := p.Del(context.Background(), r); err != nil || k.at != host.NodeNS {
 					t.Errorf("Del: %v, device in %q", err, k.at)
 				}
+			}
+		}
+	}
+}
+
+// TestRenamed has a pod give its device another name, as CAP_NET_ADMIN in its namespace allows.
+func TestRenamed(t *testing.T) {
+	for name, test := range map[string]struct {
+		now   string
+		taken []string
+		want  string
+	}{
+		"any":               {"x", nil, "mlx5_7"},
+		"no part of a path": {"..", nil, "mlx5_7"},
+		"a path":            {"../x", nil, "mlx5_7"},
+		"taken meanwhile":   {"..", []string{"mlx5_7"}, "pci_0000_01_00_2"},
+		"exchanged":         {"mlx5_8", []string{"mlx5_7"}, "pci_0000_01_00_2"},
+		"both taken":        {"x", []string{"mlx5_7", "pci_0000_01_00_2"}, "pci_0000_01_00_2_0"},
+	} {
+		for _, late := range []int{-1, 0, 3} { // -1: the pod lives
+			k := &kernel{mode: host.RDMAExclusive, layer: host.Ethernet}
+			p := &Plugin{Kernel: k}
+			r := call(`{}`)
+			if _, err := p.Add(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			k.name, k.taken = test.now, test.taken
+			if late >= 0 {
+				k.dead, k.at, k.late = true, host.NodeNS, late
+			}
+			for range 2 {
+				if err := p.Del(t.Context(), r); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if k.at != host.NodeNS || k.name != test.want {
+				t.Errorf("%s, %d: the device is called %q in %q; want %q on the node", name, late, k.name, k.at,
+					test.want)
 			}
 		}
 	}

@@ -60,6 +60,12 @@ type API interface {
 	// later ones; callers look.
 	MoveRDMA(from host.NS, name string, to host.NS) error
 
+	// RenameRDMA gives a device, which is known by its index, another name. ErrExists when a device
+	// of any namespace has that. Refused are names with which nothing can use a device
+	// (host.UsableRDMAName); a pod may give its own such a one all the same, and then the list of
+	// devices and RDMAByPCI have the device, and VFDevices and PFs have none.
+	RenameRDMA(ns host.NS, index int, name string) error
+
 	// Links
 
 	// LinkChanges tells when the netdev of a PCI function in the node's namespace came, went, or
@@ -73,7 +79,8 @@ type API interface {
 	// LinkByPCI finds the netdev of a PCI function in a namespace (never a child of it); ErrNotFound.
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
 	// MoveLink moves a link, giving it the new name on the way (same name when ""), and returns
-	// what it is there. ErrExists when the name is taken there. The link arrives down.
+	// what it is there. ErrExists when the name, or an alternative name that the link takes along, is
+	// taken there (kernels before 6.6 overlook the second). The link arrives down.
 	MoveLink(from host.NS, index int, to host.NS, name string) (host.Link, error)
 	// RenameLink takes the link down, drops an alternative name equal to either name, and renames.
 	RenameLink(ns host.NS, index int, name string) error
@@ -85,6 +92,10 @@ type API interface {
 	// SetLinkHardwareAddr sets the address of an Ethernet link, 6 octets of a single station.
 	// ErrBusy when the driver wants the link down for that; ErrUnsupported on InfiniBand.
 	SetLinkHardwareAddr(ns host.NS, index int, a net.HardwareAddr) error
+	// AddAltName gives a link an alternative name. ErrExists when another link of the namespace has
+	// it as its name or among its alternative ones.
+	AddAltName(ns host.NS, index int, name string) error
+	DeleteAltName(ns host.NS, index int, name string) error
 	// SetLinkAlias gives a link a text, which it keeps over moves, renames and the end of a namespace.
 	SetLinkAlias(ns host.NS, index int, alias string) error
 	// AddIPoIBChild makes a child of an IPoIB link in the node's namespace with the parent's mode
@@ -94,7 +105,9 @@ type API interface {
 	// children of one port do not share one. Call it after the link's last move, which forgets it,
 	// and before the link goes up.
 	SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error
-	// AddVeth makes a pair with one end in each namespace, both up. ErrExists when either name is taken.
+	// AddVeth makes a pair with one end in each namespace, both up, which take no IPv6 router
+	// advertisements and redirects (accept_ra, autoconf and accept_redirects are 0 before they are
+	// up). ErrExists when either name is taken.
 	AddVeth(ns host.NS, name string, peerNS host.NS, peerName string, mtu int) (host.Link, host.Link, error)
 	// DeleteLink deletes a virtual link; ErrUnsupported for the netdev of a device.
 	DeleteLink(ns host.NS, index int) error

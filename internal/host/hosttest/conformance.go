@@ -23,6 +23,8 @@ type Env struct {
 	DeleteNS func(t *testing.T, ns host.NS)
 	// AddAltName gives a link an alternative name, as udev does.
 	AddAltName func(t *testing.T, ns host.NS, index int, name string)
+	// NameRDMA gives an RDMA device any name that the kernel takes, as a pod may.
+	NameRDMA func(t *testing.T, ns host.NS, index int, name string)
 	// AppendRoute adds a route beside those that the destination has, of a gateway and a link alone.
 	AppendRoute func(t *testing.T, ns host.NS, r host.Route)
 	// IBPF is the PCI address of an InfiniBand PF, with at least 3 VFs possible and a cable in,
@@ -44,6 +46,7 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"Veth", false, testVeth},
 		{"MoveLink", false, testMoveLink},
 		{"RenameLink", false, testRenameLink},
+		{"AltNames", false, testAltNames},
 		{"TxQueueLen", false, testTxQueueLen},
 		{"HardwareAddr", false, testHardwareAddr},
 		{"Addresses", false, testAddresses},
@@ -66,6 +69,7 @@ func Run(t *testing.T, newHost func(t *testing.T) (API, Env)) {
 		{"LinkChanges", true, testLinkChanges},
 		{"MoveVF", true, testMoveVF},
 		{"MoveRDMARefused", true, testMoveRDMARefused},
+		{"RenameRDMA", true, testRenameRDMA},
 		{"VFOfDeadNamespace", true, testVFOfDeadNamespace},
 		{"IPoIBChild", true, testIPoIBChild},
 		{"SolicitOverChildren", true, testSolicitOverChildren},
@@ -131,6 +135,14 @@ func testVeth(t *testing.T, h API, env Env) {
 	if a.Parent != b.Index || b.Parent != a.Index {
 		t.Errorf("ends %d and %d name %d and %d as their peers", a.Index, b.Index, a.Parent, b.Parent)
 	}
+	for _, l := range []host.Link{a, b} {
+		for _, key := range []string{"accept_ra", "autoconf", "accept_redirects"} {
+			v, err := h.Sysctl(l.NS, "net/ipv6/conf/"+l.Name+"/"+key)
+			if v != "0" && !errors.Is(err, host.ErrNotFound) { // there need not be any IPv6
+				t.Errorf("%s of %s is %q, %v; want 0", key, l.Name, v, err)
+			}
+		}
+	}
 	got, err := h.LinkByIndex(b.NS, b.Index)
 	ok(t, err)
 	if got.Name != "peer0" || got.NS != b.NS {
@@ -185,37 +197,6 @@ func testMoveLink(t *testing.T, h API, env Env) {
 	}
 	_, err = h.MoveLink(host.NodeNS, same.Index, to, "x0")
 	is(t, "moving a link that is elsewhere", err, host.ErrNotFound)
-}
-
-func testRenameLink(t *testing.T, h API, env Env) {
-	a, _ := veth(t, h, env)
-	other, _, err := h.AddVeth(a.NS, "other0", env.NewNS(t), "x0", 0)
-	ok(t, err)
-	env.AddAltName(t, a.NS, a.Index, "alias0")
-	env.AddAltName(t, a.NS, other.Index, "alias1")
-	const long = "an-alternative-name-longer-than-names"
-	env.AddAltName(t, a.NS, other.Index, long)
-	if l, err := h.LinkByName(a.NS, long); err != nil || l.Index != other.Index {
-		t.Errorf("by an alternative name that is no name: %+v, %v", l, err)
-	}
-	if l, err := h.LinkByName(a.NS, "alias0"); err != nil || l.Index != a.Index {
-		t.Errorf("by alternative name: %+v, %v", l, err)
-	}
-	is(t, "a name that another link has", h.RenameLink(a.NS, a.Index, "other0"), host.ErrExists)
-	is(t, "a name that is another link's alternative", h.RenameLink(a.NS, a.Index, "alias1"), host.ErrExists)
-	ok(t, h.RenameLink(a.NS, a.Index, "alias0"))
-	l, err := h.LinkByIndex(a.NS, a.Index)
-	ok(t, err)
-	if l.Name != "alias0" || len(l.AltNames) != 0 || l.Up {
-		t.Errorf("renamed to its alternative name: %+v", l)
-	}
-	ok(t, h.SetLinkUp(a.NS, a.Index))
-	ok(t, h.RenameLink(a.NS, a.Index, "alias0"))
-	if l, _ := h.LinkByIndex(a.NS, a.Index); !l.Up {
-		t.Error("a rename to the present name took the link down")
-	}
-	ok(t, h.RenameLink(a.NS, a.Index, "net0"))
-	is(t, "renaming a link that is not there", h.RenameLink(a.NS, 4711, "y0"), host.ErrNotFound)
 }
 
 func testTxQueueLen(t *testing.T, h API, env Env) {

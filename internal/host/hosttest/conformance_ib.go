@@ -281,6 +281,52 @@ func testMoveRDMARefused(t *testing.T, h API, env Env) {
 	is(t, "a namespace that is gone", h.MoveRDMA(host.NodeNS, name, ns), host.ErrNSGone)
 }
 
+// testRenameRDMA has a pod give its device names; after it the device is found by its function.
+func testRenameRDMA(t *testing.T, h API, env Env) {
+	pf := freshVFs(t, h, env, 2)
+	vf, taken := pf.VFs[0], pf.VFs[1].RDMA.Name
+	for _, name := range []string{"x", "..", ".", "a/b", "../..", "mlx5_1 "} {
+		ns := env.NewNS(t)
+		ok(t, h.MoveRDMA(host.NodeNS, vf.RDMA.Name, ns))
+		d, err := h.RDMAByPCI(ns, vf.PCI)
+		ok(t, err)
+		is(t, "a name that another device has", h.RenameRDMA(ns, d.Index, taken), host.ErrExists)
+		is(t, "a device of another namespace", h.RenameRDMA(host.NodeNS, d.Index, "y"), host.ErrNotFound)
+		env.NameRDMA(t, ns, d.Index, name)
+		if !host.UsableRDMAName(name) {
+			d, err = h.RDMAByPCI(ns, vf.PCI)
+			if err != nil || d.Name != name {
+				t.Errorf("the device called %q by its function: %+v, %v", name, d, err)
+			}
+			ok(t, h.RenameRDMA(ns, d.Index, name)) // so it is already
+		}
+		env.DeleteNS(t, ns)
+		eventually(t, "the device comes home", func() bool {
+			d, err = h.RDMAByPCI(host.NodeNS, vf.PCI)
+			now, errVF := h.VFDevices(vf.PCI)
+			ok(t, errVF)
+			return err == nil && now.Link != nil
+		})
+		now, err := FindVF(h, vf.PCI)
+		ok(t, err)
+		if d.Name != name || (now.RDMA != nil) != host.UsableRDMAName(name) {
+			t.Errorf("the device called %q at home: %+v; of its function: %+v", name, d, now.RDMA)
+		}
+		sameDevices(t, h, now)
+		if host.UsableRDMAName(name) {
+			if err := h.RenameRDMA(host.NodeNS, d.Index, ".."); err == nil {
+				t.Error("a device may be called ..")
+			}
+		}
+		for range 2 {
+			ok(t, h.RenameRDMA(host.NodeNS, d.Index, vf.RDMA.Name))
+		}
+		if now, err := FindVF(h, vf.PCI); err != nil || now.RDMA == nil || now.RDMA.Name != vf.RDMA.Name {
+			t.Errorf("after RenameRDMA: %+v, %v", now, err)
+		}
+	}
+}
+
 func testVFOfDeadNamespace(t *testing.T, h API, env Env) {
 	pf := freshVFs(t, h, env, 1)
 	ns := env.NewNS(t)

@@ -35,6 +35,7 @@ func fakeEnv(f *Fake) Env {
 		},
 		DeleteNS:    func(_ *testing.T, ns host.NS) { f.DeleteNS(ns) },
 		AddAltName:  func(t *testing.T, ns host.NS, index int, name string) { ok(t, f.AddAltName(ns, index, name)) },
+		NameRDMA:    func(t *testing.T, ns host.NS, index int, name string) { ok(t, f.NameRDMA(ns, index, name)) },
 		AppendRoute: func(t *testing.T, ns host.NS, r host.Route) { ok(t, f.AppendRoute(ns, r)) },
 	}
 }

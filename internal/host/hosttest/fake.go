@@ -43,6 +43,8 @@ type Options struct {
 	// FollowRDMA makes a re-created IPoIB netdev appear in its RDMA device's namespace, as kernels
 	// from about 6.16 do; otherwise it appears in the node's.
 	FollowRDMA bool
+	// NoIPv6 is a kernel without IPv6 (ipv6.disable=1), as far as its sysctls go.
+	NoIPv6 bool
 	// Naming names a new netdev of a PCI function in the node's namespace and gives its alternative
 	// names, as udev does; vf is -1 for a PF. Nil, or an empty name, leaves the kernel's name: the
 	// lowest free ibN or ethN.
@@ -53,7 +55,7 @@ type Options struct {
 func NewFake(o Options) *Fake {
 	f := &Fake{opts: o, mode: host.RDMAExclusive, ns: map[host.NS]*namespace{}, before: map[int]func(){},
 		outside: map[netip.Addr]net.HardwareAddr{}}
-	f.ns[host.NodeNS] = newNamespace(host.NodeNS)
+	f.ns[host.NodeNS] = f.newNamespace(host.NodeNS)
 	f.ns[host.NodeNS].links[0].Up = true
 	f.ns[host.NodeNS].links[0].Carrier = true
 	return f
@@ -147,10 +149,12 @@ type namespace struct {
 	rules     []host.Rule
 	sysctls   map[string]string // those that differ from the default
 	marks     map[string]uint32
+	noIPv6    bool
 }
 
-func newNamespace(name host.NS) *namespace {
-	n := &namespace{name: name, sysctls: map[string]string{}, marks: map[string]uint32{}, lastIndex: 1}
+func (f *Fake) newNamespace(name host.NS) *namespace {
+	n := &namespace{name: name, noIPv6: f.opts.NoIPv6, sysctls: map[string]string{}, marks: map[string]uint32{},
+		lastIndex: 1}
 	n.links = []*link{{Link: host.Link{NS: name, Index: 1, Name: "lo", Kind: "device", LinkLayer: host.Ethernet,
 		MTU: 65536}}}
 	return n
@@ -169,7 +173,7 @@ func (f *Fake) AddNS(ns host.NS) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.ns[ns]; !ok {
-		f.ns[ns] = newNamespace(ns)
+		f.ns[ns] = f.newNamespace(ns)
 	}
 }
 

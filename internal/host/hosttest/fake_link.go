@@ -339,18 +339,40 @@ func (f *Fake) SetIPv6LinkLocalGUID(ns host.NS, index int, guid ib.GUID) error {
 	})
 }
 
-// AddAltName gives a link an alternative name, as udev does.
+// AddAltName implements API.
 func (f *Fake) AddAltName(ns host.NS, index int, name string) error {
+	return f.change(ns, index, fmt.Sprintf("AddAltName %q", name), func(n *namespace, l *link) error {
+		if l.Name == name || slices.Contains(l.AltNames, name) {
+			return nil
+		}
+		if n.taken(name) {
+			return fmt.Errorf("alternative name %q: %w", name, host.ErrExists)
+		}
+		l.AltNames = append(l.AltNames, name)
+		return nil
+	})
+}
+
+// DeleteAltName implements API.
+func (f *Fake) DeleteAltName(ns host.NS, index int, name string) error {
+	return f.change(ns, index, fmt.Sprintf("DeleteAltName %q", name), func(_ *namespace, l *link) error {
+		l.AltNames = slices.DeleteFunc(l.AltNames, func(a string) bool { return a == name })
+		return nil
+	})
+}
+
+// AddChildInPod makes an IPoIB child of a link in the link's own namespace, as a pod may.
+func (f *Fake) AddChildInPod(ns host.NS, parent int, name string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, l, err := f.linkAt(ns, index)
+	n, p, err := f.linkAt(ns, parent)
 	if err != nil {
 		return err
 	}
-	if n.taken(name) {
-		return fmt.Errorf("alternative name %s: %w", name, host.ErrExists)
-	}
-	l.AltNames = append(l.AltNames, name)
+	c := &link{parent: p, Link: host.Link{Name: name, Kind: "ipoib", LinkLayer: host.InfiniBand, MTU: p.MTU,
+		TxQueueLen: ipoibTxQueueLen, Mode: p.Mode, PKey: p.PKey}}
+	c.HardwareAddr = ipoibAddr(f.serial(), p.fn.live)
+	n.adopt(c)
 	return nil
 }
 
@@ -375,6 +397,8 @@ func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string,
 			a.peer, b.peer = b, a
 			n.adopt(a)
 			p.adopt(b)
+			n.distrust(name)
+			p.distrust(peerName)
 			a.Up, b.Up = true, true
 			return nil
 		})
@@ -382,6 +406,16 @@ func (f *Fake) AddVeth(ns host.NS, name string, peerNS host.NS, peerName string,
 		return host.Link{}, host.Link{}, err
 	}
 	return a.view(), b.view(), err
+}
+
+// distrust makes a link believe no router.
+func (n *namespace) distrust(name string) {
+	for _, key := range []string{"accept_ra", "autoconf", "accept_redirects"} {
+		key = "net/ipv6/conf/" + name + "/" + key
+		if _, err := n.sysctl(key); err == nil {
+			n.sysctls[key] = "0"
+		}
+	}
 }
 
 func newVeth(name string, mtu, serial int) *link {

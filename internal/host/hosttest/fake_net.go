@@ -295,9 +295,17 @@ func (n *namespace) sysctl(key string) (string, error) {
 		!slices.ContainsFunc(n.links, func(x *link) bool { return x.Name == l }) {
 		return "", fmt.Errorf("sysctl %s in %s: %w", key, where(n.name), host.ErrNotFound)
 	}
-	switch key[strings.LastIndex(key, "/")+1:] {
+	ipv6 := strings.HasPrefix(key, "net/ipv6/")
+	if ipv6 && n.noIPv6 {
+		return "", fmt.Errorf("sysctl %s in %s: %w", key, where(n.name), host.ErrNotFound)
+	}
+	switch name := key[strings.LastIndex(key, "/")+1:]; name {
 	case "accept_dad", "accept_ra", "autoconf", "dad_transmits":
 		return "1", nil
+	case "accept_redirects":
+		if ipv6 {
+			return "1", nil
+		}
 	}
 	return "0", nil
 }

@@ -5,8 +5,10 @@ package hosttest
 import (
 	"fmt"
 	"slices"
+	"syscall"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/ib"
 )
 
 func (f *Fake) lowestFreeRDMA() string {
@@ -91,6 +93,9 @@ func (f *Fake) viewRDMA(fn *function, ns host.NS) host.RDMADevice {
 			d.LID = i + 2
 		}
 	}
+	if !host.UsableRDMAName(d.Name) { // sysfs cannot be asked
+		d.PortGUID, d.LinkLayer = ib.GUID{}, ""
+	}
 	switch {
 	case fn.roce: // no subnet manager numbers its ports
 		d.LID, d.SMLID = 0, 0
@@ -105,6 +110,9 @@ func (f *Fake) viewRDMA(fn *function, ns host.NS) host.RDMADevice {
 
 func (f *Fake) nodeRDMA(fn *function) *host.RDMADevice {
 	if fn.rdma == nil || f.mode == host.RDMAExclusive && fn.rdma.NS != host.NodeNS {
+		return nil
+	}
+	if !host.UsableRDMAName(fn.rdma.Name) {
 		return nil
 	}
 	d := f.viewRDMA(fn, host.NodeNS)
@@ -192,4 +200,47 @@ func (f *Fake) MoveRDMA(from host.NS, name string, to host.NS) error {
 		f.reregister(f.funcs[i], to, nil)
 		return nil
 	})
+}
+
+// rdmaAt finds the function whose device is visible in a namespace under an index, with the lock held.
+func (f *Fake) rdmaAt(ns host.NS, index int) (*function, error) {
+	if _, err := f.namespace(ns); err != nil {
+		return nil, err
+	}
+	for _, fn := range f.funcs {
+		if fn.rdma != nil && fn.rdma.Index == index && (f.mode == host.RDMAShared || fn.rdma.NS == ns) {
+			return fn, nil
+		}
+	}
+	return nil, fmt.Errorf("RDMA device with index %d in %s: %w", index, where(ns), host.ErrNotFound)
+}
+
+// nameRDMA is ib_device_rename, with the lock held.
+func (f *Fake) nameRDMA(ns host.NS, index int, name string) error {
+	fn, err := f.rdmaAt(ns, index)
+	if err != nil || fn.rdma.Name == name {
+		return err
+	}
+	if slices.ContainsFunc(f.funcs, func(x *function) bool { return x.rdma != nil && x.rdma.Name == name }) {
+		return fmt.Errorf("name %q: %w", name, host.ErrExists)
+	}
+	fn.rdma.Name = name
+	return nil
+}
+
+// RenameRDMA implements API.
+func (f *Fake) RenameRDMA(ns host.NS, index int, name string) error {
+	return f.effect(fmt.Sprintf("RenameRDMA %d in %s to %q", index, where(ns), name), func() error {
+		if fn, err := f.rdmaAt(ns, index); err == nil && fn.rdma.Name != name && !host.UsableRDMAName(name) {
+			return fmt.Errorf("name %q: %w", name, syscall.EINVAL)
+		}
+		return f.nameRDMA(ns, index, name)
+	})
+}
+
+// NameRDMA names a device as a pod may, with any text.
+func (f *Fake) NameRDMA(ns host.NS, index int, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.nameRDMA(ns, index, name)
 }

@@ -39,6 +39,8 @@ type LinkState struct {
 	AltNames             []string
 	Kind                 string
 	MTU                  int
+	TxQueueLen           int    `json:",omitempty"`
+	Alias                string `json:",omitempty"`
 	Up                   bool
 	Addresses, Neighbors []string
 }
@@ -95,7 +97,8 @@ func (n *namespace) snapshot() NamespaceState {
 }
 
 func (l *link) snapshot() LinkState {
-	st := LinkState{AltNames: slices.Clone(l.AltNames), Kind: l.Kind, MTU: l.MTU, Up: l.Up}
+	st := LinkState{AltNames: slices.Clone(l.AltNames), Kind: l.Kind, MTU: l.MTU, TxQueueLen: l.TxQueueLen,
+		Alias: l.Alias, Up: l.Up}
 	for _, p := range l.addresses {
 		st.Addresses = append(st.Addresses, p.String())
 	}
