@@ -58,7 +58,7 @@ func (s *Service) pluginNames() []string {
 }
 
 func (s *Service) directCall(c *call) cni.Call {
-	call := callFor(c.draft, c.netns, c.conf.Name, c.ifname, c.phases)
+	call := s.callFor(c.draft, c.pod(), c.netns, c.conf.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs = c.argsText, c.binDirs
 	call.Pod = cni.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
 	return call
@@ -100,6 +100,9 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 				return nil, fmt.Errorf("clear away what an interrupted ADD left: %w", err)
 			}
 		}
+	}
+	if err := s.runner.InstalledDirect(c.stdin, c.binDirs); err != nil {
+		return nil, err
 	}
 	if err := s.recordDirect(c, call.Pod); err != nil {
 		return nil, fmt.Errorf("record the attachment: %w", err)
@@ -171,6 +174,7 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 	if _, err := s.runner.Direct(ctx, c.plugin, "DEL", c.stdin, s.directCall(c)); err != nil {
 		return err
 	}
+	s.failures.Forget(cni.AttachmentKey{ContainerID: c.containerID, IfName: c.ifname})
 	if err := s.releaseInterrupted(c); err != nil {
 		return err
 	}

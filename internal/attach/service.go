@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/abandon"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/cnisock"
@@ -144,7 +145,9 @@ type Service struct {
 	gone    finished
 	missed  missed
 	broken  broken
-	now     func() time.Time
+	// failures are those of plugins on disk
+	failures abandon.Tracker
+	now      func() time.Time
 }
 
 // New checks the options and makes a Service.

@@ -62,7 +62,10 @@ type Call struct {
 	State func(plugin string) State
 	// Recorded has the attachment on disk when it returns; see Recorder. Nil: it is there.
 	Recorded func() error
-	Phases   *Phases
+	// Refused is told that a plugin on disk failed, and decides whether its part of a DEL is
+	// abandoned. Nil: it is when the failure is permanent.
+	Refused func(Refusal) (abandon bool)
+	Phases  *Phases
 }
 
 // Parse reads a configuration or a configuration list.
@@ -89,17 +92,6 @@ func check(list *libcni.NetworkConfigList) error {
 		if p.Network.Type == metaPlugin {
 			return Errorf(CodeInvalidConfig, "name the network itself",
 				"network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
-		}
-	}
-	return nil
-}
-
-// Installed tells which plugin of a list is neither ours nor on disk, before anything is run.
-func (r *Runner) Installed(list *libcni.NetworkConfigList, binDirs []string) error {
-	s := r.session(Call{BinDirs: binDirs})
-	for _, p := range list.Plugins {
-		if _, err := s.FindInPath(p.Network.Type, s.dirs()); err != nil {
-			return fmt.Errorf("network %q: %w", list.Name, err)
 		}
 	}
 	return nil
@@ -274,8 +266,15 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	prev *types100.Result, extra map[string]any) error {
 	conf, err := s.inject(list, p, previous(prev), extra)
+	if err != nil && prev != nil && command == "DEL" {
+		// an old version cannot say every result, and DEL is to do without one
+		conf, err = s.inject(list, p, nil, extra)
+	}
 	if err != nil {
 		return err
+	}
+	if command == "DEL" {
+		return s.del(ctx, p, conf)
 	}
 	path, err := s.FindInPath(p.Network.Type, s.dirs())
 	if err != nil {
