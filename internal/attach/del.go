@@ -131,7 +131,7 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 			return nil
 		}
 		if now := sb.Attachment(a.Network, a.IfName); now != nil {
-			now.Phase, now.Error = ledger.Deleting, failure.Error()
+			now.Phase, now.Error = ledger.Deleting, text.Limit(failure.Error(), text.MaxMessage)
 		}
 		return nil
 	})

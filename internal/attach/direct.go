@@ -17,6 +17,7 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // direct runs one plugin of ours that something else called by its name: another meta plugin,
@@ -26,7 +27,7 @@ import (
 func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 	if s.runner.Plugins[c.plugin] == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "),
-			"the agent has no plugin %q", c.plugin)
+			"the agent has no plugin %s", text.Quote(c.plugin))
 	}
 	c.networkType = c.plugin
 	switch c.command {

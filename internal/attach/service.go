@@ -22,6 +22,7 @@ import (
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // MetaPlugin is the name of our meta plugin.
@@ -242,7 +243,7 @@ func (s *Service) finish(c *call, began time.Time, err error) {
 		IfName: c.ifname,
 		Began:  began, Total: time.Since(began), Phases: c.phases.List()}
 	if err != nil {
-		t.Error = err.Error()
+		t.Error = text.Limit(err.Error(), text.MaxMessage)
 	}
 	s.timings.add(t)
 	attrs := []any{"verb", t.Verb, "plugin", t.Plugin, "network_type", t.NetworkType, "sandbox", t.Sandbox, "pod",
@@ -250,7 +251,7 @@ func (s *Service) finish(c *call, began time.Time, err error) {
 		"namespace", c.args["K8S_POD_NAMESPACE"], "ifname", t.IfName, "ms", t.Total.Milliseconds(), "phases",
 		t.phaseText()}
 	if err != nil {
-		s.Log.Error("CNI call failed", append(attrs, "error", err)...)
+		s.Log.Error("CNI call failed", append(attrs, "error", t.Error)...)
 		return
 	}
 	s.Log.Info("CNI call", attrs...)

@@ -43,8 +43,8 @@ func (r *Runner) Installed(list *libcni.NetworkConfigList, binDirs []string) err
 	s := r.session(Call{BinDirs: binDirs})
 	for i, p := range list.Plugins {
 		if err := s.installed(p.Network); err != nil {
-			return Errorf(remedyOf(err).Code, remedyOf(err).Remedy, "network %s: plugin %d: %w", text.Quote(list.Name), i+1,
-				err)
+			e := remedyOf(err)
+			return Errorf(e.Code, e.Remedy, "network %s: plugin %d: %s", text.Quote(list.Name), i+1, e.Msg)
 		}
 	}
 	return nil

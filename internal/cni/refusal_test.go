@@ -45,8 +45,9 @@ func TestInstalled(t *testing.T) {
 			}
 			err = r.Installed(list, nil)
 			if (err == nil) != (c.refused == "") || err != nil && (!strings.Contains(err.Error(), c.refused) ||
-				Wire(err).Code != CodeInvalidConfig || Wire(err).Details == "") {
-				t.Errorf("error %v, want %q and a remedy", err, c.refused)
+				Wire(err).Code != CodeInvalidConfig || Wire(err).Details == "" ||
+				strings.Count(err.Error(), Wire(err).Details) != 1) {
+				t.Errorf("error %v, want %q and a remedy, once", err, c.refused)
 			}
 		})
 	}

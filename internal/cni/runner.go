@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // DefaultBinDir is where plugins are on a node's disk.
@@ -91,7 +92,7 @@ func check(list *libcni.NetworkConfigList) error {
 	for _, p := range list.Plugins {
 		if p.Network.Type == metaPlugin {
 			return Errorf(CodeInvalidConfig, "name the network itself",
-				"network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
+				"network %s: plugin type %s calls networks and cannot be one", text.Quote(list.Name), metaPlugin)
 		}
 	}
 	return nil
@@ -115,11 +116,11 @@ func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call
 		}
 	}
 	if prev == nil {
-		return nil, Errorf(CodeInvalidConfig, "", "network %q has no plugins", list.Name)
+		return nil, Errorf(CodeInvalidConfig, "", "network %s has no plugins", text.Quote(list.Name))
 	}
 	full, err := types100.NewResultFromResult(prev)
 	if err != nil {
-		return nil, fmt.Errorf("read the result of network %q: %w", list.Name, err)
+		return nil, fmt.Errorf("read the result of network %s: %w", text.Quote(list.Name), err)
 	}
 	s.restore(full)
 	return full, nil
@@ -242,8 +243,8 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	if prev != nil {
 		converted, err := prev.GetAsVersion(list.CNIVersion)
 		if err != nil {
-			return nil, fmt.Errorf("convert the result of network %q to version %s: %w", list.Name, list.CNIVersion,
-				err)
+			return nil, fmt.Errorf("convert the result of network %s to version %s: %w", text.Quote(list.Name),
+				list.CNIVersion, err)
 		}
 		values["prevResult"] = converted
 	}
@@ -258,7 +259,7 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	}
 	out, err := libcni.InjectConf(p, values)
 	if err != nil {
-		return nil, Errorf(CodeInvalidConfig, "", "network %q: %w", list.Name, err)
+		return nil, Errorf(CodeInvalidConfig, "", "network %s: %w", text.Quote(list.Name), err)
 	}
 	return out.Bytes, nil
 }

@@ -152,7 +152,8 @@ func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []
 	case "STATUS", "GC":
 		return nil, nil // our plugins are as ready as this process; what is left over is the collector's
 	default:
-		return nil, Errorf(CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %q", command)
+		return nil, Errorf(CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %s",
+			text.Quote(command))
 	}
 }
 
@@ -273,15 +274,21 @@ func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ
 	return stdout.Bytes(), nil
 }
 
+// mostSaid is how many octets of what a plugin on disk says about its failure are kept.
+const mostSaid = 2000
+
 // diskError is the plugin's own error object when it printed one.
 func diskError(path string, err error, stdout, stderr []byte) error {
 	var said types.Error
 	if json.Unmarshal(stdout, &said) == nil && said.Msg != "" {
+		said.Msg, said.Details = text.Limit(said.Msg, mostSaid), text.Limit(said.Details, mostSaid)
 		return &said
 	}
-	const most = 2000
-	if len(stderr) > most {
-		stderr = stderr[len(stderr)-most:]
+	if len(stderr) > mostSaid {
+		stderr = stderr[len(stderr)-mostSaid:]
+	}
+	if len(stdout) > mostSaid {
+		stdout = stdout[len(stdout)-mostSaid:]
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -7,6 +7,8 @@
 package text
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -88,6 +90,19 @@ func join(shown []string, all int) string {
 		list += fmt.Sprintf(" and %d more", n)
 	}
 	return list
+}
+
+// JSONError is what the decoder found wrong with a text, with the place when it is known.
+func JSONError(value string, err error) error {
+	var syntax *json.SyntaxError
+	if !errors.As(err, &syntax) {
+		return err
+	}
+	// the offset is behind the octet that is wrong
+	before := value[:max(0, min(int(syntax.Offset)-1, len(value)))]
+	line := strings.Count(before, "\n") + 1
+	column := utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:]) + 1
+	return fmt.Errorf("line %d, column %d: %w", line, column, err)
 }
 
 // Note is a message that fits into an event.

@@ -3,6 +3,7 @@
 package text
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -46,6 +47,20 @@ func TestLists(t *testing.T) {
 	many := strings.Split(strings.Repeat("p,", 5000)+"p", ",")
 	if got := List(many); got != "p, p, p, p, p, p, p, p, p, p and 4991 more" {
 		t.Error(got)
+	}
+}
+
+func TestJSONError(t *testing.T) {
+	for value, want := range map[string]string{
+		"[\n  {\"ips\": [ \"€\" ]\n]": "line 3, column 1: invalid character ']' after object key:value pair",
+		`[{"name":"€",}]`:             "line 1, column 14: invalid character '}' looking for beginning of object key string",
+		`[{"name"`:                    "line 1, column 8: unexpected end of JSON input",
+		`[1]`:                         "json: cannot unmarshal number into Go value of type string",
+	} {
+		var into []string
+		if got := JSONError(value, json.Unmarshal([]byte(value), &into)); got == nil || got.Error() != want {
+			t.Errorf("%s: %v, want %q", value, got, want)
+		}
 	}
 }
 
