@@ -106,6 +106,40 @@ func TestDelWithoutForeignPlugin(t *testing.T) {
 	}
 }
 
+// The addresses that a pod asks for reach an IPAM plugin that does not declare them, on ADD and on
+// DEL, and no other network of the pod.
+func TestIPsAsVariable(t *testing.T) {
+	n, dir := onDisk(t)
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+		cncfv1.AnnotationNetworks: `[{"name":"far","ips":["10.9.0.5/24"]}]`})
+	log := filepath.Join(dir, "log")
+	far(t, dir, "echo $CNI_COMMAND $CNI_ARGS >>"+log+`; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.5/24"}]}'`,
+		"echo $CNI_COMMAND $CNI_ARGS >>"+log)
+	for _, command := range []string{"ADD", "DEL"} {
+		if resp := n.callWith(dir, command); resp.Error != nil {
+			t.Fatal(resp.Error)
+		}
+	}
+	text, err := os.ReadFile(log)
+	must(t, err)
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "ADD ") || !strings.HasSuffix(lines[0], ";IP=10.9.0.5/24") ||
+		!strings.HasSuffix(lines[1], ";IP=10.9.0.5/24") || !strings.Contains(lines[0], "K8S_POD_NAME=p;") {
+		t.Errorf("CNI_ARGS:\n%s", text)
+	}
+	if len(n.asked.Wanted) != 0 {
+		t.Errorf("the pod's other network was asked for %v", n.asked.Wanted)
+	}
+
+	n.network("default", "near", strings.Replace(confIPoIB, "ipoib", "near", 1), "")
+	n.pod("q", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+		cncfv1.AnnotationNetworks: `[{"name":"near","ips":["172.91.0.105"]}]`})
+	n.mustCall("ADD", "q")
+	if len(n.asked.Wanted) != 1 || n.asked.Wanted[0].String() != "172.91.0.105/32" {
+		t.Errorf("our addresses were asked for %v", n.asked.Wanted)
+	}
+}
+
 // A plugin of ours that is called by itself is refused before anything is recorded, too.
 func TestDirectWithoutIPAM(t *testing.T) {
 	for name, c := range map[string]struct{ conf, refused string }{

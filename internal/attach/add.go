@@ -172,7 +172,7 @@ func (s *Service) record(c *call, g gathered) error {
 		}
 		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad,
 			Default: i == 0, Config: p.config,
-			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource,
+			RuntimeConfig: capabilities, Args: p.args, BinDirs: c.binDirs, Resource: p.resource,
 			DeviceID: p.deviceID, Phase: ledger.Adding})
 	}
 	c.draft.note(func(sb *ledger.Sandbox) error {
@@ -197,7 +197,7 @@ func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order 
 	phases *cni.Phases) (*types100.Result, error) {
 	p := &g.list[i]
 	call := s.callFor(c.draft, c.pod(), c.netns, p.list.Name, p.ifname, phases)
-	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
+	call.Args, call.BinDirs, call.Capabilities, call.NAD = p.args, c.binDirs, p.capabilities, p.nad
 	if i > 0 {
 		call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
 	}

@@ -28,6 +28,7 @@ type planned struct {
 	ifname       string
 	list         *libcni.NetworkConfigList
 	capabilities map[string]any
+	args         string // CNI_ARGS
 	deviceID     string
 }
 
@@ -253,6 +254,9 @@ func (s *Service) configure(c *call, list []planned, allocated map[string][]stri
 		}
 		if err := p.parse(); err != nil {
 			return err
+		}
+		if p.args, err = nad.Arguments(c.argsText, p.config, p.selection); err != nil {
+			return cni.Errorf(cni.CodeInvalidConfig, "", "%w", err)
 		}
 		p.capabilities = nad.CapabilityArgs(base, p.selection, p.deviceID, p.deviceInfoFile(c.containerID))
 		if err := s.runner.Installed(p.list, c.binDirs); err != nil {
