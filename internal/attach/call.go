@@ -45,7 +45,9 @@ type metaConf struct {
 
 	ClusterNetwork string `json:"clusterNetwork"`
 	BinDir         string `json:"binDir"`
-	Namespace      string `json:"multusNamespace"`
+	// ConfDir holds files of networks without a configuration of their own, beside those in multusConfDir.
+	ConfDir   string `json:"confDir"`
+	Namespace string `json:"multusNamespace"`
 	// DefaultNetworks are further networks of all pods but those in SystemNamespaces.
 	DefaultNetworks  []string `json:"defaultNetworks"`
 	SystemNamespaces []string `json:"systemNamespaces"`

@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // network is a CNI configuration with where it came from.
@@ -46,6 +47,44 @@ func (s *Service) confFiles(dir string) ([]confFile, error) {
 		out = append(out, readConf(path))
 	}
 	return out, nil
+}
+
+// multusConfDir is where the documents of Multus put the files of networks without spec.config.
+const multusConfDir = "/etc/cni/multus/net.d"
+
+// networkDirs are the node's directories with the files of networks without spec.config: where this
+// process sees each, by the node's path.
+func (s *Service) networkDirs(c *call) [][2]string {
+	dirs := [][2]string{{s.ConfDir, s.ConfDir}, {multusConfDir, s.at(multusConfDir)}}
+	if c.conf.ConfDir != "" {
+		dirs = append(dirs, [2]string{c.conf.ConfDir, s.at(c.conf.ConfDir)})
+	}
+	return dirs
+}
+
+// confOfNode reads the first file that has the network's name. The error lists what cannot be read.
+func (s *Service) confOfNode(name string, dirs [][2]string) ([]byte, error) {
+	var names, unreadable []string
+	for _, dir := range dirs {
+		files, err := s.confFiles(dir[1])
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if f.err != nil {
+				unreadable = append(unreadable, fmt.Sprintf("%s (%v)", filepath.Base(f.path), f.err))
+			} else if f.name == name {
+				return f.config, nil
+			}
+		}
+		names = append(names, filepath.Clean(dir[0]))
+	}
+	slices.Sort(names)
+	err := fmt.Errorf("no file in %s has the name %q", strings.Join(slices.Compact(names), " or "), name)
+	if len(unreadable) > 0 {
+		err = fmt.Errorf("%w; cannot read %s", err, text.List(unreadable))
+	}
+	return nil, err
 }
 
 // usable tells whether pods can have it for their default network. The installation names none
@@ -115,7 +154,7 @@ func (s *Service) named(ctx context.Context, c *call, want string) (network, err
 	if !ok {
 		namespace, name = s.networkNamespace(c), want
 	}
-	n, err := s.nad(ctx, namespace, name)
+	n, err := s.nad(ctx, c, namespace, name)
 	if errors.Is(err, ErrNotFound) {
 		return network{}, noPrimary(fmt.Sprintf("no network %q on the node", want), s.ConfDir,
 			fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
