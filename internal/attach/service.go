@@ -85,9 +85,7 @@ type Kernel interface {
 	NSExists(ns host.NS) bool
 	VFDevices(pci string) (host.VFDevices, error)
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
-	LinkByIndex(ns host.NS, index int) (host.Link, error)
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
-	Routes(ns host.NS, table int) ([]host.Route, error)
 	spiderpool.Solicitor
 }
 

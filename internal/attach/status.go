@@ -4,10 +4,13 @@ package attach
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"k8s.io/client-go/util/workqueue"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
@@ -22,6 +25,10 @@ const (
 	statusWriters = 4
 	statusTimeout = 10 * time.Second
 )
+
+// settleTries is how many times a status waits for what it says to be final: about three seconds, since
+// the time between them doubles. A port without a link may never have it.
+const settleTries = 6
 
 // statusQueue writes network-status annotations behind the calls. What is to be written is read
 // from the ledger, so an agent that starts again goes on where the one before it ended.
@@ -59,6 +66,10 @@ func (q *statusQueue) next(ctx context.Context) bool {
 		return false
 	}
 	defer q.queue.Done(id)
+	if q.queue.NumRequeues(id) < settleTries && !q.service.settled(id) {
+		q.queue.AddRateLimited(id)
+		return true
+	}
 	if err := q.service.writeStatus(ctx, id); err != nil && ctx.Err() == nil {
 		q.service.Log.Warn("could not write a pod's network-status yet", "sandbox", id, "error", err)
 		q.queue.AddRateLimited(id)
@@ -97,14 +108,30 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 		Began: began, Total: took, Phases: []cni.Phase{{Name: cni.PhaseStatus, Duration: took}}})
 	return s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
 		sb.StatusPending = false
-		return nil
+		return recordWritten(sb, attached)
 	})
+}
+
+// recordWritten keeps what was written, so that it is seen when it changes.
+func recordWritten(sb *ledger.Sandbox, written []nad.Attached) error {
+	for i := range sb.Attachments {
+		a := &sb.Attachments[i]
+		j := slices.IndexFunc(written, func(w nad.Attached) bool { return w.Interface == a.IfName && w.Result != nil })
+		if j < 0 || len(a.Direct) > 0 {
+			continue
+		}
+		raw, err := json.Marshal(written[j].Result)
+		if err != nil {
+			return fmt.Errorf("encode the result of %s: %w", describe(a.Network, a.IfName), err)
+		}
+		a.Result = raw
+	}
+	return nil
 }
 
 // attached is the content of the status; nil while something is not done.
 func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	var out []nad.Attached
-	holds := s.holdsDefault(sb)
 	for _, a := range sb.Attachments {
 		if len(a.Direct) > 0 {
 			continue
@@ -116,8 +143,10 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute ||
-			holds[a.IfName], Result: res}
+		s.observe(sb, a, res)
+		// one network alone is the default one, whichever has the pod's default route (Network
+		// Custom Resource De-facto Standard, "Network Attachment Status Annotation", "default")
+		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default, Result: res}
 		if a.NAD != "" {
 			one.Network = a.NAD
 		}
@@ -129,26 +158,66 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	return out, nil
 }
 
-// holdsDefault are the interfaces of a pod of several networks that have its default routes now:
-// the pod, its networks and the cluster may all say which, and this is what came of it.
-func (s *Service) holdsDefault(sb ledger.Sandbox) map[string]bool {
-	if len(sb.Attachments) < 2 {
-		return nil
+// observe has a recorded result say what the kernel shows of the interface now. An IPoIB interface
+// has its MTU when it has carrier: the kernel lowers it to the multicast group's as it joins that
+// (ipoib_mcast_carrier_on_task in drivers/infiniband/ulp/ipoib/ipoib_multicast.c), which is some
+// time after it was set up. settled is false until then. What cannot be seen stays as recorded.
+func (s *Service) observe(sb ledger.Sandbox, a ledger.Attachment, res *types100.Result) (changed, settled bool) {
+	if res == nil {
+		return false, true
 	}
-	ns, holds := host.NS(sb.NetNS), map[string]bool{}
-	routes, err := s.Kernel.Routes(ns, 0)
-	for _, r := range routes {
-		if r.Dst.Bits() != 0 {
+	link, err := s.Kernel.LinkByName(host.NS(sb.NetNS), a.IfName)
+	if err != nil {
+		return false, true
+	}
+	for _, i := range res.Interfaces {
+		if i.Name == a.IfName && i.Sandbox != "" && i.Mtu != link.MTU {
+			i.Mtu, changed = link.MTU, true
+		}
+	}
+	return changed, link.LinkLayer != host.InfiniBand || link.Carrier || !link.Up
+}
+
+// settled reports whether what the network-status of a sandbox will say is final.
+func (s *Service) settled(containerID string) bool {
+	sb, _ := s.Ledger.Sandbox(containerID)
+	for _, a := range sb.Attachments {
+		res, err := recordedResult(a)
+		if err != nil {
+			continue // writing it says so
+		}
+		if _, settled := s.observe(sb, a, res); !settled {
+			return false
+		}
+	}
+	return true
+}
+
+// correctStatus has the network-status of a pod written again when what it says has changed.
+func (s *Service) correctStatus(sb ledger.Sandbox) error {
+	stale := false
+	for _, a := range sb.Attachments {
+		if len(a.Direct) > 0 || unfinished(a) {
 			continue
 		}
-		l, linkErr := s.Kernel.LinkByIndex(ns, r.Index)
-		err = errors.Join(err, linkErr)
-		holds[l.Name] = true
+		res, err := recordedResult(a)
+		if err != nil {
+			return err
+		}
+		changed, settled := s.observe(sb, a, res)
+		stale = stale || changed && settled
 	}
-	if err != nil && !errors.Is(err, host.ErrNSGone) {
-		s.Log.Warn("could not see which interface has the pod's default route", "sandbox", sb.ContainerID, "error", err)
+	if !stale || sb.Pod.Name == "" || sb.StatusPending {
+		return nil
 	}
-	return holds
+	err := s.Ledger.UpdateSandbox(sb.ContainerID, func(sb *ledger.Sandbox) error {
+		sb.StatusPending = true
+		return nil
+	})
+	if err == nil {
+		s.status.enqueue(sb.ContainerID)
+	}
+	return err
 }
 
 func (s *Service) deviceInfo(sb ledger.Sandbox, a ledger.Attachment) (*cncfv1.DeviceInfo, error) {

@@ -127,6 +127,9 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) (judged
 	if goesOn, err := s.runs(ctx, sb); err != nil || !goesOn {
 		return err == nil
 	}
+	if err := s.correctStatus(sb); err != nil {
+		s.Log.Warn("could not compare a pod's network-status", "sandbox", containerID, "error", err)
+	}
 	judged = true
 	for _, a := range sb.Attachments {
 		if len(a.Direct) > 0 || ctx.Err() != nil {
