@@ -24,7 +24,8 @@ func TestEventsFit(t *testing.T) {
 		got := <-fake.Events // "Warning FailedAttach <note>"
 		note := strings.SplitN(got, " ", 3)[2]
 		if len(note) > limit || len(note) < limit/2 || strings.ContainsRune(note, '\uFFFD') ||
-			!strings.HasPrefix(note, "no IPv4 address from annotation x: pool") || !strings.HasSuffix(note, "enlarge a pool") {
+			!strings.HasPrefix(note, "no IPv4 address from annotation x: pool") ||
+			!strings.HasSuffix(note, "enlarge a pool") {
 			t.Errorf("a note of %d octets: %s", len(note), note)
 		}
 	}

@@ -23,7 +23,8 @@ func onDisk(t *testing.T) (n *node, dir string) {
 	n.start()
 	n.network("default", "far", `{"cniVersion":"1.0.0","name":"far","type":"ipoib","master":"ibs5f0",
 		"ipam":{"type":"far"}}`, "")
-	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: "far"})
+	n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+		cncfv1.AnnotationNetworks: "far"})
 	return n, dir
 }
 

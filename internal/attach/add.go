@@ -37,7 +37,7 @@ const (
 
 // add attaches all networks of a sandbox or none.
 func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
-	unlock, err := s.locks.meta(ctx, c.containerID)
+	unlock, err := s.locks.Meta(ctx, c.containerID)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func (s *Service) record(c *call, g gathered) error {
 func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns,
 	phases *cni.Phases) (*types100.Result, error) {
 	p := &g.list[i]
-	call := s.callFor(c.draft, c.pod(), c.netns, p.list.Name, p.ifname, phases)
+	call := callFor(s, c.draft, c.pod(), c.netns, p.list.Name, p.ifname, phases)
 	call.Args, call.BinDirs, call.Capabilities, call.NAD = p.args, c.binDirs, p.capabilities, p.nad
 	if i > 0 {
 		call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
@@ -245,7 +245,7 @@ func recordResult(d *draft, p *planned, res *types100.Result) error {
 }
 
 // callFor is what all of one attachment's plugins are called with.
-func (s *Service) callFor(d *draft, pod ledger.Pod, netns host.NS, network, ifname string,
+func callFor(s *Service, d *draft, pod ledger.Pod, netns host.NS, network, ifname string,
 	phases *cni.Phases) cni.Call {
 	return cni.Call{ContainerID: d.containerID, NetNS: netns, IfName: ifname, Phases: phases, Recorded: d.recorded,
 		Refused: func(r cni.Refusal) bool { return s.refused(d.containerID, pod, network, ifname, r) },

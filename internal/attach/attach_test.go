@@ -621,7 +621,7 @@ func TestPrimaryNetwork(t *testing.T) {
 // DEL waits for another call no longer than the runtime does, and for an API server that is away not at all.
 func TestDelWaitsForNothing(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
-	unlock, err := n.service.locks.meta(t.Context(), "sandbox-p")
+	unlock, err := n.service.locks.Meta(t.Context(), "sandbox-p")
 	must(t, err)
 	gone, giveUp := context.WithCancel(t.Context())
 	giveUp()

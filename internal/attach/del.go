@@ -22,7 +22,7 @@ import (
 
 // del takes a sandbox's networks down from the record alone.
 func (s *Service) del(ctx context.Context, c *call) error {
-	unlock, err := s.locks.meta(ctx, c.containerID)
+	unlock, err := s.locks.Meta(ctx, c.containerID)
 	if err != nil {
 		return err
 	}
@@ -55,8 +55,8 @@ func (s *Service) refused(containerID string, pod ledger.Pod, network, ifname st
 		"error", text.Limit(r.Err.Error(), text.MaxMessage))
 	if pod.Name != "" {
 		s.Events.Event(podObject(pod), corev1.EventTypeWarning, ReasonLeft, fmt.Sprintf(
-			"plugin %s did not undo its part of %s and is not called again: %v; if it had set up anything on the node, "+
-				"such as an address, remove that there", text.Quote(r.Plugin), describe(network, ifname), r.Err))
+			"plugin %s did not undo its part of %s and is not called again: %v; if it had set up anything on the "+
+				"node, such as an address, remove that there", text.Quote(r.Plugin), describe(network, ifname), r.Err))
 	}
 	return true
 }
@@ -81,7 +81,7 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 			c.containerID, "reason", err)
 		return nil
 	}
-	call := s.callFor(c.draft, c.pod(), c.netns, p.list.Name, c.ifname, c.phases)
+	call := callFor(s, c.draft, c.pod(), c.netns, p.list.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs, call.Capabilities = c.argsText, c.binDirs, p.capabilities
 	return s.runner.Del(ctx, p.list, call, nil)
 }
@@ -181,7 +181,7 @@ func (s *Service) recordedRun(sb ledger.Sandbox, a ledger.Attachment, phases *cn
 
 // recordedCall is the call that an attachment was made with, from the record.
 func (s *Service) recordedCall(sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) (cni.Call, error) {
-	call := s.callFor(s.draft(sb.ContainerID), sb.Pod, host.NS(sb.NetNS), a.Network, a.IfName, phases)
+	call := callFor(s, s.draft(sb.ContainerID), sb.Pod, host.NS(sb.NetNS), a.Network, a.IfName, phases)
 	call.Args, call.BinDirs, call.NAD = a.Args, a.BinDirs, a.NAD
 	call.Pod = cni.Pod{Namespace: sb.Pod.Namespace, Name: sb.Pod.Name, UID: sb.Pod.UID}
 	for _, other := range sb.Attachments {

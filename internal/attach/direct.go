@@ -36,7 +36,7 @@ func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 	case "GC":
 		return nil, s.directGC(context.WithoutCancel(ctx), c)
 	}
-	unlock, err := s.locks.direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
+	unlock, err := s.locks.Direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (s *Service) pluginNames() []string {
 }
 
 func (s *Service) directCall(c *call) cni.Call {
-	call := s.callFor(c.draft, c.pod(), c.netns, c.conf.Name, c.ifname, c.phases)
+	call := callFor(s, c.draft, c.pod(), c.netns, c.conf.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs = c.argsText, c.binDirs
 	call.Pod = cni.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
 	return call
@@ -216,7 +216,7 @@ func (s *Service) directGC(ctx context.Context, c *call) error {
 
 // directForget makes the DEL of a recorded call unless it has ended, or another one came, since it was seen.
 func (s *Service) directForget(ctx context.Context, seen ledger.Sandbox, ifname string, gc *call) error {
-	unlock, ok, err := s.locks.next(ctx, seen.ContainerID)
+	unlock, ok, err := s.locks.Next(ctx, seen.ContainerID)
 	if err != nil || !ok {
 		return err
 	}

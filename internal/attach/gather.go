@@ -201,7 +201,7 @@ func (s *Service) nad(ctx context.Context, c *call, namespace, name string) (net
 	if d.Spec.Config != "" {
 		return n, nil
 	}
-	if n.config, err = s.confOfNode(name, s.networkDirs(c)); err != nil {
+	if n.config, err = confOfNode(name, networkDirs(s, c)); err != nil {
 		return network{}, cni.Errorf(cni.CodeInvalidConfig, "set spec.config, or put such a file on every node",
 			"NetworkAttachmentDefinition %s has no spec.config, and %w", n.nad, err)
 	}

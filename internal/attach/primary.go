@@ -36,7 +36,7 @@ type confFile struct {
 }
 
 // confFiles reads the node's configurations in the runtime's order.
-func (s *Service) confFiles(dir string) ([]confFile, error) {
+func confFiles(dir string) ([]confFile, error) {
 	paths, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
 		return nil, fmt.Errorf("list the CNI configurations in %s: %w", dir, err)
@@ -54,7 +54,7 @@ const multusConfDir = "/etc/cni/multus/net.d"
 
 // networkDirs are the node's directories with the files of networks without spec.config: where this
 // process sees each, by the node's path.
-func (s *Service) networkDirs(c *call) [][2]string {
+func networkDirs(s *Service, c *call) [][2]string {
 	dirs := [][2]string{{s.ConfDir, s.ConfDir}, {multusConfDir, s.at(multusConfDir)}}
 	if c.conf.ConfDir != "" {
 		dirs = append(dirs, [2]string{c.conf.ConfDir, s.at(c.conf.ConfDir)})
@@ -63,10 +63,10 @@ func (s *Service) networkDirs(c *call) [][2]string {
 }
 
 // confOfNode reads the first file that has the network's name. The error lists what cannot be read.
-func (s *Service) confOfNode(name string, dirs [][2]string) ([]byte, error) {
+func confOfNode(name string, dirs [][2]string) ([]byte, error) {
 	var names, unreadable []string
 	for _, dir := range dirs {
-		files, err := s.confFiles(dir[1])
+		files, err := confFiles(dir[1])
 		if err != nil {
 			return nil, err
 		}
@@ -135,7 +135,7 @@ func (s *Service) at(path string) string {
 
 // named finds a network that the node's configuration names; "" is the first that is no meta plugin's.
 func (s *Service) named(ctx context.Context, c *call, want string) (network, error) {
-	files, err := s.confFiles(s.ConfDir)
+	files, err := confFiles(s.ConfDir)
 	if err != nil {
 		return network{}, err
 	}
@@ -194,7 +194,7 @@ func (s *Service) primaryAt(path string) (network, error) {
 		}
 		return network{name: f.name, config: f.config}, nil
 	}
-	files, err := s.confFiles(at)
+	files, err := confFiles(at)
 	if err != nil {
 		return network{}, err
 	}

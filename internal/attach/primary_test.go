@@ -125,8 +125,8 @@ func TestNetworkOfAFile(t *testing.T) {
 	n.pod("p", annotations("in-file"))
 	before := n.snapshot()
 	resp := n.call("ADD", "p")
-	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in /etc/cni/multus/net.d or " +
-		n.options.ConfDir + ` has the name "in-file"; cannot read 00-broken.conf (unexpected end of JSON input)`
+	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in " +
+		"/etc/cni/multus/net.d or " + n.options.ConfDir + ` has the name "in-file"; cannot read 00-broken.conf (unexpected end of JSON input)`
 	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || resp.Error.Msg != want ||
 		!strings.Contains(resp.Error.Details, "put such a file on every node") {
 		t.Errorf("error %+v, want %q", resp.Error, want)

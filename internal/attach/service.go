@@ -17,6 +17,7 @@ import (
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/internal/attach/abandon"
+	"spidernet.io/spiderpool/internal/attach/sandboxlock"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/cnisock"
@@ -137,7 +138,7 @@ type Options struct {
 type Service struct {
 	Options
 	runner  *cni.Runner
-	locks   *locks
+	locks   *sandboxlock.Locks
 	timings *timings
 	kick    chan struct{} // wakes the collector
 	status  *statusQueue
@@ -171,7 +172,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of CNI calls: %w", err)
 	}
-	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
+	s := &Service{Options: o, locks: sandboxlock.New(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
 	s.status = newStatusQueue(s)
 	detect := spiderpool.Detection{Conflict: o.ConflictDetection, Gateway: o.GatewayDetection, Kernel: o.Kernel,
 		Tell: s.tellConflict}

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/netstatus"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
@@ -155,13 +156,18 @@ func TestStatusMTU(t *testing.T) {
 	}
 }
 
+func settled(n *node) bool {
+	sb, _ := n.ledger.Sandbox("sandbox-p")
+	return netstatus.Settled(n.fake, sb)
+}
+
 // A status waits for the carrier of InfiniBand interfaces, and not for ever.
 func TestStatusWaitsForCarrier(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
 	n.pod("p", annotations("ipoib"))
 	n.fake.SetCable(hosttest.GuidePF, false)
 	n.mustCall("ADD", "p")
-	if n.service.settled("sandbox-p") {
+	if settled(n) {
 		t.Error("an interface without carrier counts as final")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -181,7 +187,7 @@ func TestStatusWaitsForCarrier(t *testing.T) {
 	cancel()
 	<-done
 	n.fake.SetCable(hosttest.GuidePF, true)
-	if !n.service.settled("sandbox-p") {
+	if !settled(n) {
 		t.Error("an interface with carrier does not count as final")
 	}
 }

@@ -4,18 +4,15 @@ package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"k8s.io/client-go/util/workqueue"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/netstatus"
 	"spidernet.io/spiderpool/internal/cni"
-	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 	"spidernet.io/spiderpool/internal/nad"
 )
@@ -66,7 +63,8 @@ func (q *statusQueue) next(ctx context.Context) bool {
 		return false
 	}
 	defer q.queue.Done(id)
-	if q.queue.NumRequeues(id) < settleTries && !q.service.settled(id) {
+	sb, _ := q.service.Ledger.Sandbox(id)
+	if q.queue.NumRequeues(id) < settleTries && !netstatus.Settled(q.service.Kernel, sb) {
 		q.queue.AddRateLimited(id)
 		return true
 	}
@@ -108,25 +106,8 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 		Began: began, Total: took, Phases: []cni.Phase{{Name: cni.PhaseStatus, Duration: took}}})
 	return s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
 		sb.StatusPending = false
-		return recordWritten(sb, attached)
+		return netstatus.Record(sb, attached)
 	})
-}
-
-// recordWritten keeps what was written, so that it is seen when it changes.
-func recordWritten(sb *ledger.Sandbox, written []nad.Attached) error {
-	for i := range sb.Attachments {
-		a := &sb.Attachments[i]
-		j := slices.IndexFunc(written, func(w nad.Attached) bool { return w.Interface == a.IfName && w.Result != nil })
-		if j < 0 || len(a.Direct) > 0 {
-			continue
-		}
-		raw, err := json.Marshal(written[j].Result)
-		if err != nil {
-			return fmt.Errorf("encode the result of %s: %w", describe(a.Network, a.IfName), err)
-		}
-		a.Result = raw
-	}
-	return nil
 }
 
 // attached is the content of the status; nil while something is not done.
@@ -143,7 +124,7 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.observe(sb, a, res)
+		netstatus.Observe(s.Kernel, sb, a, res)
 		// one network alone is the default one, whichever has the pod's default route (Network
 		// Custom Resource De-facto Standard, "Network Attachment Status Annotation", "default")
 		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default, Result: res}
@@ -158,59 +139,13 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	return out, nil
 }
 
-// observe has a recorded result say what the kernel shows of the interface now. An IPoIB interface
-// has its MTU when it has carrier: the kernel lowers it to the multicast group's as it joins that
-// (ipoib_mcast_carrier_on_task in drivers/infiniband/ulp/ipoib/ipoib_multicast.c), which is some
-// time after it was set up. settled is false until then. What cannot be seen stays as recorded.
-func (s *Service) observe(sb ledger.Sandbox, a ledger.Attachment, res *types100.Result) (changed, settled bool) {
-	if res == nil {
-		return false, true
-	}
-	link, err := s.Kernel.LinkByName(host.NS(sb.NetNS), a.IfName)
-	if err != nil {
-		return false, true
-	}
-	for _, i := range res.Interfaces {
-		if i.Name == a.IfName && i.Sandbox != "" && i.Mtu != link.MTU {
-			i.Mtu, changed = link.MTU, true
-		}
-	}
-	return changed, link.LinkLayer != host.InfiniBand || link.Carrier || !link.Up
-}
-
-// settled reports whether what the network-status of a sandbox will say is final.
-func (s *Service) settled(containerID string) bool {
-	sb, _ := s.Ledger.Sandbox(containerID)
-	for _, a := range sb.Attachments {
-		res, err := recordedResult(a)
-		if err != nil {
-			continue // writing it says so
-		}
-		if _, settled := s.observe(sb, a, res); !settled {
-			return false
-		}
-	}
-	return true
-}
-
 // correctStatus has the network-status of a pod written again when what it says has changed.
 func (s *Service) correctStatus(sb ledger.Sandbox) error {
-	stale := false
-	for _, a := range sb.Attachments {
-		if len(a.Direct) > 0 || unfinished(a) {
-			continue
-		}
-		res, err := recordedResult(a)
-		if err != nil {
-			return err
-		}
-		changed, settled := s.observe(sb, a, res)
-		stale = stale || changed && settled
+	stale, err := netstatus.Stale(s.Kernel, sb)
+	if err != nil || !stale || sb.Pod.Name == "" || sb.StatusPending {
+		return err
 	}
-	if !stale || sb.Pod.Name == "" || sb.StatusPending {
-		return nil
-	}
-	err := s.Ledger.UpdateSandbox(sb.ContainerID, func(sb *ledger.Sandbox) error {
+	err = s.Ledger.UpdateSandbox(sb.ContainerID, func(sb *ledger.Sandbox) error {
 		sb.StatusPending = true
 		return nil
 	})

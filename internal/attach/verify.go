@@ -115,7 +115,7 @@ func brokenKey(sb ledger.Sandbox, a ledger.Attachment) string { return sb.Contai
 
 // verifySandbox returns false if it could not judge all of the sandbox's attachments.
 func (s *Service) verifySandbox(ctx context.Context, containerID string) (judged bool) {
-	unlock, ok := s.locks.collector(containerID)
+	unlock, ok := s.locks.Collector(containerID)
 	if !ok {
 		return false // a call is at work on it, or the collector
 	}

@@ -67,8 +67,8 @@ func (r *Runner) InstalledDirect(conf []byte, binDirs []string) error {
 func checkName(name string) error {
 	if err := utils.ValidateNetworkName(name); err != nil {
 		return Errorf(CodeInvalidConfig, `correct "name" in the network's configuration`,
-			"the network's name %s is not valid: must be letters, digits, '_', '.' and '-', and begin with a letter or "+
-				"digit", text.Quote(name))
+			"the network's name %s is not valid: must be letters, digits, '_', '.' and '-', and begin with a letter "+
+				"or digit", text.Quote(name))
 	}
 	if len(name) > maxNetworkName {
 		return Errorf(CodeInvalidConfig, `shorten "name" in the network's configuration`,

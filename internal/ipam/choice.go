@@ -257,8 +257,8 @@ func expand(written []string, version int64, f Facts) ([]candidate, error) {
 	for _, name := range written {
 		switch {
 		case len(name) > maxPoolName:
-			return nil, fmt.Errorf("a pool's name has %d octets: must have at most %d; found %s", len(name), maxPoolName,
-				text.Quote(name))
+			return nil, fmt.Errorf("a pool's name has %d octets: must have at most %d; found %s", len(name),
+				maxPoolName, text.Quote(name))
 		case name == "":
 			return nil, fmt.Errorf("an IPv%d pool has an empty name; write the name of a pool, or remove the entry",
 				version)

@@ -30,7 +30,8 @@ func ParseWanted(values []string) ([]netip.Prefix, error) {
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-p.Addr().BitLen()+p.Addr().Unmap().BitLen())
 		if !p.IsValid() {
-			return nil, fmt.Errorf("wanted address %s: its prefix length is not one of an IPv4 address", text.Quote(value))
+			return nil, fmt.Errorf("wanted address %s: its prefix length is not one of an IPv4 address",
+				text.Quote(value))
 		}
 		if slices.ContainsFunc(wanted, func(w netip.Prefix) bool { return w.Addr().Is4() == p.Addr().Is4() }) {
 			return nil,

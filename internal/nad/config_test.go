@@ -133,8 +133,8 @@ func TestCheckDeliverable(t *testing.T) {
 // What a pod asks for reaches a plugin, as a capability or as Multus passes it, or is refused.
 func TestArguments(t *testing.T) {
 	const base = "IgnoreUnknown=1;K8S_POD_NAME=p"
-	both := cncfv1.NetworkSelectionElement{Name: "n", Namespace: "ns", IPRequest: []string{"10.1.1.21/24", "fd00::1/64"},
-		MacRequest: "02:00:5e:10:00:01"}
+	both := cncfv1.NetworkSelectionElement{Name: "n", Namespace: "ns",
+		IPRequest: []string{"10.1.1.21/24", "fd00::1/64"}, MacRequest: "02:00:5e:10:00:01"}
 	ips, mac := both, both
 	ips.MacRequest, mac.IPRequest = "", nil
 	const asIP, asMAC = "IP=10.1.1.21/24,fd00::1/64", "MAC=02:00:5e:10:00:01"

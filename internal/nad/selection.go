@@ -269,11 +269,13 @@ func checkShortInJSON(e *cncfv1.NetworkSelectionElement) error {
 	switch {
 	case hasNamespace && shortName.MatchString(namespace):
 		return fmt.Errorf(
-			"name %s contains a namespace: must be the name alone in the JSON form; write \"namespace\": %s, \"name\": %s",
+			"name %s contains a namespace: must be the name alone in the JSON form; write "+
+				"\"namespace\": %s, \"name\": %s",
 			text.Quote(e.Name), text.Quote(namespace), text.Quote(name))
 	case hasInterface && !hasNamespace:
 		return fmt.Errorf(
-			"name %s contains an interface: must be the name alone in the JSON form; write \"name\": %s, \"interface\": %s",
+			"name %s contains an interface: must be the name alone in the JSON form; write "+
+				"\"name\": %s, \"interface\": %s",
 			text.Quote(e.Name), text.Quote(rest), text.Quote(ifname))
 	}
 	return nil

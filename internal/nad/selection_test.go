@@ -70,9 +70,11 @@ func TestSelections(t *testing.T) {
 		{name: "bare object", networks: `{"name":"a"}`,
 			err: "annotation k8s.v1.cni.cncf.io/networks: is a JSON object: want a list, put it into [ ]"},
 		{name: "broken JSON", networks: `[{"name":"a"`, err: "want a JSON list such as"},
-		{name: "syntax error in a long text", networks: "[\n  { \"name\": \"ipo\",\n    \"ips\": [ \"172.92.1.50/16\" ]\n]\n",
+		{name: "syntax error in a long text",
+			networks: "[\n  { \"name\": \"ipo\",\n    \"ips\": [ \"172.92.1.50/16\" ]\n]\n",
 			err: "annotation k8s.v1.cni.cncf.io/networks: line 4, column 1: invalid character ']' after object " +
-				"key:value pair: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list; found " +
+				"key:value pair: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list; " +
+				"found " +
 				`[ { "name": "ipo", "ips": [ "172.92.1.50/16" ] ]`},
 		{name: "broken JSON of 60 kB", networks: "[" + strings.Repeat(" ", 60_000) + "}",
 			err: "line 1, column 60002: invalid character '}' looking for beginning of value: want a JSON list"},

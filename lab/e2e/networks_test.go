@@ -127,7 +127,8 @@ func TestSeveralNetworks(t *testing.T) {
 	}
 	if s := statusOf(t, "routed"); s["net1"].Default || !s["eth0"].Default ||
 		!slices.Equal(s["net1"].Gateway, []string{"172.95.0.1"}) {
-		t.Errorf("network-status of routed: %+v, want eth0 alone to be the default network, and net1 with its gateway", s)
+		t.Errorf("network-status of routed: %+v, want eth0 alone to be the default network, and net1 with its gateway",
+			s)
 	}
 	// Its node and Services are by the cluster's own network, although the default route is not,
 	// and the node finds it there by either address: a macvlan link and the link below it do not

@@ -25,15 +25,17 @@ func TestAbandon(t *testing.T) {
 	elsewhere := refusal("ADD", "x")
 	elsewhere.Plugin = "q"
 	for name, steps := range map[string][]step{
-		"permanent":                         {{permanent, 0, true}},
-		"unknown":                           {{refusal("DEL", "x"), 0, false}, {refusal("DEL", "x"), After - 1, false}},
-		"unknown, for long":                 {{refusal("DEL", "x"), 0, false}, {refusal("DEL", "y"), After, true}},
-		"temporary, for long":               {{temporary, 0, false}, {temporary, After - 1, false}, {temporary, 1, true}},
-		"as ADD":                            {{refusal("ADD", "x"), 0, false}, {refusal("DEL", "x"), 0, true}},
-		"as ADD, but temporary":             {{refusal("ADD", "x"), 0, false}, {temporary, 0, false}},
-		"otherwise than ADD":                {{refusal("ADD", "x"), 0, false}, {refusal("DEL", "y"), 0, false}},
-		"as another plugin's ADD":           {{elsewhere, 0, false}, {refusal("DEL", "x"), 0, false}},
-		"an ADD in between begins the time": {{refusal("DEL", "x"), 0, false}, {refusal("ADD", "y"), After, false}, {refusal("DEL", "x"), 0, false}},
+		"permanent":         {{permanent, 0, true}},
+		"unknown":           {{refusal("DEL", "x"), 0, false}, {refusal("DEL", "x"), After - 1, false}},
+		"unknown, for long": {{refusal("DEL", "x"), 0, false}, {refusal("DEL", "y"), After, true}},
+		"temporary, for long": {{temporary, 0, false}, {temporary, After - 1, false},
+			{temporary, 1, true}},
+		"as ADD":                  {{refusal("ADD", "x"), 0, false}, {refusal("DEL", "x"), 0, true}},
+		"as ADD, but temporary":   {{refusal("ADD", "x"), 0, false}, {temporary, 0, false}},
+		"otherwise than ADD":      {{refusal("ADD", "x"), 0, false}, {refusal("DEL", "y"), 0, false}},
+		"as another plugin's ADD": {{elsewhere, 0, false}, {refusal("DEL", "x"), 0, false}},
+		"an ADD in between begins the time": {{refusal("DEL", "x"), 0, false},
+			{refusal("ADD", "y"), After, false}, {refusal("DEL", "x"), 0, false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var tracker Tracker
