@@ -21,6 +21,7 @@ import (
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/attach"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // cluster answers what package attach asks of the cluster: from the caches of
@@ -128,9 +129,10 @@ func isOtherUID(err error) bool {
 // recorder writes events about the attachment of a pod's networks.
 type recorder struct{ events.EventRecorder }
 
-// Event implements attach.Recorder.
+// Event implements attach.Recorder. The API server refuses an event with a longer note, and the
+// message would be lost.
 func (r recorder) Event(object runtime.Object, eventType, reason, message string) {
-	r.Eventf(object, nil, eventType, reason, "Attach", "%s", message)
+	r.Eventf(object, nil, eventType, reason, "Attach", "%s", text.Note(message))
 }
 
 // lost tells at a pod that its address is another's.

@@ -32,11 +32,12 @@ const (
 	ReasonConflict = "AddressConflict"
 	ReasonBroken   = "AttachmentBroken"
 	ReasonIgnored  = "AnnotationIgnored"
+	ReasonLeft     = "DetachIncomplete"
 )
 
 // add attaches all networks of a sandbox or none.
 func (s *Service) add(ctx context.Context, c *call) ([]byte, error) {
-	unlock, err := s.locks.meta(ctx, c.containerID)
+	unlock, err := s.locks.Meta(ctx, c.containerID)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +172,7 @@ func (s *Service) record(c *call, g gathered) error {
 		}
 		attachments = append(attachments, ledger.Attachment{Network: p.list.Name, IfName: p.ifname, NAD: p.nad,
 			Default: i == 0, Config: p.config,
-			RuntimeConfig: capabilities, Args: c.argsText, BinDirs: c.binDirs, Resource: p.resource,
+			RuntimeConfig: capabilities, Args: p.args, BinDirs: c.binDirs, Resource: p.resource,
 			DeviceID: p.deviceID, Phase: ledger.Adding})
 	}
 	c.draft.note(func(sb *ledger.Sandbox) error {
@@ -195,8 +196,8 @@ func (s *Service) record(c *call, g gathered) error {
 func (s *Service) attach(ctx context.Context, c *call, g gathered, i int, order *turns,
 	phases *cni.Phases) (*types100.Result, error) {
 	p := &g.list[i]
-	call := callFor(c.draft, c.netns, p.list.Name, p.ifname, phases)
-	call.Args, call.BinDirs, call.Capabilities, call.NAD = c.argsText, c.binDirs, p.capabilities, p.nad
+	call := callFor(s, c.draft, c.pod(), c.netns, p.list.Name, p.ifname, phases)
+	call.Args, call.BinDirs, call.Capabilities, call.NAD = p.args, c.binDirs, p.capabilities, p.nad
 	if i > 0 {
 		call.Turn = func(ctx context.Context) error { return order.wait(ctx, i) }
 	}
@@ -244,8 +245,10 @@ func recordResult(d *draft, p *planned, res *types100.Result) error {
 }
 
 // callFor is what all of one attachment's plugins are called with.
-func callFor(d *draft, netns host.NS, network, ifname string, phases *cni.Phases) cni.Call {
+func callFor(s *Service, d *draft, pod ledger.Pod, netns host.NS, network, ifname string,
+	phases *cni.Phases) cni.Call {
 	return cni.Call{ContainerID: d.containerID, NetNS: netns, IfName: ifname, Phases: phases, Recorded: d.recorded,
+		Refused: func(r cni.Refusal) bool { return s.refused(d.containerID, pod, network, ifname, r) },
 		State: func(plugin string) cni.State {
 			return state{draft: d, network: network, ifname: ifname, plugin: plugin}
 		}}

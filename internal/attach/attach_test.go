@@ -389,6 +389,20 @@ func TestRefusals(t *testing.T) {
 			n.network("kube-system", "other", `{"cniVersion":"1.0.0","name":"o","type":"no-such"}`, "")
 		},
 			cni.CodeInvalidConfig, []string{`failed to find plugin "no-such" in path /opt/cni/bin`}},
+		"ipam not installed": {annotations("other"), func(n *node) {
+			n.network("kube-system", "other", `{"cniVersion":"0.3.1","name":"wa","type":"ipoib","master":"ibs5f0",
+				"ipam":{"type":"whereabouts","range":"192.168.5.225/28"}}`, "")
+		}, cni.CodeInvalidConfig, []string{`network "wa": plugin 1: ipam: failed to find plugin "whereabouts"`,
+			"install it on the node"}},
+		"ipam of a further network not installed": {map[string]string{
+			cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib", cncfv1.AnnotationNetworks: "other"}, func(n *node) {
+			n.network("default", "other", `{"cniVersion":"0.3.1","name":"wa","plugins":[{"type":"coordinator"},
+				{"type":"ipoib","master":"ibs5f0","ipam":{"type":"whereabouts"}}]}`, "")
+		}, cni.CodeInvalidConfig, []string{`network "wa": plugin 2: ipam: failed to find plugin "whereabouts"`}},
+		"name that is a path": {annotations("other"), func(n *node) {
+			n.network("kube-system", "other", `{"cniVersion":"1.0.0","name":"../../../../tmp/x","type":"ipoib",
+				"master":"ibs5f0","ipam":{"type":"host-local","subnet":"10.9.0.0/24"}}`, "")
+		}, cni.CodeInvalidConfig, []string{`the network's name "../../../../tmp/x" is not valid`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, hosttest.Options{})
@@ -607,7 +621,7 @@ func TestPrimaryNetwork(t *testing.T) {
 // DEL waits for another call no longer than the runtime does, and for an API server that is away not at all.
 func TestDelWaitsForNothing(t *testing.T) {
 	n := newNode(t, hosttest.Options{})
-	unlock, err := n.service.locks.meta(t.Context(), "sandbox-p")
+	unlock, err := n.service.locks.Meta(t.Context(), "sandbox-p")
 	must(t, err)
 	gone, giveUp := context.WithCancel(t.Context())
 	giveUp()

@@ -17,6 +17,7 @@ import (
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // call is one request of the shim, checked.
@@ -44,7 +45,9 @@ type metaConf struct {
 
 	ClusterNetwork string `json:"clusterNetwork"`
 	BinDir         string `json:"binDir"`
-	Namespace      string `json:"multusNamespace"`
+	// ConfDir holds files of networks without a configuration of their own, beside those in multusConfDir.
+	ConfDir   string `json:"confDir"`
+	Namespace string `json:"multusNamespace"`
 	// DefaultNetworks are further networks of all pods but those in SystemNamespaces.
 	DefaultNetworks  []string `json:"defaultNetworks"`
 	SystemNamespaces []string `json:"systemNamespaces"`
@@ -100,8 +103,8 @@ func parseCall(req cnisock.Request) (*call, error) {
 	switch c.command {
 	case "ADD", "DEL", "CHECK", "STATUS", "GC":
 	default:
-		return nil, cni.Errorf(cni.CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %q",
-			c.command)
+		return nil, cni.Errorf(cni.CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %s",
+			text.Quote(c.command))
 	}
 	if err := json.Unmarshal(req.Stdin, &c.conf); err != nil {
 		return nil, cni.Errorf(cni.CodeDecode, "it is the JSON that the runtime passes on standard input",
@@ -129,7 +132,7 @@ func (c *call) checkVersion() error {
 		return nil
 	}
 	return cni.Errorf(cni.CodeIncompatibleVersion, "want one of "+strings.Join(known, ", "),
-		"cniVersion %q of the network configuration is not supported", c.conf.CNIVersion)
+		"cniVersion %s of the network configuration is not supported", text.Quote(c.conf.CNIVersion))
 }
 
 func (c *call) checkEnv() error {
@@ -156,7 +159,7 @@ func (c *call) parseArgs() error {
 			continue
 		}
 		if !ok {
-			return cni.Errorf(cni.CodeInvalidEnv, "want NAME=VALUE;NAME=VALUE", "CNI_ARGS: %q", pair)
+			return cni.Errorf(cni.CodeInvalidEnv, "want NAME=VALUE;NAME=VALUE", "CNI_ARGS: %s", text.Quote(pair))
 		}
 		c.args[name] = value
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"spidernet.io/spiderpool/internal/attach/results"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/host"
@@ -60,7 +61,7 @@ func (s *Service) Collect(ctx context.Context) error {
 		}
 	}
 	return errors.Join(append(errs, s.release(ctx), s.collectForgotten(ctx, all), s.sweep(),
-		s.sweepResults(s.now()))...)
+		results.Sweep(s.Root, s.now(), s.Log))...)
 }
 
 // finishCalls is the pass after a call: what the call noted or could not finish. It asks neither
@@ -119,7 +120,7 @@ func mayHaveAddresses(a ledger.Attachment) bool {
 
 // collectSandbox finishes one sandbox unless a call is at work on it.
 func (s *Service) collectSandbox(ctx context.Context, containerID string) error {
-	unlock, ok := s.locks.collector(containerID)
+	unlock, ok := s.locks.Collector(containerID)
 	if !ok {
 		return nil
 	}
@@ -165,7 +166,7 @@ func (s *Service) release(ctx context.Context) error {
 }
 
 func (s *Service) releaseOne(ctx context.Context, r ledger.Release) error {
-	unlock, ok := s.locks.collector(r.Sandbox)
+	unlock, ok := s.locks.Collector(r.Sandbox)
 	if !ok {
 		return nil // a call is at work on the sandbox and wakes the collector when it ends
 	}

@@ -18,6 +18,7 @@ import (
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/coordinator"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // carriesDefault tells whether a network is to carry the pod's default route.
@@ -62,8 +63,8 @@ func checkDefaultRoute(pod *corev1.Pod, list []planned) error {
 		if nic := pod.Annotations[coordinator.AnnotationDefaultRouteNIC]; nic != "" && nic != p.ifname &&
 			len(gateways) > 0 {
 			return cni.Errorf(cni.CodeInvalidConfig, "leave one of them",
-				"annotation %s is %q, and network %s asks for the default route on %s",
-				coordinator.AnnotationDefaultRouteNIC, nic, p.title(), p.ifname)
+				"annotation %s is %s, and network %s asks for the default route on %s",
+				coordinator.AnnotationDefaultRouteNIC, text.Quote(nic), p.title(), p.ifname)
 		}
 	}
 	return nil

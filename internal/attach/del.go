@@ -12,15 +12,17 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	corev1 "k8s.io/api/core/v1"
 
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // del takes a sandbox's networks down from the record alone.
 func (s *Service) del(ctx context.Context, c *call) error {
-	unlock, err := s.locks.meta(ctx, c.containerID)
+	unlock, err := s.locks.Meta(ctx, c.containerID)
 	if err != nil {
 		return err
 	}
@@ -37,8 +39,26 @@ func (s *Service) del(ctx context.Context, c *call) error {
 	}
 	if err == nil {
 		s.gone.add(c.containerID)
+		s.failures.Forget(cni.AttachmentKey{ContainerID: c.containerID, IfName: c.ifname})
 	}
 	return err
+}
+
+// refused reports whether a DEL goes on without a plugin on disk that failed, and who looks after
+// the pod or the node gets to know what stays.
+func (s *Service) refused(containerID string, pod ledger.Pod, network, ifname string, r cni.Refusal) bool {
+	if !s.failures.Abandon(cni.AttachmentKey{ContainerID: containerID, IfName: ifname}, r, s.now()) {
+		return false
+	}
+	s.Log.Warn("a plugin on disk did not undo its part of an attachment and is not called again", "plugin", r.Plugin,
+		"network", network, "ifname", ifname, "sandbox", containerID, "namespace", pod.Namespace, "pod", pod.Name,
+		"error", text.Limit(r.Err.Error(), text.MaxMessage))
+	if pod.Name != "" {
+		s.Events.Event(podObject(pod), corev1.EventTypeWarning, ReasonLeft, fmt.Sprintf(
+			"plugin %s did not undo its part of %s and is not called again: %v; if it had set up anything on the "+
+				"node, such as an address, remove that there", text.Quote(r.Plugin), describe(network, ifname), r.Err))
+	}
+	return true
 }
 
 // delUnknown is for a sandbox without a record: taken down already, or made before we were
@@ -61,7 +81,7 @@ func (s *Service) delUnknown(ctx context.Context, c *call) error {
 			c.containerID, "reason", err)
 		return nil
 	}
-	call := callFor(c.draft, c.netns, p.list.Name, c.ifname, c.phases)
+	call := callFor(s, c.draft, c.pod(), c.netns, p.list.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs, call.Capabilities = c.argsText, c.binDirs, p.capabilities
 	return s.runner.Del(ctx, p.list, call, nil)
 }
@@ -98,6 +118,7 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 	failure := s.runDel(ctx, sb, a, phases)
 	if failure == nil {
 		s.removeDeviceInfo(a)
+		s.failures.Forget(cni.AttachmentKey{ContainerID: sb.ContainerID, IfName: a.IfName})
 	}
 	if failure == nil && mayHaveAddresses(a) && sb.Pod.UID != "" {
 		// A plugin on disk that had its addresses from us may have gone without saying so.
@@ -110,7 +131,7 @@ func (s *Service) detach(ctx context.Context, sb ledger.Sandbox, a ledger.Attach
 			return nil
 		}
 		if now := sb.Attachment(a.Network, a.IfName); now != nil {
-			now.Phase, now.Error = ledger.Deleting, failure.Error()
+			now.Phase, now.Error = ledger.Deleting, text.Limit(failure.Error(), text.MaxMessage)
 		}
 		return nil
 	})
@@ -160,7 +181,7 @@ func (s *Service) recordedRun(sb ledger.Sandbox, a ledger.Attachment, phases *cn
 
 // recordedCall is the call that an attachment was made with, from the record.
 func (s *Service) recordedCall(sb ledger.Sandbox, a ledger.Attachment, phases *cni.Phases) (cni.Call, error) {
-	call := callFor(s.draft(sb.ContainerID), host.NS(sb.NetNS), a.Network, a.IfName, phases)
+	call := callFor(s, s.draft(sb.ContainerID), sb.Pod, host.NS(sb.NetNS), a.Network, a.IfName, phases)
 	call.Args, call.BinDirs, call.NAD = a.Args, a.BinDirs, a.NAD
 	call.Pod = cni.Pod{Namespace: sb.Pod.Namespace, Name: sb.Pod.Name, UID: sb.Pod.UID}
 	for _, other := range sb.Attachments {

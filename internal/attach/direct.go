@@ -17,6 +17,7 @@ import (
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ipam"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // direct runs one plugin of ours that something else called by its name: another meta plugin,
@@ -26,7 +27,7 @@ import (
 func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 	if s.runner.Plugins[c.plugin] == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "our plugins are "+strings.Join(s.pluginNames(), ", "),
-			"the agent has no plugin %q", c.plugin)
+			"the agent has no plugin %s", text.Quote(c.plugin))
 	}
 	c.networkType = c.plugin
 	switch c.command {
@@ -35,7 +36,7 @@ func (s *Service) direct(ctx context.Context, c *call) ([]byte, error) {
 	case "GC":
 		return nil, s.directGC(context.WithoutCancel(ctx), c)
 	}
-	unlock, err := s.locks.direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
+	unlock, err := s.locks.Direct(ctx, c.containerID, c.ifname+"/"+c.plugin, c.command == "ADD")
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func (s *Service) pluginNames() []string {
 }
 
 func (s *Service) directCall(c *call) cni.Call {
-	call := callFor(c.draft, c.netns, c.conf.Name, c.ifname, c.phases)
+	call := callFor(s, c.draft, c.pod(), c.netns, c.conf.Name, c.ifname, c.phases)
 	call.Args, call.BinDirs = c.argsText, c.binDirs
 	call.Pod = cni.Pod{Namespace: c.args["K8S_POD_NAMESPACE"], Name: c.args["K8S_POD_NAME"], UID: c.args["K8S_POD_UID"]}
 	return call
@@ -100,6 +101,9 @@ func (s *Service) directAdd(ctx context.Context, c *call) ([]byte, error) {
 				return nil, fmt.Errorf("clear away what an interrupted ADD left: %w", err)
 			}
 		}
+	}
+	if err := s.runner.InstalledDirect(c.stdin, c.binDirs); err != nil {
+		return nil, err
 	}
 	if err := s.recordDirect(c, call.Pod); err != nil {
 		return nil, fmt.Errorf("record the attachment: %w", err)
@@ -171,6 +175,7 @@ func (s *Service) directDel(ctx context.Context, c *call) error {
 	if _, err := s.runner.Direct(ctx, c.plugin, "DEL", c.stdin, s.directCall(c)); err != nil {
 		return err
 	}
+	s.failures.Forget(cni.AttachmentKey{ContainerID: c.containerID, IfName: c.ifname})
 	if err := s.releaseInterrupted(c); err != nil {
 		return err
 	}
@@ -211,7 +216,7 @@ func (s *Service) directGC(ctx context.Context, c *call) error {
 
 // directForget makes the DEL of a recorded call unless it has ended, or another one came, since it was seen.
 func (s *Service) directForget(ctx context.Context, seen ledger.Sandbox, ifname string, gc *call) error {
-	unlock, ok, err := s.locks.next(ctx, seen.ContainerID)
+	unlock, ok, err := s.locks.Next(ctx, seen.ContainerID)
 	if err != nil || !ok {
 		return err
 	}

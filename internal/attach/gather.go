@@ -28,6 +28,7 @@ type planned struct {
 	ifname       string
 	list         *libcni.NetworkConfigList
 	capabilities map[string]any
+	args         string // CNI_ARGS
 	deviceID     string
 }
 
@@ -175,7 +176,7 @@ func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod,
 				e.Key())
 		}
 	}
-	n, err := s.nad(ctx, e.Namespace, e.Name)
+	n, err := s.nad(ctx, c, e.Namespace, e.Name)
 	if errors.Is(err, ErrNotFound) {
 		return network{}, cni.Errorf(cni.CodeInvalidConfig,
 			"create it, or write the network as namespace/name in the pod's annotation; "+
@@ -186,7 +187,7 @@ func (s *Service) selectedNetwork(ctx context.Context, c *call, pod *corev1.Pod,
 }
 
 // nad reads a NetworkAttachmentDefinition; one without configuration names a file of the node.
-func (s *Service) nad(ctx context.Context, namespace, name string) (network, error) {
+func (s *Service) nad(ctx context.Context, c *call, namespace, name string) (network, error) {
 	d, err := s.Networks.Network(ctx, namespace, name)
 	if err != nil {
 		if errors.Is(err, ErrNotFound) {
@@ -200,18 +201,11 @@ func (s *Service) nad(ctx context.Context, namespace, name string) (network, err
 	if d.Spec.Config != "" {
 		return n, nil
 	}
-	files, err := s.confFiles(s.ConfDir)
-	if err != nil {
-		return network{}, err
+	if n.config, err = confOfNode(name, networkDirs(s, c)); err != nil {
+		return network{}, cni.Errorf(cni.CodeInvalidConfig, "set spec.config, or put such a file on every node",
+			"NetworkAttachmentDefinition %s has no spec.config, and %w", n.nad, err)
 	}
-	for _, f := range files {
-		if f.err == nil && f.name == name {
-			n.config = f.config
-			return n, nil
-		}
-	}
-	return network{}, cni.Errorf(cni.CodeInvalidConfig, "set spec.config, or put such a file on every node",
-		"NetworkAttachmentDefinition %s has no spec.config, and no file in %s has the name %q", n.nad, s.ConfDir, name)
+	return n, nil
 }
 
 // devices asks the kubelet only when a network needs a device.
@@ -253,6 +247,9 @@ func (s *Service) configure(c *call, list []planned, allocated map[string][]stri
 		}
 		if err := p.parse(); err != nil {
 			return err
+		}
+		if p.args, err = nad.Arguments(c.argsText, p.config, p.selection); err != nil {
+			return cni.Errorf(cni.CodeInvalidConfig, "", "%w", err)
 		}
 		p.capabilities = nad.CapabilityArgs(base, p.selection, p.deviceID, p.deviceInfoFile(c.containerID))
 		if err := s.runner.Installed(p.list, c.binDirs); err != nil {

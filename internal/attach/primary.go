@@ -16,6 +16,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"spidernet.io/spiderpool/internal/cni"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // network is a CNI configuration with where it came from.
@@ -35,7 +36,7 @@ type confFile struct {
 }
 
 // confFiles reads the node's configurations in the runtime's order.
-func (s *Service) confFiles(dir string) ([]confFile, error) {
+func confFiles(dir string) ([]confFile, error) {
 	paths, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
 		return nil, fmt.Errorf("list the CNI configurations in %s: %w", dir, err)
@@ -46,6 +47,44 @@ func (s *Service) confFiles(dir string) ([]confFile, error) {
 		out = append(out, readConf(path))
 	}
 	return out, nil
+}
+
+// multusConfDir is where the documents of Multus put the files of networks without spec.config.
+const multusConfDir = "/etc/cni/multus/net.d"
+
+// networkDirs are the node's directories with the files of networks without spec.config: where this
+// process sees each, by the node's path.
+func networkDirs(s *Service, c *call) [][2]string {
+	dirs := [][2]string{{s.ConfDir, s.ConfDir}, {multusConfDir, s.at(multusConfDir)}}
+	if c.conf.ConfDir != "" {
+		dirs = append(dirs, [2]string{c.conf.ConfDir, s.at(c.conf.ConfDir)})
+	}
+	return dirs
+}
+
+// confOfNode reads the first file that has the network's name. The error lists what cannot be read.
+func confOfNode(name string, dirs [][2]string) ([]byte, error) {
+	var names, unreadable []string
+	for _, dir := range dirs {
+		files, err := confFiles(dir[1])
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			if f.err != nil {
+				unreadable = append(unreadable, fmt.Sprintf("%s (%v)", filepath.Base(f.path), f.err))
+			} else if f.name == name {
+				return f.config, nil
+			}
+		}
+		names = append(names, filepath.Clean(dir[0]))
+	}
+	slices.Sort(names)
+	err := fmt.Errorf("no file in %s has the name %q", strings.Join(slices.Compact(names), " or "), name)
+	if len(unreadable) > 0 {
+		err = fmt.Errorf("%w; cannot read %s", err, text.List(unreadable))
+	}
+	return nil, err
 }
 
 // usable tells whether pods can have it for their default network. The installation names none
@@ -96,7 +135,7 @@ func (s *Service) at(path string) string {
 
 // named finds a network that the node's configuration names; "" is the first that is no meta plugin's.
 func (s *Service) named(ctx context.Context, c *call, want string) (network, error) {
-	files, err := s.confFiles(s.ConfDir)
+	files, err := confFiles(s.ConfDir)
 	if err != nil {
 		return network{}, err
 	}
@@ -115,7 +154,7 @@ func (s *Service) named(ctx context.Context, c *call, want string) (network, err
 	if !ok {
 		namespace, name = s.networkNamespace(c), want
 	}
-	n, err := s.nad(ctx, namespace, name)
+	n, err := s.nad(ctx, c, namespace, name)
 	if errors.Is(err, ErrNotFound) {
 		return network{}, noPrimary(fmt.Sprintf("no network %q on the node", want), s.ConfDir,
 			fmt.Sprintf("name %q, nor a NetworkAttachmentDefinition %s/%s", want, namespace, name), files)
@@ -155,7 +194,7 @@ func (s *Service) primaryAt(path string) (network, error) {
 		}
 		return network{name: f.name, config: f.config}, nil
 	}
-	files, err := s.confFiles(at)
+	files, err := confFiles(at)
 	if err != nil {
 		return network{}, err
 	}

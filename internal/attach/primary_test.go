@@ -125,8 +125,8 @@ func TestNetworkOfAFile(t *testing.T) {
 	n.pod("p", annotations("in-file"))
 	before := n.snapshot()
 	resp := n.call("ADD", "p")
-	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in " + n.options.ConfDir +
-		` has the name "in-file"`
+	want := "NetworkAttachmentDefinition kube-system/in-file has no spec.config, and no file in " +
+		"/etc/cni/multus/net.d or " + n.options.ConfDir + ` has the name "in-file"; cannot read 00-broken.conf (unexpected end of JSON input)`
 	if resp.Error == nil || resp.Error.Code != cni.CodeInvalidConfig || resp.Error.Msg != want ||
 		!strings.Contains(resp.Error.Details, "put such a file on every node") {
 		t.Errorf("error %+v, want %q", resp.Error, want)
@@ -148,4 +148,40 @@ func TestNetworkOfAFile(t *testing.T) {
 	n.mustCall("DEL", "p")
 	n.collect()
 	n.same(before, "after DEL")
+}
+
+// The file of a network without a configuration of its own is found where the documents of Multus
+// put it, and where the runtime's configuration does.
+func TestDirectoriesOfNetworks(t *testing.T) {
+	const list = `{"cniVersion":"1.0.0","name":"in-file","plugins":[{"type":"ipoib","master":"ibs5f0"}]}`
+	single := strings.Replace(confPrimary, "primary", "in-file", 1)
+	for name, c := range map[string]struct {
+		file, text string
+		confDir    string
+		found      bool
+	}{
+		"Multus' directory":            {"etc/cni/multus/net.d/from-file.conf", single, "", true},
+		"Multus' directory, a list":    {"etc/cni/multus/net.d/x.conflist", list, "", true},
+		"Multus' directory, JSON":      {"etc/cni/multus/net.d/x.json", single, "", true},
+		"the runtime's":                {"etc/networks/x.conf", single, "/etc/networks", true},
+		"the runtime's is not the one": {"etc/cni/multus/net.d/x.conf", single, "/etc/networks", true},
+		"a directory of others":        {"etc/networks/x.conf", single, "", false},
+		"a file of another name":       {"etc/cni/multus/net.d/in-file.conf", confPrimary, "", false},
+		"a file of another kind":       {"etc/cni/multus/net.d/in-file.txt", single, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.network("kube-system", "in-file", "", "")
+			n.onNode(c.file, c.text)
+			n.pod("p", annotations("in-file"))
+			req := request("ADD", "p", "sandbox-p", podNS)
+			if c.confDir != "" {
+				req.Stdin = []byte(strings.Replace(string(req.Stdin), `"type"`, `"confDir":"`+c.confDir+`/","type"`, 1))
+			}
+			resp := n.service.Handle(t.Context(), req)
+			if (resp.Error == nil) != c.found {
+				t.Errorf("error %v", resp.Error)
+			}
+		})
+	}
 }

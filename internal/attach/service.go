@@ -16,11 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/abandon"
+	"spidernet.io/spiderpool/internal/attach/sandboxlock"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/cni/spiderpool"
 	"spidernet.io/spiderpool/internal/cnisock"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // MetaPlugin is the name of our meta plugin.
@@ -83,9 +86,7 @@ type Kernel interface {
 	NSExists(ns host.NS) bool
 	VFDevices(pci string) (host.VFDevices, error)
 	LinkByPCI(ns host.NS, pci string) (host.Link, error)
-	LinkByIndex(ns host.NS, index int) (host.Link, error)
 	Addresses(ns host.NS, index int) ([]netip.Prefix, error)
-	Routes(ns host.NS, table int) ([]host.Route, error)
 	spiderpool.Solicitor
 }
 
@@ -137,14 +138,16 @@ type Options struct {
 type Service struct {
 	Options
 	runner  *cni.Runner
-	locks   *locks
+	locks   *sandboxlock.Locks
 	timings *timings
 	kick    chan struct{} // wakes the collector
 	status  *statusQueue
 	gone    finished
 	missed  missed
 	broken  broken
-	now     func() time.Time
+	// failures are those of plugins on disk
+	failures abandon.Tracker
+	now      func() time.Time
 }
 
 // New checks the options and makes a Service.
@@ -169,7 +172,7 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the metrics of CNI calls: %w", err)
 	}
-	s := &Service{Options: o, locks: newLocks(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
+	s := &Service{Options: o, locks: sandboxlock.New(), timings: t, kick: make(chan struct{}, 1), now: time.Now}
 	s.status = newStatusQueue(s)
 	detect := spiderpool.Detection{Conflict: o.ConflictDetection, Gateway: o.GatewayDetection, Kernel: o.Kernel,
 		Tell: s.tellConflict}
@@ -239,7 +242,7 @@ func (s *Service) finish(c *call, began time.Time, err error) {
 		IfName: c.ifname,
 		Began:  began, Total: time.Since(began), Phases: c.phases.List()}
 	if err != nil {
-		t.Error = err.Error()
+		t.Error = text.Limit(err.Error(), text.MaxMessage)
 	}
 	s.timings.add(t)
 	attrs := []any{"verb", t.Verb, "plugin", t.Plugin, "network_type", t.NetworkType, "sandbox", t.Sandbox, "pod",
@@ -247,7 +250,7 @@ func (s *Service) finish(c *call, began time.Time, err error) {
 		"namespace", c.args["K8S_POD_NAMESPACE"], "ifname", t.IfName, "ms", t.Total.Milliseconds(), "phases",
 		t.phaseText()}
 	if err != nil {
-		s.Log.Error("CNI call failed", append(attrs, "error", err)...)
+		s.Log.Error("CNI call failed", append(attrs, "error", t.Error)...)
 		return
 	}
 	s.Log.Info("CNI call", attrs...)

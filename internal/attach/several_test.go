@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/netstatus"
 	"spidernet.io/spiderpool/internal/cni"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/host/hosttest"
@@ -71,7 +72,7 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s default=%t gateway=%v", s.Interface, s.Default, s.Gateway))
 	}
 	if diff := cmp.Diff([]string{"eth0 default=true gateway=[]", "net1 default=false gateway=[]",
-		"ib9 default=true gateway=[172.91.0.254]"}, got); diff != "" {
+		"ib9 default=false gateway=[172.91.0.254]"}, got); diff != "" {
 		t.Errorf("network-status (-want +got):\n%s", diff)
 	}
 	n.mustCall("CHECK", "p")
@@ -80,25 +81,114 @@ func TestDefaultRouteOfANetwork(t *testing.T) {
 	n.same(before, "after DEL")
 }
 
-// The interface that keeps the default route by the pod's other annotation is marked in the
-// network-status too, by what is in the pod.
-func TestStatusSaysWhoHasTheDefaultRoute(t *testing.T) {
-	for nic, want := range map[string]string{"net1": "eth0=true net1=true", "eth0": "eth0=true net1=false"} {
-		n := newNode(t, hosttest.Options{})
-		n.pod("p", map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
-			cncfv1.AnnotationNetworks:             "kube-system/ipoib",
-			"ipam.spidernet.io/default-route-nic": nic})
-		n.mustCall("ADD", "p")
-		must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
-		var status []cncfv1.NetworkStatus
-		must(t, json.Unmarshal([]byte(n.statuses["default/p"]), &status))
-		var got []string
-		for _, s := range status {
-			got = append(got, fmt.Sprintf("%s=%t", s.Interface, s.Default))
-		}
-		if text := strings.Join(got, " "); text != want {
-			t.Errorf("for %s: %s, want %s", nic, text, want)
-		}
+// Exactly one element of the network-status is the default network's, whichever interface has the
+// pod's default route.
+func TestStatusHasOneDefault(t *testing.T) {
+	const route = `[{"name":"ipoib","namespace":"kube-system","interface":"main","default-route":["172.91.0.254"]}]`
+	for name, c := range map[string]struct{ networks, nic, want string }{
+		"one network":             {"", "", "eth0=true"},
+		"two networks":            {"kube-system/ipoib", "", "eth0=true net1=false"},
+		"by default-route-nic":    {"kube-system/ipoib", "net1", "eth0=true net1=false"},
+		"default-route-nic eth0":  {"kube-system/ipoib", "eth0", "eth0=true net1=false"},
+		"by default-route":        {route, "", "eth0=true main=false"},
+		"the default route's own": {"kube-system/ipoib,kube-system/ipoib@x", "x", "eth0=true net1=false x=false"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			pod := map[string]string{cncfv1.AnnotationDefaultNetwork: "kube-system/ipoib",
+				cncfv1.AnnotationNetworks: c.networks}
+			if c.nic != "" {
+				pod["ipam.spidernet.io/default-route-nic"] = c.nic
+			}
+			n.pod("p", pod)
+			n.mustCall("ADD", "p")
+			must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
+			var got []string
+			for _, s := range n.statusOf("p") {
+				got = append(got, fmt.Sprintf("%s=%t", s.Interface, s.Default))
+			}
+			if text := strings.Join(got, " "); text != c.want {
+				t.Errorf("%s, want %s", text, c.want)
+			}
+		})
+	}
+}
+
+// statusOf reads what was written of a pod's networks.
+func (n *node) statusOf(pod string) (status []cncfv1.NetworkStatus) {
+	n.t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	must(n.t, json.Unmarshal([]byte(n.statuses["default/"+pod]), &status))
+	return status
+}
+
+// The MTU in the network-status is the one in the pod, and follows it. It is waited for: joining its
+// multicast group lowers that of an interface which is up already.
+func TestStatusMTU(t *testing.T) {
+	for network, change := range map[string]int{"ipoib": 1500, "ib-sriov": 2000} {
+		t.Run(network, func(t *testing.T) {
+			n := newNode(t, hosttest.Options{})
+			n.pod("p", annotations(network))
+			n.mustCall("ADD", "p")
+			link, err := n.fake.LinkByName(podNS, "eth0")
+			must(t, err)
+			written := func(want int, when string) {
+				t.Helper()
+				must(t, n.service.writeStatus(t.Context(), "sandbox-p"))
+				if got := n.statusOf("p"); len(got) != 1 || got[0].Mtu != want {
+					t.Errorf("%s: %+v, want mtu %d", when, got, want)
+				}
+			}
+			must(t, n.fake.SetLinkMTU(podNS, link.Index, change)) // after the plugin's result
+			written(change, "lowered after ADD")
+
+			n.service.verify(t.Context())
+			if sb, _ := n.ledger.Sandbox("sandbox-p"); sb.StatusPending {
+				t.Error("the status is to be written again, and nothing has changed")
+			}
+			must(t, n.fake.SetLinkMTU(podNS, link.Index, change-100))
+			n.start() // what was written is known to the next agent
+			n.service.verify(t.Context())
+			written(change-100, "lowered later")
+			n.mustCall("DEL", "p")
+		})
+	}
+}
+
+func settled(n *node) bool {
+	sb, _ := n.ledger.Sandbox("sandbox-p")
+	return netstatus.Settled(n.fake, sb)
+}
+
+// A status waits for the carrier of InfiniBand interfaces, and not for ever.
+func TestStatusWaitsForCarrier(t *testing.T) {
+	n := newNode(t, hosttest.Options{})
+	n.pod("p", annotations("ipoib"))
+	n.fake.SetCable(hosttest.GuidePF, false)
+	n.mustCall("ADD", "p")
+	if settled(n) {
+		t.Error("an interface without carrier counts as final")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		n.service.status.run(ctx)
+	}()
+	for range settleTries - 1 { // which takes the time of the last one alone
+		n.service.status.queue.AddRateLimited("sandbox-p")
+	}
+	eventually(t, "a status in spite of it", func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.statuses["default/p"] != ""
+	})
+	cancel()
+	<-done
+	n.fake.SetCable(hosttest.GuidePF, true)
+	if !settled(n) {
+		t.Error("an interface with carrier does not count as final")
 	}
 }
 

@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/internal/attach/netstatus"
 	"spidernet.io/spiderpool/internal/cni"
-	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/ledger"
 	"spidernet.io/spiderpool/internal/nad"
 )
@@ -22,6 +22,10 @@ const (
 	statusWriters = 4
 	statusTimeout = 10 * time.Second
 )
+
+// settleTries is how many times a status waits for what it says to be final: about three seconds, since
+// the time between them doubles. A port without a link may never have it.
+const settleTries = 6
 
 // statusQueue writes network-status annotations behind the calls. What is to be written is read
 // from the ledger, so an agent that starts again goes on where the one before it ended.
@@ -59,6 +63,11 @@ func (q *statusQueue) next(ctx context.Context) bool {
 		return false
 	}
 	defer q.queue.Done(id)
+	sb, _ := q.service.Ledger.Sandbox(id)
+	if q.queue.NumRequeues(id) < settleTries && !netstatus.Settled(q.service.Kernel, sb) {
+		q.queue.AddRateLimited(id)
+		return true
+	}
 	if err := q.service.writeStatus(ctx, id); err != nil && ctx.Err() == nil {
 		q.service.Log.Warn("could not write a pod's network-status yet", "sandbox", id, "error", err)
 		q.queue.AddRateLimited(id)
@@ -97,14 +106,13 @@ func (s *Service) writeStatus(ctx context.Context, containerID string) error {
 		Began: began, Total: took, Phases: []cni.Phase{{Name: cni.PhaseStatus, Duration: took}}})
 	return s.Ledger.UpdateSandbox(containerID, func(sb *ledger.Sandbox) error {
 		sb.StatusPending = false
-		return nil
+		return netstatus.Record(sb, attached)
 	})
 }
 
 // attached is the content of the status; nil while something is not done.
 func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	var out []nad.Attached
-	holds := s.holdsDefault(sb)
 	for _, a := range sb.Attachments {
 		if len(a.Direct) > 0 {
 			continue
@@ -116,8 +124,10 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 		if err != nil {
 			return nil, err
 		}
-		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default || a.DefaultRoute ||
-			holds[a.IfName], Result: res}
+		netstatus.Observe(s.Kernel, sb, a, res)
+		// one network alone is the default one, whichever has the pod's default route (Network
+		// Custom Resource De-facto Standard, "Network Attachment Status Annotation", "default")
+		one := nad.Attached{Network: a.Network, Interface: a.IfName, Default: a.Default, Result: res}
 		if a.NAD != "" {
 			one.Network = a.NAD
 		}
@@ -129,26 +139,20 @@ func (s *Service) attached(sb ledger.Sandbox) ([]nad.Attached, error) {
 	return out, nil
 }
 
-// holdsDefault are the interfaces of a pod of several networks that have its default routes now:
-// the pod, its networks and the cluster may all say which, and this is what came of it.
-func (s *Service) holdsDefault(sb ledger.Sandbox) map[string]bool {
-	if len(sb.Attachments) < 2 {
+// correctStatus has the network-status of a pod written again when what it says has changed.
+func (s *Service) correctStatus(sb ledger.Sandbox) error {
+	stale, err := netstatus.Stale(s.Kernel, sb)
+	if err != nil || !stale || sb.Pod.Name == "" || sb.StatusPending {
+		return err
+	}
+	err = s.Ledger.UpdateSandbox(sb.ContainerID, func(sb *ledger.Sandbox) error {
+		sb.StatusPending = true
 		return nil
+	})
+	if err == nil {
+		s.status.enqueue(sb.ContainerID)
 	}
-	ns, holds := host.NS(sb.NetNS), map[string]bool{}
-	routes, err := s.Kernel.Routes(ns, 0)
-	for _, r := range routes {
-		if r.Dst.Bits() != 0 {
-			continue
-		}
-		l, linkErr := s.Kernel.LinkByIndex(ns, r.Index)
-		err = errors.Join(err, linkErr)
-		holds[l.Name] = true
-	}
-	if err != nil && !errors.Is(err, host.ErrNSGone) {
-		s.Log.Warn("could not see which interface has the pod's default route", "sandbox", sb.ContainerID, "error", err)
-	}
-	return holds
+	return err
 }
 
 func (s *Service) deviceInfo(sb ledger.Sandbox, a ledger.Attachment) (*cncfv1.DeviceInfo, error) {

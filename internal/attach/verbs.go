@@ -15,7 +15,7 @@ import (
 
 // check looks at every attachment of a sandbox.
 func (s *Service) check(ctx context.Context, c *call) error {
-	unlock, err := s.locks.meta(ctx, c.containerID)
+	unlock, err := s.locks.Meta(ctx, c.containerID)
 	if err != nil {
 		return err
 	}
@@ -107,7 +107,7 @@ func (s *Service) validOf(network string, valid []types.GCAttachment) []types.GC
 
 // forget takes a sandbox down unless a call is at work on it.
 func (s *Service) forget(ctx context.Context, containerID string) error {
-	unlock, ok, err := s.locks.next(ctx, containerID)
+	unlock, ok, err := s.locks.Next(ctx, containerID)
 	if err != nil || !ok {
 		return err
 	}

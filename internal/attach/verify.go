@@ -115,7 +115,7 @@ func brokenKey(sb ledger.Sandbox, a ledger.Attachment) string { return sb.Contai
 
 // verifySandbox returns false if it could not judge all of the sandbox's attachments.
 func (s *Service) verifySandbox(ctx context.Context, containerID string) (judged bool) {
-	unlock, ok := s.locks.collector(containerID)
+	unlock, ok := s.locks.Collector(containerID)
 	if !ok {
 		return false // a call is at work on it, or the collector
 	}
@@ -126,6 +126,9 @@ func (s *Service) verifySandbox(ctx context.Context, containerID string) (judged
 	}
 	if goesOn, err := s.runs(ctx, sb); err != nil || !goesOn {
 		return err == nil
+	}
+	if err := s.correctStatus(sb); err != nil {
+		s.Log.Warn("could not compare a pod's network-status", "sandbox", containerID, "error", err)
 	}
 	judged = true
 	for _, a := range sb.Attachments {

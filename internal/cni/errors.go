@@ -8,6 +8,8 @@ import (
 	"fmt"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Codes of the CNI specification's error object, and our own from 100 on.
@@ -53,7 +55,7 @@ func Errorf(code uint, remedy, format string, args ...any) *Error {
 	return &Error{Code: code, Msg: err.Error(), Remedy: remedy, Err: errors.Unwrap(err)}
 }
 
-// Wire turns any error into the specification's error object. The outermost text is kept whole;
+// Wire turns any error into the specification's error object. The outermost text is kept, cut to a limit;
 // code and remedy are those of the innermost Error that has them.
 func Wire(err error) *types.Error {
 	out := &types.Error{Code: CodeFailed, Msg: err.Error()}
@@ -71,6 +73,7 @@ func Wire(err error) *types.Error {
 			out.Msg = trimSuffix(out.Msg, "; "+theirs.Details)
 		}
 	}
+	out.Msg, out.Details = text.Limit(out.Msg, text.MaxMessage), text.Limit(out.Details, text.MaxMessage)
 	// the agent stops, or something took too long
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		out.Code = CodeTryAgainLater

@@ -12,6 +12,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Plugin is one of our plugins. Add returns its result in the newest form; conversion is the runner's.
@@ -167,7 +168,8 @@ func RefusePKey(raw json.RawMessage) error {
 		return nil
 	}
 	return Errorf(CodeInvalidConfig, `remove "pkey" from the network's configuration`,
-		"pkey is %s: partitions are not implemented, and the pod would be in the default partition", raw)
+		"pkey is %s: partitions are not implemented, and the pod would be in the default partition",
+		text.Excerpt(string(raw)))
 }
 
 // parseArgs splits CNI_ARGS "A=b;C=d".
@@ -182,7 +184,7 @@ func parseArgs(s string) (map[string]string, error) {
 			continue
 		}
 		if !ok {
-			return nil, fmt.Errorf("CNI_ARGS: %q is not NAME=VALUE", pair)
+			return nil, fmt.Errorf("CNI_ARGS: %s is not NAME=VALUE", text.Quote(pair))
 		}
 		args[name] = value
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // DefaultBinDir is where plugins are on a node's disk.
@@ -62,7 +63,10 @@ type Call struct {
 	State func(plugin string) State
 	// Recorded has the attachment on disk when it returns; see Recorder. Nil: it is there.
 	Recorded func() error
-	Phases   *Phases
+	// Refused is told that a plugin on disk failed, and decides whether its part of a DEL is
+	// abandoned. Nil: it is when the failure is permanent.
+	Refused func(Refusal) (abandon bool)
+	Phases  *Phases
 }
 
 // Parse reads a configuration or a configuration list.
@@ -88,18 +92,7 @@ func check(list *libcni.NetworkConfigList) error {
 	for _, p := range list.Plugins {
 		if p.Network.Type == metaPlugin {
 			return Errorf(CodeInvalidConfig, "name the network itself",
-				"network %q: plugin type %s calls networks and cannot be one", list.Name, metaPlugin)
-		}
-	}
-	return nil
-}
-
-// Installed tells which plugin of a list is neither ours nor on disk, before anything is run.
-func (r *Runner) Installed(list *libcni.NetworkConfigList, binDirs []string) error {
-	s := r.session(Call{BinDirs: binDirs})
-	for _, p := range list.Plugins {
-		if _, err := s.FindInPath(p.Network.Type, s.dirs()); err != nil {
-			return fmt.Errorf("network %q: %w", list.Name, err)
+				"network %s: plugin type %s calls networks and cannot be one", text.Quote(list.Name), metaPlugin)
 		}
 	}
 	return nil
@@ -123,11 +116,11 @@ func (r *Runner) Add(ctx context.Context, list *libcni.NetworkConfigList, c Call
 		}
 	}
 	if prev == nil {
-		return nil, Errorf(CodeInvalidConfig, "", "network %q has no plugins", list.Name)
+		return nil, Errorf(CodeInvalidConfig, "", "network %s has no plugins", text.Quote(list.Name))
 	}
 	full, err := types100.NewResultFromResult(prev)
 	if err != nil {
-		return nil, fmt.Errorf("read the result of network %q: %w", list.Name, err)
+		return nil, fmt.Errorf("read the result of network %s: %w", text.Quote(list.Name), err)
 	}
 	s.restore(full)
 	return full, nil
@@ -250,8 +243,8 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	if prev != nil {
 		converted, err := prev.GetAsVersion(list.CNIVersion)
 		if err != nil {
-			return nil, fmt.Errorf("convert the result of network %q to version %s: %w", list.Name, list.CNIVersion,
-				err)
+			return nil, fmt.Errorf("convert the result of network %s to version %s: %w", text.Quote(list.Name),
+				list.CNIVersion, err)
 		}
 		values["prevResult"] = converted
 	}
@@ -266,7 +259,7 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	}
 	out, err := libcni.InjectConf(p, values)
 	if err != nil {
-		return nil, Errorf(CodeInvalidConfig, "", "network %q: %w", list.Name, err)
+		return nil, Errorf(CodeInvalidConfig, "", "network %s: %w", text.Quote(list.Name), err)
 	}
 	return out.Bytes, nil
 }
@@ -274,8 +267,15 @@ func (s *session) inject(list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 func (s *session) without(ctx context.Context, command string, list *libcni.NetworkConfigList, p *libcni.PluginConfig,
 	prev *types100.Result, extra map[string]any) error {
 	conf, err := s.inject(list, p, previous(prev), extra)
+	if err != nil && prev != nil && command == "DEL" {
+		// an old version cannot say every result, and DEL is to do without one
+		conf, err = s.inject(list, p, nil, extra)
+	}
 	if err != nil {
 		return err
+	}
+	if command == "DEL" {
+		return s.del(ctx, p, conf)
 	}
 	path, err := s.FindInPath(p.Network.Type, s.dirs())
 	if err != nil {

@@ -212,10 +212,6 @@ func TestDelOfAPluginThatIsTooOld(t *testing.T) {
 	if err := r.Del(context.Background(), list, testCall(dir), nil); err != nil {
 		t.Errorf("DEL: %v", err)
 	}
-	script(t, dir, "disk", `echo '{"cniVersion":"1.1.0","code":7,"msg":"stuck"}'; exit 1`)
-	if err := r.Del(context.Background(), list, testCall(dir), nil); err == nil {
-		t.Error("DEL hid another error")
-	}
 }
 
 func TestErrorsOfPluginsOnDisk(t *testing.T) {
@@ -339,6 +335,42 @@ func TestFindBelowRoot(t *testing.T) {
 	s := (&Runner{Root: root}).session(Call{})
 	if path, err := s.FindInPath("bridge", s.dirs()); err != nil || path != "/opt/cni/bin/bridge" {
 		t.Errorf("%s, %v", path, err)
+	}
+}
+
+// Neither a plugin on disk nor a configuration makes an error that no log or event can carry.
+func TestErrorsAreShort(t *testing.T) {
+	long := strings.Repeat("x", 500_000)
+	for name, plugin := range map[string]string{
+		"error object": `echo '{"code":100,"msg":"'$(head -c 500000 /dev/zero | tr '\0' x)'"}'; exit 1`,
+		"stdout":       `head -c 500000 /dev/zero | tr '\0' x; exit 1`,
+		"stderr":       `head -c 500000 /dev/zero | tr '\0' x >&2; exit 1`,
+	} {
+		dir := t.TempDir()
+		script(t, dir, "disk", plugin)
+		list, err := Parse([]byte(`{"cniVersion":"1.0.0","name":"net","type":"disk"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = (&Runner{}).Add(t.Context(), list, testCall(dir)); err == nil || len(err.Error()) > 5000 {
+			t.Errorf("%s: an error of %d octets", name, len(fmt.Sprint(err)))
+		}
+	}
+	for name, config := range map[string]string{"name": `{"cniVersion":"1.0.0","name":"` + long + `","type":"disk"}`,
+		"type": `{"cniVersion":"1.0.0","name":"n","type":"` + long + `"}`,
+		"ipam": `{"cniVersion":"1.0.0","name":"n","type":"disk","ipam":{"type":"` + long + `"}}`} {
+		list, err := Parse([]byte(config))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (&Runner{Plugins: map[string]Plugin{"disk": &spy{}}}).Installed(list, nil)
+		if err == nil || len(err.Error()) > 1024 {
+			t.Errorf("%s: an error of %d octets", name, len(fmt.Sprint(err)))
+		}
+	}
+	if wire := Wire(Errorf(CodeFailed, "the remedy", "reason %s", long)); len(wire.Msg)+len(wire.Details) > 5000 ||
+		!strings.HasPrefix(wire.Msg, "reason") || wire.Details != "the remedy" {
+		t.Errorf("an error object of %d octets", len(wire.Msg)+len(wire.Details))
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 
 	"spidernet.io/spiderpool/internal/host"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // session is invoke.Exec for one attachment.
@@ -64,7 +65,8 @@ func (s *session) FindInPath(plugin string, dirs []string) (string, error) {
 		return plugin, nil
 	}
 	if plugin == "" || strings.ContainsRune(plugin, os.PathSeparator) {
-		return "", Errorf(CodeInvalidConfig, "", "plugin type %q is not a file name", plugin)
+		return "", Errorf(CodeInvalidConfig, `correct "type" in the network's configuration`,
+			"%w: type %s is not a file name", errNoPlugin, text.Quote(plugin))
 	}
 	for _, dir := range dirs {
 		path := filepath.Join(dir, plugin)
@@ -74,7 +76,7 @@ func (s *session) FindInPath(plugin string, dirs []string) (string, error) {
 		}
 	}
 	return "", Errorf(CodeInvalidConfig, "install it on the node, or name another type in the network's configuration",
-		"failed to find plugin %q in path %s", plugin, strings.Join(dirs, ", "))
+		"%w %s in path %s", errNoPlugin, text.Quote(plugin), strings.Join(dirs, ", "))
 }
 
 // ExecPlugin implements invoke.Exec.
@@ -103,13 +105,14 @@ func (s *session) ExecPlugin(ctx context.Context, path string, stdin []byte, env
 			return nil, Errorf(CodeFailed, "it is that plugin's fault", "the result of %s: %w", path, err)
 		}
 	}
-	if said := (*types.Error)(nil); errors.As(err, &said) && said.Code == types.ErrIncompatibleCNIVersion &&
-		variables(environ)["CNI_COMMAND"] == "DEL" {
-		// it never ran with this configuration, and never will: asked again and again, it would
-		// keep the record for good
+	if err == nil {
+		return out, nil
+	}
+	command := variables(environ)["CNI_COMMAND"]
+	if command == "DEL" && nothingToUndo(err) || s.failed(command, typeOf(path), err) {
 		return nil, nil
 	}
-	return out, err
+	return nil, err
 }
 
 // recorded has the attachment on disk when it returns.
@@ -149,7 +152,8 @@ func (s *session) inProcess(ctx context.Context, name string, p Plugin, stdin []
 	case "STATUS", "GC":
 		return nil, nil // our plugins are as ready as this process; what is left over is the collector's
 	default:
-		return nil, Errorf(CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %q", command)
+		return nil, Errorf(CodeInvalidEnv, "want ADD, DEL, CHECK, STATUS, GC or VERSION", "CNI_COMMAND is %s",
+			text.Quote(command))
 	}
 }
 
@@ -270,15 +274,21 @@ func (s *session) onDisk(ctx context.Context, path string, stdin []byte, environ
 	return stdout.Bytes(), nil
 }
 
+// mostSaid is how many octets of what a plugin on disk says about its failure are kept.
+const mostSaid = 2000
+
 // diskError is the plugin's own error object when it printed one.
 func diskError(path string, err error, stdout, stderr []byte) error {
 	var said types.Error
 	if json.Unmarshal(stdout, &said) == nil && said.Msg != "" {
+		said.Msg, said.Details = text.Limit(said.Msg, mostSaid), text.Limit(said.Details, mostSaid)
 		return &said
 	}
-	const most = 2000
-	if len(stderr) > most {
-		stderr = stderr[len(stderr)-most:]
+	if len(stderr) > mostSaid {
+		stderr = stderr[len(stderr)-mostSaid:]
+	}
+	if len(stdout) > mostSaid {
+		stdout = stdout[len(stdout)-mostSaid:]
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -325,8 +335,12 @@ func (i *ipamCall) Del(ctx context.Context) error { return i.without(ctx, "DEL")
 func (i *ipamCall) Check(ctx context.Context) error { return i.without(ctx, "CHECK") }
 
 func (i *ipamCall) without(ctx context.Context, command string) error {
-	path, err := i.session.FindInPath(i.plugin, i.session.dirs())
-	if err != nil {
+	find := i.session.findForDel
+	if command != "DEL" {
+		find = func(plugin string) (string, error) { return i.session.FindInPath(plugin, i.session.dirs()) }
+	}
+	path, err := find(i.plugin)
+	if err != nil || path == "" {
 		return err
 	}
 	if err := invoke.ExecPluginWithoutResult(ctx, path, i.conf, i.session.args(command), i.session); err != nil {

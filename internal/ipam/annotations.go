@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // poolNames are the pools that one source names for one interface, as written.
@@ -42,6 +43,15 @@ var IgnoredAnnotations = map[string]string{
 	"ipam.spidernet.io/ippool-reclaim": "no pool is made on demand, so none is deleted with its application",
 }
 
+// Bounds of what one annotation, and one list of pools in it or in a network's configuration, may
+// hold: all of it is looked at for each address, and messages list it.
+const (
+	maxAnnotation = 64 << 10 // octets
+	maxEntries    = 100      // pools of one list, or interfaces
+	maxRoutes     = 500
+	maxPoolName   = 253 // octets, as of every object
+)
+
 const (
 	poolShape      = `{"ipv4":["pool"],"ipv6":["pool"]}`
 	poolsShape     = `[{"interface":"eth0","ipv4":["pool"],"ipv6":["pool"]}]`
@@ -50,26 +60,29 @@ const (
 )
 
 // parsePoolAnnotation reads AnnotationPool.
-func parsePoolAnnotation(text string) (poolNames, error) {
+func parsePoolAnnotation(value string) (poolNames, error) {
 	var names poolNames
-	if err := decode(text, &names, poolShape); err != nil {
+	if err := decode(value, &names, poolShape); err != nil {
 		return poolNames{}, err
 	}
 	if names.empty() {
-		return poolNames{}, fmt.Errorf("%s names no pool; want for example %s", text, poolShape)
+		return poolNames{}, fmt.Errorf("%s names no pool; want for example %s", text.Excerpt(value), poolShape)
 	}
 	return names, nil
 }
 
 // parsePoolsAnnotation reads AnnotationPools: either every entry names its
 // interface, each another one, or none does.
-func parsePoolsAnnotation(text string) ([]interfacePools, error) {
+func parsePoolsAnnotation(value string) ([]interfacePools, error) {
 	var entries []interfacePools
-	if err := decode(text, &entries, poolsShape); err != nil {
+	if err := decode(value, &entries, poolsShape); err != nil {
 		return nil, err
 	}
 	if len(entries) == 0 {
-		return nil, fmt.Errorf("%s has no entry; want for example %s", text, poolsShape)
+		return nil, fmt.Errorf("%s has no entry; want for example %s", text.Excerpt(value), poolsShape)
+	}
+	if len(entries) > maxEntries {
+		return nil, fmt.Errorf("has %d entries: must have at most %d, one for each interface", len(entries), maxEntries)
 	}
 	seen := map[string]bool{}
 	for i, e := range entries {
@@ -91,7 +104,7 @@ func (e interfacePools) title(index int) string {
 	if e.Interface == "" {
 		return fmt.Sprintf("entry %d", index)
 	}
-	return fmt.Sprintf("entry %d (interface %s)", index, e.Interface)
+	return fmt.Sprintf("entry %d (interface %s)", index, text.Excerpt(e.Interface))
 }
 
 // entryFor finds the entry of the interface: by name, or by its place when no entry has a name.
@@ -105,7 +118,7 @@ func entryFor(entries []interfacePools, r Request) (int, error) {
 			listed = append(listed, e.Interface)
 		}
 		return 0, fmt.Errorf("interface %s is not listed (found %s); add an entry for it", r.Interface,
-			strings.Join(listed, ", "))
+			text.List(listed))
 	}
 	place, err := r.place()
 	if err != nil {
@@ -135,32 +148,36 @@ func (r Request) place() (int, error) {
 }
 
 // parseNamespaceAnnotation reads one of the two namespace annotations.
-func parseNamespaceAnnotation(text string) ([]string, error) {
+func parseNamespaceAnnotation(value string) ([]string, error) {
 	var names []string
-	if err := decode(text, &names, namespaceShape); err != nil {
+	if err := decode(value, &names, namespaceShape); err != nil {
 		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("%s names no pool; want for example %s, or remove the annotation", text, namespaceShape)
+		return nil, fmt.Errorf("%s names no pool; want for example %s, or remove the annotation", text.Excerpt(value),
+			namespaceShape)
 	}
 	return names, nil
 }
 
 // parseRoutesAnnotation reads AnnotationRoutes.
-func parseRoutesAnnotation(text string) ([]Route, error) {
+func parseRoutesAnnotation(value string) ([]Route, error) {
 	var written []v2beta1.Route
-	if err := decode(text, &written, routesShape); err != nil {
+	if err := decode(value, &written, routesShape); err != nil {
 		return nil, err
+	}
+	if len(written) > maxRoutes {
+		return nil, fmt.Errorf("has %d routes: must have at most %d", len(written), maxRoutes)
 	}
 	var routes []Route
 	for i, w := range written {
 		dst, err := v2beta1.ParseCIDR(w.Dst)
 		if err != nil {
-			return nil, fmt.Errorf("entry %d: dst %q %w", i, w.Dst, err)
+			return nil, fmt.Errorf("entry %d: dst %s %w", i, text.Quote(w.Dst), err)
 		}
 		gw, err := v2beta1.ParseAddress(w.Gw)
 		if err != nil {
-			return nil, fmt.Errorf("entry %d: gw %q %w", i, w.Gw, err)
+			return nil, fmt.Errorf("entry %d: gw %s %w", i, text.Quote(w.Gw), err)
 		}
 		if dst.Addr().Is4() != gw.Is4() {
 			return nil, fmt.Errorf("entry %d: dst %s and gw %s are of different families", i, dst, gw)
@@ -172,11 +189,14 @@ func parseRoutesAnnotation(text string) ([]Route, error) {
 
 // decode reads exactly one JSON value without unknown fields: a misspelt field
 // would otherwise silently give the pod an address of another pool.
-func decode(text string, into any, shape string) error {
-	if strings.TrimSpace(text) == "" {
+func decode(value string, into any, shape string) error {
+	if len(value) > maxAnnotation {
+		return fmt.Errorf("has %d octets: must have at most %d; want for example %s", len(value), maxAnnotation, shape)
+	}
+	if strings.TrimSpace(value) == "" {
 		return fmt.Errorf("the text is empty; want for example %s", shape)
 	}
-	d := json.NewDecoder(strings.NewReader(text))
+	d := json.NewDecoder(strings.NewReader(value))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if err == nil {
@@ -185,7 +205,8 @@ func decode(text string, into any, shape string) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s does not parse: %w; want for example %s", text, plain(err), shape)
+		return fmt.Errorf("does not parse: %w: %s; want for example %s", text.JSONError(value, plain(err)),
+			text.Excerpt(value), shape)
 	}
 	return nil
 }
@@ -195,11 +216,11 @@ func plain(err error) error {
 	var kind *json.UnmarshalTypeError
 	switch key, unknown := strings.CutPrefix(err.Error(), "json: unknown field "); {
 	case errors.As(err, &kind) && kind.Field == "":
-		return fmt.Errorf("the whole is %s", article(kind.Value))
+		return fmt.Errorf("the whole is %s", article(text.Excerpt(kind.Value)))
 	case errors.As(err, &kind):
-		return fmt.Errorf("%s has %s", kind.Field, article(kind.Value))
+		return fmt.Errorf("%s has %s", kind.Field, article(text.Excerpt(kind.Value)))
 	case unknown:
-		return fmt.Errorf("unknown key %s", key)
+		return fmt.Errorf("unknown key %s", text.Excerpt(key))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return errors.New("it ends too early")
 	}

@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Choice says where the addresses of an interface may come from.
@@ -246,14 +248,25 @@ func withoutUselessDefaults(families []Family, r Request) []Family {
 // expand looks names up and resolves globs. What the user wrote is the order
 // of trial; a glob stands in its place for the pools of the family that it matches.
 func expand(written []string, version int64, f Facts) ([]candidate, error) {
+	if len(written) > maxEntries {
+		return nil, fmt.Errorf("%d IPv%d pools are named: must be at most %d; a pattern such as \"team-a-*\" stands "+
+			"for many", len(written), version, maxEntries)
+	}
 	var candidates []candidate
 	named := map[string]bool{}
 	for _, name := range written {
 		switch {
+		case len(name) > maxPoolName:
+			return nil, fmt.Errorf("a pool's name has %d octets: must have at most %d; found %s", len(name),
+				maxPoolName, text.Quote(name))
 		case name == "":
 			return nil, fmt.Errorf("an IPv%d pool has an empty name; write the name of a pool, or remove the entry",
 				version)
 		case strings.ContainsAny(name, "*?["):
+			if named[name] {
+				continue // it stands for the same pools again
+			}
+			named[name] = true
 			matches, err := match(name, version, f)
 			if err != nil {
 				return nil, err
@@ -261,7 +274,7 @@ func expand(written []string, version int64, f Facts) ([]candidate, error) {
 			candidates = append(candidates, matches...)
 			continue
 		case named[name]:
-			return nil, fmt.Errorf("pool %q is listed twice", name)
+			return nil, fmt.Errorf("pool %s is listed twice", text.Quote(name))
 		}
 		named[name] = true
 		c := candidate{name: name, pool: f.Pools[name]}
@@ -275,7 +288,7 @@ func expand(written []string, version int64, f Facts) ([]candidate, error) {
 
 func match(glob string, version int64, f Facts) ([]candidate, error) {
 	if _, err := path.Match(glob, ""); err != nil {
-		return nil, fmt.Errorf("pool pattern %q is malformed; close its brackets", glob)
+		return nil, fmt.Errorf("pool pattern %s is malformed; close its brackets", text.Quote(glob))
 	}
 	matches := f.poolsWhere(version, func(p *Pool) bool {
 		ok, _ := path.Match(glob, p.Name) // the pattern is well-formed
@@ -307,8 +320,10 @@ func (f Facts) poolsWhere(version int64, wanted func(*Pool) bool) []candidate {
 
 func firstOfEach(candidates []candidate) []candidate {
 	var unique []candidate
+	have := map[string]bool{}
 	for _, c := range candidates {
-		if !slices.ContainsFunc(unique, func(have candidate) bool { return have.name == c.name }) {
+		if !have[c.name] {
+			have[c.name] = true
 			unique = append(unique, c)
 		}
 	}

@@ -5,6 +5,8 @@ package ipam
 import (
 	"fmt"
 	"strings"
+
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Refusal says that an interface gets no address, and lists every pool that
@@ -14,14 +16,20 @@ type Refusal struct {
 	Families []Family
 }
 
-// Error names each family, its source and each pool with its reason. It does not name the pod,
+// maxReasons is how many pools of a family a message lists.
+const maxReasons = 20
+
+// Error names each family, its source and the first pools with their reasons. It does not name the pod,
 // because it is shown at the pod.
 func (r *Refusal) Error() string {
 	var families []string
 	for _, f := range r.Families {
 		var reasons []string
-		for _, d := range f.Dropped {
-			reasons = append(reasons, fmt.Sprintf("pool %s %s", d.Pool, d.Reason))
+		for _, d := range f.Dropped[:min(len(f.Dropped), maxReasons)] {
+			reasons = append(reasons, fmt.Sprintf("pool %s %s", text.Excerpt(d.Pool), d.Reason))
+		}
+		if n := len(f.Dropped) - len(reasons); n > 0 {
+			reasons = append(reasons, fmt.Sprintf("and %d more pools", n))
 		}
 		families = append(families, fmt.Sprintf("no IPv%d address from %s: %s", f.Version, f.Source,
 			strings.Join(reasons, "; ")))

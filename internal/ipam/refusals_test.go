@@ -126,20 +126,20 @@ func TestPoolAnnotationRefusals(t *testing.T) {
 	const want = `; want for example {"ipv4":["pool"],"ipv6":["pool"]}`
 	refusals{
 		{name: "a string for a list", request: request(AnnotationPool, `{"ipv4":"v4-a"}`),
-			want: annotation + `{"ipv4":"v4-a"} does not parse: ipv4 has a string` + want},
+			want: annotation + `does not parse: ipv4 has a string: {"ipv4":"v4-a"}` + want},
 		{name: "a number in the list", request: request(AnnotationPool, `{"ipv4":[4]}`),
-			want: annotation + `{"ipv4":[4]} does not parse: ipv4 has a number` + want},
+			want: annotation + `does not parse: ipv4 has a number: {"ipv4":[4]}` + want},
 		{name: "a list", request: request(AnnotationPool, `["v4-a"]`),
-			want: annotation + `["v4-a"] does not parse: the whole is a list` + want},
+			want: annotation + `does not parse: the whole is a list: ["v4-a"]` + want},
 		{name: "a bare name", request: request(AnnotationPool, `v4-a`),
-			want: annotation + `v4-a does not parse: invalid character 'v' looking for beginning of value` + want},
+			want: annotation + `does not parse: line 1, column 1: invalid character 'v' looking for beginning of value: v4-a` + want},
 		{name: "cut off", request: request(AnnotationPool, `{"ipv4":["v4-a"]`),
-			want: annotation + `{"ipv4":["v4-a"] does not parse: it ends too early` + want},
+			want: annotation + `does not parse: it ends too early: {"ipv4":["v4-a"]` + want},
 		{name: "empty", request: request(AnnotationPool, ``), want: annotation + `the text is empty` + want},
 		{name: "two values", request: request(AnnotationPool, `{"ipv4":["v4-a"]} {}`),
-			want: annotation + `{"ipv4":["v4-a"]} {} does not parse: something follows the first value` + want},
+			want: annotation + `does not parse: something follows the first value: {"ipv4":["v4-a"]} {}` + want},
 		{name: "unknown key", request: request(AnnotationPool, `{"ip4":["v4-a"]}`),
-			want: annotation + `{"ip4":["v4-a"]} does not parse: unknown key "ip4"` + want},
+			want: annotation + `does not parse: unknown key "ip4": {"ip4":["v4-a"]}` + want},
 		{name: "nothing named", request: request(AnnotationPool, `{}`), want: annotation + `{} names no pool` + want},
 		{name: "null", request: request(AnnotationPool, `null`), want: annotation + `null names no pool` + want},
 		{name: "empty lists", request: request(AnnotationPool, `{"ipv4":[],"ipv6":[]}`),
@@ -172,13 +172,13 @@ func TestPoolsAnnotationRefusals(t *testing.T) {
 	net1 := func(r *Request, _ *Facts) { r.Interface = "net1" }
 	refusals{
 		{name: "an object", request: request(AnnotationPools, `{"ipv4":["v4-a"]}`),
-			want: annotation + `{"ipv4":["v4-a"]} does not parse: the whole is an object` + want},
+			want: annotation + `does not parse: the whole is an object: {"ipv4":["v4-a"]}` + want},
 		{name: "cut off", request: request(AnnotationPools, `[{"ipv4":["v4-a"]}`),
-			want: annotation + `[{"ipv4":["v4-a"]} does not parse: it ends too early` + want},
+			want: annotation + `does not parse: it ends too early: [{"ipv4":["v4-a"]}` + want},
 		{name: "unknown key", request: request(AnnotationPools, `[{"nic":"eth0","ipv4":["v4-a"]}]`),
-			want: annotation + `[{"nic":"eth0","ipv4":["v4-a"]}] does not parse: unknown key "nic"` + want},
+			want: annotation + `does not parse: unknown key "nic": [{"nic":"eth0","ipv4":["v4-a"]}]` + want},
 		{name: "cleangateway is no bool", request: request(AnnotationPools, `[{"ipv4":["v4-a"],"cleangateway":"yes"}]`),
-			want: annotation + `[{"ipv4":["v4-a"],"cleangateway":"yes"}] does not parse: cleangateway has a string` +
+			want: annotation + `does not parse: cleangateway has a string: [{"ipv4":["v4-a"],"cleangateway":"yes"}]` +
 				want},
 		{name: "an empty list", request: request(AnnotationPools, `[]`), want: annotation + `[] has no entry` + want},
 		{name: "null", request: request(AnnotationPools, `null`), want: annotation + `null has no entry` + want},
@@ -218,9 +218,9 @@ func TestRoutesAnnotationRefusals(t *testing.T) {
 	const want = `; want for example [{"dst":"10.0.0.0/8","gw":"192.0.2.1"}]`
 	refusals{
 		{name: "an object", request: routes(`{"dst":"10.0.0.0/8","gw":"192.0.2.1"}`),
-			want: annotation + `{"dst":"10.0.0.0/8","gw":"192.0.2.1"} does not parse: the whole is an object` + want},
+			want: annotation + `does not parse: the whole is an object: {"dst":"10.0.0.0/8","gw":"192.0.2.1"}` + want},
 		{name: "unknown key", request: routes(`[{"dst":"10.0.0.0/8","via":"192.0.2.1"}]`),
-			want: annotation + `[{"dst":"10.0.0.0/8","via":"192.0.2.1"}] does not parse: unknown key "via"` + want},
+			want: annotation + `does not parse: unknown key "via": [{"dst":"10.0.0.0/8","via":"192.0.2.1"}]` + want},
 		{name: "host bits", request: routes(`[{"dst":"10.0.0.1/8","gw":"192.0.2.1"}]`),
 			want: annotation + `entry 0: dst "10.0.0.1/8" has host bits set; write 10.0.0.0/8`},
 		{name: "dst is an address", request: routes(`[{"dst":"10.0.0.1","gw":"192.0.2.1"}]`),
@@ -244,9 +244,9 @@ func TestOtherSourcesRefusals(t *testing.T) {
 	refusals{
 		{name: "namespace, a bare name", request: request(), change: namespace(AnnotationNamespaceIPv4, `v4-a`),
 			want: ipv4 +
-				`v4-a does not parse: invalid character 'v' looking for beginning of value; want for example ["pool"]`},
+				`does not parse: line 1, column 1: invalid character 'v' looking for beginning of value: v4-a; want for example ["pool"]`},
 		{name: "namespace, a string", request: request(), change: namespace(AnnotationNamespaceIPv6, `"v6-a"`),
-			want: ipv6 + `"v6-a" does not parse: the whole is a string; want for example ["pool"]`},
+			want: ipv6 + `does not parse: the whole is a string: "v6-a"; want for example ["pool"]`},
 		{name: "namespace, an empty list", request: request(), change: namespace(AnnotationNamespaceIPv4, `[]`),
 			want: ipv4 + `[] names no pool; want for example ["pool"], or remove the annotation`},
 		{name: "namespace, empty", request: request(), change: namespace(AnnotationNamespaceIPv4, ``),

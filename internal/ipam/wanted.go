@@ -8,32 +8,35 @@ import (
 	"slices"
 
 	"go4.org/netipx"
+
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // ParseWanted reads the addresses that an interface is to have, with or without a prefix length.
 // More than one of a family is refused, since an interface gets one.
-func ParseWanted(texts []string) ([]netip.Prefix, error) {
+func ParseWanted(values []string) ([]netip.Prefix, error) {
 	var wanted []netip.Prefix
-	for _, text := range texts {
-		p, err := netip.ParsePrefix(text)
+	for _, value := range values {
+		p, err := netip.ParsePrefix(value)
 		if err != nil {
-			ip, err := netip.ParseAddr(text)
+			ip, err := netip.ParseAddr(value)
 			if err != nil || ip.Zone() != "" {
 				return nil,
 					fmt.Errorf(
-						"wanted address %q: want an address, with or without a prefix length, such as 172.91.0.100/16",
-						text)
+						"wanted address %s: want an address, with or without a prefix length, such as 172.91.0.100/16",
+						text.Quote(value))
 			}
 			p = netip.PrefixFrom(ip, ip.BitLen())
 		}
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-p.Addr().BitLen()+p.Addr().Unmap().BitLen())
 		if !p.IsValid() {
-			return nil, fmt.Errorf("wanted address %q: its prefix length is not one of an IPv4 address", text)
+			return nil, fmt.Errorf("wanted address %s: its prefix length is not one of an IPv4 address",
+				text.Quote(value))
 		}
 		if slices.ContainsFunc(wanted, func(w netip.Prefix) bool { return w.Addr().Is4() == p.Addr().Is4() }) {
 			return nil,
-				fmt.Errorf("wanted addresses %q: more than one of IPv%d, and an interface gets one of each family",
-					texts, VersionOf(p.Addr()))
+				fmt.Errorf("wanted addresses %s: more than one of IPv%d, and an interface gets one of each family",
+					text.Quotes(values), VersionOf(p.Addr()))
 		}
 		wanted = append(wanted, p)
 	}

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
+	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 )
 
 // object is a JSON object whose unknown keys and number formats survive.
@@ -161,7 +163,7 @@ func CheckDeliverable(config []byte, selection *cncfv1.NetworkSelectionElement) 
 	if selection == nil {
 		return nil
 	}
-	declared, err := declaredCapabilities(config)
+	takes, err := takenBy(config)
 	if err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func CheckDeliverable(config []byte, selection *cncfv1.NetworkSelectionElement) 
 		"portMappings": "portMappings", "bandwidth": "bandwidth"}
 	wanted := CapabilityArgs(nil, selection, "", "")
 	for _, capability := range slices.Sorted(maps.Keys(wanted)) {
-		if !declared[capability] {
+		if !takes.capabilities[capability] && !takes.variable(capability) {
 			return fmt.Errorf(
 				`the pod asks network %s for %q, which none of the network's plugins takes: drop it from the annotation, or declare "capabilities": {%q: true} in the NetworkAttachmentDefinition's plugin that takes it`,
 				selection.Key(), keys[capability], capability)
@@ -178,22 +180,82 @@ func CheckDeliverable(config []byte, selection *cncfv1.NetworkSelectionElement) 
 	return nil
 }
 
-func declaredCapabilities(config []byte) (map[string]bool, error) {
+// Arguments are the CNI_ARGS of one network: those of the runtime and, as Multus passes them, the
+// addresses and the hardware address that the pod asks for, unless a plugin takes them as a
+// capability. Plugins such as static, host-local, macvlan and bridge read them there.
+func Arguments(base string, config []byte, selection *cncfv1.NetworkSelectionElement) (string, error) {
+	if selection == nil {
+		return base, nil
+	}
+	takes, err := takenBy(config)
+	if err != nil {
+		return "", err
+	}
+	var more []string
+	if selection.MacRequest != "" && !takes.capabilities["mac"] && takes.variable("mac") {
+		more = append(more, "MAC="+selection.MacRequest)
+	}
+	if len(selection.IPRequest) > 0 && !takes.capabilities["ips"] && takes.variable("ips") {
+		more = append(more, "IP="+strings.Join(selection.IPRequest, ","))
+	}
+	if len(more) == 0 {
+		return base, nil
+	}
+	pairs := slices.DeleteFunc(strings.Split(base, ";"), func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return pair == "" || slices.ContainsFunc(more, func(m string) bool { return strings.HasPrefix(m, name+"=") })
+	})
+	// plugins refuse a variable that they do not know
+	if !slices.ContainsFunc(pairs, func(pair string) bool { return strings.HasPrefix(pair, "IgnoreUnknown=") }) {
+		more = append([]string{"IgnoreUnknown=1"}, more...)
+	}
+	return strings.Join(append(pairs, more...), ";"), nil
+}
+
+// taken is what the plugins of a network take from a pod.
+type taken struct {
+	capabilities map[string]bool
+	// addresses: something gives addresses. foreign: a plugin is none of ours.
+	addresses, foreign bool
+}
+
+// variable reports whether a plugin may take a wish as a variable in CNI_ARGS. Ours give no
+// hardware addresses, and without address management no addresses.
+func (t taken) variable(capability string) bool {
+	switch capability {
+	case "ips":
+		return t.addresses || t.foreign
+	case "mac":
+		return t.foreign
+	}
+	return false
+}
+
+// ourTypes are the plugins of this product.
+var ourTypes = []string{v2beta1.IBSriovCNI, v2beta1.IPoIBCNI, TypeRDMA, TypeCoordinator, TypeIPAM}
+
+func takenBy(config []byte) (taken, error) {
 	var list struct {
 		Plugins []struct {
+			Type         string          `json:"type"`
 			Capabilities map[string]bool `json:"capabilities"`
+			IPAM         struct {
+				Type string `json:"type"`
+			} `json:"ipam"`
 		} `json:"plugins"`
 	}
 	if err := json.Unmarshal(config, &list); err != nil {
-		return nil, fmt.Errorf("reading the capabilities of the plugins: %w", err)
+		return taken{}, fmt.Errorf("reading the capabilities of the plugins: %w", err)
 	}
-	declared := map[string]bool{}
+	t := taken{capabilities: map[string]bool{}}
 	for _, p := range list.Plugins {
 		for name, on := range p.Capabilities {
-			declared[name] = declared[name] || on
+			t.capabilities[name] = t.capabilities[name] || on
 		}
+		t.addresses = t.addresses || p.IPAM.Type != ""
+		t.foreign = t.foreign || !slices.Contains(ourTypes, p.Type)
 	}
-	return declared, nil
+	return t, nil
 }
 
 func isBlank(raw json.RawMessage) bool {

@@ -130,6 +130,47 @@ func TestCheckDeliverable(t *testing.T) {
 	}
 }
 
+// What a pod asks for reaches a plugin, as a capability or as Multus passes it, or is refused.
+func TestArguments(t *testing.T) {
+	const base = "IgnoreUnknown=1;K8S_POD_NAME=p"
+	both := cncfv1.NetworkSelectionElement{Name: "n", Namespace: "ns",
+		IPRequest: []string{"10.1.1.21/24", "fd00::1/64"}, MacRequest: "02:00:5e:10:00:01"}
+	ips, mac := both, both
+	ips.MacRequest, mac.IPRequest = "", nil
+	const asIP, asMAC = "IP=10.1.1.21/24,fd00::1/64", "MAC=02:00:5e:10:00:01"
+	for name, c := range map[string]struct {
+		base, plugins string
+		selection     *cncfv1.NetworkSelectionElement
+		want, refused string
+	}{
+		"nothing asked":           {base, `{"type":"macvlan"}`, &cncfv1.NetworkSelectionElement{}, base, ""},
+		"cluster's network":       {base, `{"type":"macvlan"}`, nil, base, ""},
+		"static addresses":        {base, `{"type":"ipoib","ipam":{"type":"static"}}`, &ips, base + ";" + asIP, ""},
+		"our addresses":           {base, `{"type":"ib-sriov","ipam":{"type":"spiderpool"}}`, &ips, base + ";" + asIP, ""},
+		"foreign plugin":          {base, `{"type":"macvlan"}`, &both, base + ";" + asMAC + ";" + asIP, ""},
+		"foreign plugin in chain": {base, `{"type":"ipoib"},{"type":"tuning"}`, &mac, base + ";" + asMAC, ""},
+		"capability":              {base, `{"type":"macvlan","capabilities":{"ips":true,"mac":true}}`, &both, base, ""},
+		"capability switched off": {base, `{"type":"macvlan","capabilities":{"ips":false}}`, &ips, base + ";" + asIP, ""},
+		"one is a capability":     {base, `{"type":"macvlan","capabilities":{"ips":true}}`, &both, base + ";" + asMAC, ""},
+		"no variables":            {"", `{"type":"macvlan"}`, &ips, "IgnoreUnknown=1;" + asIP, ""},
+		"runtime does not ignore": {"A=b;", `{"type":"macvlan"}`, &ips, "A=b;IgnoreUnknown=1;" + asIP, ""},
+		"runtime asked itself":    {"IgnoreUnknown=1;IP=10.9.9.9;A=b", `{"type":"macvlan"}`, &ips, "IgnoreUnknown=1;A=b;" + asIP, ""},
+		"no addresses":            {base, `{"type":"ib-sriov"},{"type":"coordinator"}`, &ips, base, `for "ips", which none`},
+		"our hardware address":    {base, `{"type":"ib-sriov","ipam":{"type":"spiderpool"}}`, &mac, base, `for "mac", which none`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := []byte(`{"plugins":[` + c.plugins + `]}`)
+			if got, err := Arguments(c.base, config, c.selection); err != nil || got != c.want {
+				t.Errorf("%s, %v; want %s", got, err, c.want)
+			}
+			err := CheckDeliverable(config, c.selection)
+			if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+				t.Errorf("refusal %v, want %q", err, c.refused)
+			}
+		})
+	}
+}
+
 func TestAssignDevices(t *testing.T) {
 	const r = "spidernet.io/mellanoxibsriov"
 	for _, tt := range []struct {

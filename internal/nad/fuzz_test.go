@@ -137,7 +137,7 @@ func FuzzRenderIBNetwork(f *testing.F) {
 			len(types) > 1 != (strings.TrimSpace(meta) != "" && len(types) > 1) {
 			t.Fatalf("plugins %q in %s", types, got.Spec.Config)
 		}
-		if _, err := declaredCapabilities([]byte(got.Spec.Config)); err != nil {
+		if _, err := takenBy([]byte(got.Spec.Config)); err != nil {
 			t.Fatal(err)
 		}
 		if got.Name != n.Name || got.Namespace != n.TargetNamespace() ||

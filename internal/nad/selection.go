@@ -17,6 +17,7 @@ import (
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/ib"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Selected are the networks that a pod's annotations ask for.
@@ -29,6 +30,17 @@ type Selected struct {
 
 // maxInterfaceName is IFNAMSIZ-1 (linux/if.h).
 const maxInterfaceName = 15
+
+// Bounds of what one annotation may ask for: each network is a record, a set of plugin calls and an
+// element of the status, and a pod's annotation reaches the agents of a node with all its pods.
+const (
+	maxAnnotation = 64 << 10 // octets
+	maxNetworks   = 100
+	maxIPs        = 32  // addresses that one network is asked for
+	maxGateways   = 8   // of one network
+	maxPorts      = 256 // port mappings of one network
+	maxGUIDText   = 64  // octets; the hardware address of IPoIB with its twenty octets is shorter
+)
 
 // shortName is what a name or namespace may be in the comma-separated form.
 var shortName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
@@ -86,15 +98,18 @@ func Injection(annotations map[string]string) string {
 
 // parseAnnotation reads one annotation; absent and blank ones name no network.
 func parseAnnotation(annotations map[string]string, key, namespace string) ([]cncfv1.NetworkSelectionElement, error) {
-	text := strings.TrimSpace(annotations[key])
-	if text == "" {
+	if n := len(annotations[key]); n > maxAnnotation {
+		return nil, fmt.Errorf("annotation %s has %d octets: must have at most %d", key, n, maxAnnotation)
+	}
+	value := strings.TrimSpace(annotations[key])
+	if value == "" {
 		return nil, nil
 	}
 	parse := parseShort
-	if strings.ContainsAny(text, `[{"`) {
+	if strings.ContainsAny(value, `[{"`) {
 		parse = parseJSON
 	}
-	elements, err := parse(text)
+	elements, err := parse(value)
 	if err != nil {
 		return nil, fmt.Errorf("annotation %s: %w", key, err)
 	}
@@ -118,9 +133,12 @@ func parseAnnotation(annotations map[string]string, key, namespace string) ([]cn
 }
 
 // parseShort reads "[namespace/]name[@interface], …".
-func parseShort(text string) ([]cncfv1.NetworkSelectionElement, error) {
+func parseShort(value string) ([]cncfv1.NetworkSelectionElement, error) {
+	if err := checkCount(strings.Count(value, ",") + 1); err != nil {
+		return nil, err
+	}
 	var elements []cncfv1.NetworkSelectionElement
-	for i, item := range strings.Split(text, ",") {
+	for i, item := range strings.Split(value, ",") {
 		e, err := parseShortItem(strings.TrimSpace(item))
 		if err != nil {
 			return nil, fmt.Errorf("network %d: %w", i+1, err)
@@ -144,39 +162,42 @@ func parseShortItem(item string) (cncfv1.NetworkSelectionElement, error) {
 		strings.TrimSpace(ifname)
 	if hasNamespace && !shortName.MatchString(e.Namespace) {
 		return e,
-			fmt.Errorf("%q: namespace %q: want lower-case letters, digits and '-', with a letter or digit at both ends",
-				item, e.Namespace)
+			fmt.Errorf("%s: namespace %s: want lower-case letters, digits and '-', with a letter or digit at both ends",
+				text.Quote(item), text.Quote(e.Namespace))
 	}
 	if strings.Contains(e.Name, ".") && len(validation.IsDNS1123Subdomain(e.Name)) == 0 {
-		return e, fmt.Errorf("%q: a name with a dot needs the JSON form: [{\"name\":%q}]", item, e.Name)
+		return e, fmt.Errorf("%s: a name with a dot needs the JSON form: [{\"name\":%s}]", text.Quote(item),
+			text.Quote(e.Name))
 	}
 	if !shortName.MatchString(e.Name) {
 		return e,
-			fmt.Errorf("%q: name %q: want lower-case letters, digits and '-', with a letter or digit at both ends",
-				item, e.Name)
+			fmt.Errorf("%s: name %s: want lower-case letters, digits and '-', with a letter or digit at both ends",
+				text.Quote(item), text.Quote(e.Name))
 	}
 	if hasInterface && e.InterfaceRequest == "" {
-		return e, fmt.Errorf("%q: no interface name after '@'", item)
+		return e, fmt.Errorf("%s: no interface name after '@'", text.Quote(item))
 	}
 	return e, nil
 }
 
 // parseJSON reads a JSON list of elements; unknown keys are left alone, as they may be another program's.
-func parseJSON(text string) ([]cncfv1.NetworkSelectionElement, error) {
+func parseJSON(value string) ([]cncfv1.NetworkSelectionElement, error) {
 	var raw []json.RawMessage
-	if err := json.Unmarshal([]byte(text), &raw); err != nil {
-		if strings.HasPrefix(text, "{") {
+	if err := json.Unmarshal([]byte(value), &raw); err != nil {
+		if strings.HasPrefix(value, "{") {
 			return nil, errors.New("is a JSON object: want a list, put it into [ ]")
 		}
-		return nil,
-			fmt.Errorf(
-				"%s does not parse: %w: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list",
-				text, err)
+		return nil, fmt.Errorf("%w: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list; "+
+			"found %s", text.JSONError(value, err), text.Excerpt(value))
+	}
+	if err := checkCount(len(raw)); err != nil {
+		return nil, err
 	}
 	elements := make([]cncfv1.NetworkSelectionElement, len(raw))
 	for i, r := range raw {
 		if !bytes.HasPrefix(bytes.TrimSpace(r), []byte("{")) {
-			return nil, fmt.Errorf("network %d: found %s: want a JSON object such as {\"name\":\"ib-sriov\"}", i+1, r)
+			return nil, fmt.Errorf("network %d: found %s: want a JSON object such as {\"name\":\"ib-sriov\"}", i+1,
+				text.Excerpt(string(r)))
 		}
 		if err := json.Unmarshal(r, &elements[i]); err != nil {
 			return nil, fmt.Errorf("network %d: %w", i+1, plainTypeError(err))
@@ -196,18 +217,29 @@ func plainTypeError(err error) error {
 	if want == "" {
 		want = "a list or an object as the key needs"
 	}
-	return fmt.Errorf("key %q has a %s: want %s", wrong.Field, wrong.Value, want)
+	return fmt.Errorf("key %q has a %s: want %s", wrong.Field, text.Excerpt(wrong.Value), want)
+}
+
+func checkCount(networks int) error {
+	if networks > maxNetworks {
+		return fmt.Errorf("names %d networks: must name at most %d", networks, maxNetworks)
+	}
+	return nil
 }
 
 func checkElement(e *cncfv1.NetworkSelectionElement) error {
 	if e.Name == "" {
 		return errors.New(`no name: want {"name": …} of a NetworkAttachmentDefinition`)
 	}
+	if err := checkShortInJSON(e); err != nil {
+		return err
+	}
 	if problems := validation.IsDNS1123Subdomain(e.Name); len(problems) > 0 {
-		return fmt.Errorf("name %q: %s", e.Name, strings.Join(problems, "; "))
+		return fmt.Errorf("name %s: %s", text.Quote(e.Name), strings.Join(problems, "; "))
 	}
 	if problems := validation.IsDNS1123Label(e.Namespace); len(problems) > 0 {
-		return fmt.Errorf("namespace %q of network %q: %s", e.Namespace, e.Name, strings.Join(problems, "; "))
+		return fmt.Errorf("namespace %s of network %s: %s", text.Quote(e.Namespace), text.Quote(e.Name),
+			strings.Join(problems, "; "))
 	}
 	if err := checkInterface(e.InterfaceRequest); err != nil {
 		return err
@@ -218,6 +250,9 @@ func checkElement(e *cncfv1.NetworkSelectionElement) error {
 	if err := checkAddresses(e); err != nil {
 		return err
 	}
+	if n := len(e.PortMappingsRequest); n > maxPorts {
+		return fmt.Errorf("portMappings: %d are asked for: must be at most %d", n, maxPorts)
+	}
 	for i, p := range e.PortMappingsRequest {
 		if p.HostPort < 1 || p.HostPort > 65535 || p.ContainerPort < 1 || p.ContainerPort > 65535 {
 			return fmt.Errorf("portMappings %d: hostPort %d, containerPort %d: want 1 to 65535", i+1, p.HostPort,
@@ -227,11 +262,30 @@ func checkElement(e *cncfv1.NetworkSelectionElement) error {
 	return checkCNIArgs(e)
 }
 
+// checkShortInJSON refuses a name that is written as in the comma-separated form.
+func checkShortInJSON(e *cncfv1.NetworkSelectionElement) error {
+	rest, ifname, hasInterface := strings.Cut(e.Name, "@")
+	namespace, name, hasNamespace := strings.Cut(rest, "/")
+	switch {
+	case hasNamespace && shortName.MatchString(namespace):
+		return fmt.Errorf(
+			"name %s contains a namespace: must be the name alone in the JSON form; write "+
+				"\"namespace\": %s, \"name\": %s",
+			text.Quote(e.Name), text.Quote(namespace), text.Quote(name))
+	case hasInterface && !hasNamespace:
+		return fmt.Errorf(
+			"name %s contains an interface: must be the name alone in the JSON form; write "+
+				"\"name\": %s, \"interface\": %s",
+			text.Quote(e.Name), text.Quote(rest), text.Quote(ifname))
+	}
+	return nil
+}
+
 func checkInterface(name string) error {
 	if len(name) > maxInterfaceName || name == "." || name == ".." || strings.ContainsAny(name, "/:") ||
 		strings.ContainsFunc(name, notPrintable) {
-		return fmt.Errorf("interface %q: want at most %d printable characters without '/', ':' and white space", name,
-			maxInterfaceName)
+		return fmt.Errorf("interface %s: want at most %d printable characters without '/', ':' and white space",
+			text.Quote(name), maxInterfaceName)
 	}
 	if name == "lo" || name == CoordinatorVeth {
 		return fmt.Errorf("interface %q: the name is taken in every pod: want another", name)
@@ -245,10 +299,14 @@ func notPrintable(r rune) bool { return r <= ' ' || r > '~' }
 func checkHardware(e *cncfv1.NetworkSelectionElement) error {
 	if e.MacRequest != "" {
 		if _, err := net.ParseMAC(e.MacRequest); err != nil {
-			return fmt.Errorf("mac %q: want a hardware address such as 02:00:5e:10:00:01", e.MacRequest)
+			return fmt.Errorf("mac %s: want a hardware address such as 02:00:5e:10:00:01", text.Quote(e.MacRequest))
 		}
 	}
 	if e.InfinibandGUIDRequest != "" {
+		if len(e.InfinibandGUIDRequest) > maxGUIDText {
+			return fmt.Errorf("infiniband-guid %s: want eight octets such as 02:00:5e:00:53:00:00:01",
+				text.Quote(e.InfinibandGUIDRequest))
+		}
 		guid, err := ib.ParseGUID(e.InfinibandGUIDRequest)
 		if err != nil {
 			return fmt.Errorf("infiniband-guid: %w", err)
@@ -259,23 +317,31 @@ func checkHardware(e *cncfv1.NetworkSelectionElement) error {
 					"02:00:5e:00:53:00:00:01", e.InfinibandGUIDRequest)
 		}
 	}
-	if strings.ContainsAny(e.DeviceID, "/ \t\r\n") {
-		return fmt.Errorf("deviceID %q: want the ID of a device, such as the PCI address 0000:86:00.1", e.DeviceID)
+	if len(e.DeviceID) > text.MaxQuote || strings.ContainsAny(e.DeviceID, "/ \t\r\n") {
+		return fmt.Errorf("deviceID %s: want the ID of a device, such as the PCI address 0000:86:00.1",
+			text.Quote(e.DeviceID))
 	}
 	return nil
 }
 
 func checkAddresses(e *cncfv1.NetworkSelectionElement) error {
+	if n := len(e.IPRequest); n > maxIPs {
+		return fmt.Errorf("ips: %d addresses are asked for: must be at most %d", n, maxIPs)
+	}
+	if n := len(e.GatewayRequest); n > maxGateways {
+		return fmt.Errorf("default-route: %d gateways: must be at most one of each family", n)
+	}
 	for _, ip := range e.IPRequest {
 		_, prefixErr := netip.ParsePrefix(ip)
 		_, addrErr := netip.ParseAddr(ip)
 		if prefixErr != nil && addrErr != nil {
-			return fmt.Errorf("ips: %q: want an address, with or without a prefix length, such as 172.91.0.100/16", ip)
+			return fmt.Errorf("ips: %s: want an address, with or without a prefix length, such as 172.91.0.100/16",
+				text.Quote(ip))
 		}
 	}
 	for _, gw := range e.GatewayRequest {
 		if _, err := netip.ParseAddr(gw); err != nil {
-			return fmt.Errorf("default-route: %q: want the address of a gateway", gw)
+			return fmt.Errorf("default-route: %s: want the address of a gateway", text.Quote(gw))
 		}
 	}
 	return nil
@@ -287,7 +353,7 @@ func checkCNIArgs(e *cncfv1.NetworkSelectionElement) error {
 	}
 	var args map[string]json.RawMessage
 	if err := json.Unmarshal(e.CNIArgs.Raw, &args); err != nil {
-		return fmt.Errorf("cni-args: found %s: want a JSON object", e.CNIArgs.Raw)
+		return fmt.Errorf("cni-args: found %s: want a JSON object", text.Excerpt(string(e.CNIArgs.Raw)))
 	}
 	return nil
 }

@@ -70,6 +70,35 @@ func TestSelections(t *testing.T) {
 		{name: "bare object", networks: `{"name":"a"}`,
 			err: "annotation k8s.v1.cni.cncf.io/networks: is a JSON object: want a list, put it into [ ]"},
 		{name: "broken JSON", networks: `[{"name":"a"`, err: "want a JSON list such as"},
+		{name: "syntax error in a long text",
+			networks: "[\n  { \"name\": \"ipo\",\n    \"ips\": [ \"172.92.1.50/16\" ]\n]\n",
+			err: "annotation k8s.v1.cni.cncf.io/networks: line 4, column 1: invalid character ']' after object " +
+				"key:value pair: want a JSON list such as [{\"name\":\"ib-sriov\"}], or a comma-separated list; " +
+				"found " +
+				`[ { "name": "ipo", "ips": [ "172.92.1.50/16" ] ]`},
+		{name: "broken JSON of 60 kB", networks: "[" + strings.Repeat(" ", 60_000) + "}",
+			err: "line 1, column 60002: invalid character '}' looking for beginning of value: want a JSON list"},
+		{name: "too long", networks: "[" + strings.Repeat(" ", 200_000) + "]",
+			err: "annotation k8s.v1.cni.cncf.io/networks has 200002 octets: must have at most 65536"},
+		{name: "too many", networks: strings.Repeat("a,", 100) + "a",
+			err: "annotation k8s.v1.cni.cncf.io/networks: names 101 networks: must name at most 100"},
+		{name: "too many in JSON", networks: "[" + strings.Repeat(`{"name":"a"},`, 1000) + `{"name":"a"}]`,
+			err: "names 1001 networks: must name at most 100"},
+		{name: "too many ips", networks: `[{"name":"a","ips":["10.0.0.1"` + strings.Repeat(`,"10.0.0.1"`, 5000) + `]}]`,
+			err: "network 1: ips: 5001 addresses are asked for: must be at most 32"},
+		{name: "too many gateways", networks: `[{"name":"a","default-route":[""` + strings.Repeat(`,""`, 5000) + `]}]`,
+			err: "default-route: 5001 gateways: must be at most one of each family"},
+		{name: "too many ports", networks: `[{"name":"a","portMappings":[{}` + strings.Repeat(`,{}`, 5000) + `]}]`,
+			err: "portMappings: 5001 are asked for: must be at most 256"},
+		{name: "namespace in the name", networks: `[{"name":"field/ipo"}]`,
+			err: `network 1: name "field/ipo" contains a namespace: must be the name alone in the JSON form; write ` +
+				`"namespace": "field", "name": "ipo"`},
+		{name: "namespace in the default's name", def: `[{"name":"field/ipo","namespace":"x"}]`,
+			err: `default-network, network 1: name "field/ipo" contains a namespace`},
+		{name: "interface in the name", networks: `[{"name":"ipo@ib7"}]`,
+			err: `name "ipo@ib7" contains an interface: must be the name alone in the JSON form; write "name": "ipo", ` +
+				`"interface": "ib7"`},
+		{name: "both in the name", networks: `[{"name":"field/ipo@ib7"}]`, err: `"namespace": "field", "name": "ipo"`},
 		{name: "quoted", networks: `"a"`, err: "want a JSON list such as"},
 		{name: "string in list", networks: `[{"name":"a"},"b"]`, err: `network 2: found "b": want a JSON object`},
 		{name: "null in list", networks: `[null]`, err: "network 1: found null: want a JSON object"},
@@ -112,6 +141,31 @@ func TestSelections(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// Whatever a pod's annotation holds, the refusal stays short, is of one line, and begins with the reason.
+func TestSelectionsQuoteLittle(t *testing.T) {
+	const many = 50_000
+	long := strings.Repeat("x", many)
+	for _, networks := range []string{long, long + "/b", "A" + long, "b@" + long, "b." + long + ".", "[" + long,
+		`["` + long + `"]`, `[` + strings.Repeat("1", many) + `]`, `[{"name":` + strings.Repeat("1", many) + `}]`,
+		`[{"name":"` + long + `"}]`, `[{"name":"a/` + long + `"}]`, `[{"name":"a@` + long + `"}]`,
+		`[{"name":"a","namespace":"` + long + `"}]`, `[{"name":"a","interface":"` + long + `"}]`,
+		`[{"name":"a","mac":"` + long + `"}]`, `[{"name":"a","infiniband-guid":"` + long + `"}]`,
+		`[{"name":"a","deviceID":"` + long + `"}]`, `[{"name":"a","ips":["` + long + `"]}]`,
+		`[{"name":"a","default-route":["` + long + `"]}]`, `[{"name":"a","cni-args":["` + long + `"]}]`,
+		`[{"name":"a","cni-args":` + strings.Repeat("[", many) + `}]`, strings.Repeat("[", many),
+		"[" + strings.Repeat("\n", many) + "x]", strings.Repeat("\\", many) + `"`,
+	} {
+		_, err := Selections(map[string]string{cncfv1.AnnotationNetworks: networks}, "app", "system")
+		if err == nil {
+			t.Errorf("%.40s: not refused", networks)
+			continue
+		}
+		if got := err.Error(); len(got) > 1024 || strings.Contains(got, "\n") {
+			t.Errorf("%.40s: a refusal of %d octets: %.300s", networks, len(got), got)
+		}
 	}
 }
 
@@ -166,6 +220,9 @@ func FuzzSelections(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
+		if len(text) > 4096 { // so that what is written again is no longer than may be
+			return
+		}
 		got, err := Selections(map[string]string{cncfv1.AnnotationNetworks: text}, "app", "system")
 		if err != nil {
 			return

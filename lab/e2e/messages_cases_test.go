@@ -367,7 +367,7 @@ var badInputs = []badInput{
 	{
 		title: "networks that does not parse", group: groupPod, where: atPod,
 		pod:     pod{name: "networks-unreadable", annotations: map[string]string{networks: `[{"name":"tcp"`}},
-		message: `annotation k8s.v1.cni.cncf.io/networks: [{"name":"tcp" does not parse: unexpected end of JSON input: want a JSON list such as [{"name":"ib-sriov"}], or a comma-separated list`,
+		message: `annotation k8s.v1.cni.cncf.io/networks: line 1, column 14: unexpected end of JSON input: want a JSON list such as [{"name":"ib-sriov"}], or a comma-separated list; found [{"name":"tcp"`,
 		remedy:  "Correct the JSON, or write a comma-separated list.",
 	},
 	{
@@ -399,7 +399,7 @@ var badInputs = []badInput{
 		title: "ippool that does not parse", group: groupPod, where: atPod,
 		pod: pod{name: "ippool-unreadable", annotations: map[string]string{defaultNetwork: "badinput/tcp",
 			poolOf: `{"ipv4":"v4-91"}`}},
-		message: `attach network badinput/tcp as eth0: plugin ipoib: ipam spiderpool: annotation ipam.spidernet.io/ippool: {"ipv4":"v4-91"} does not parse: ipv4 has a string; want for example {"ipv4":["pool"],"ipv6":["pool"]}`,
+		message: `attach network badinput/tcp as eth0: plugin ipoib: ipam spiderpool: annotation ipam.spidernet.io/ippool: does not parse: ipv4 has a string: {"ipv4":"v4-91"}; want for example {"ipv4":["pool"],"ipv6":["pool"]}`,
 		remedy:  "Write a list of names.",
 	},
 	{

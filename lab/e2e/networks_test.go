@@ -125,8 +125,10 @@ func TestSeveralNetworks(t *testing.T) {
 	if len(routes) != 1 || !strings.Contains(routes[0], "via 172.95.0.1 dev net1") {
 		t.Errorf("default routes of routed: %q, want one, by 172.95.0.1 on net1", routes)
 	}
-	if s := statusOf(t, "routed")["net1"]; !s.Default || !slices.Equal(s.Gateway, []string{"172.95.0.1"}) {
-		t.Errorf("network-status of routed: %+v, want net1 to be default by 172.95.0.1", s)
+	if s := statusOf(t, "routed"); s["net1"].Default || !s["eth0"].Default ||
+		!slices.Equal(s["net1"].Gateway, []string{"172.95.0.1"}) {
+		t.Errorf("network-status of routed: %+v, want eth0 alone to be the default network, and net1 with its gateway",
+			s)
 	}
 	// Its node and Services are by the cluster's own network, although the default route is not,
 	// and the node finds it there by either address: a macvlan link and the link below it do not

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
@@ -85,7 +86,7 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 				"without Kubernetes",
 			"ipam spiderpool gives addresses to pods, and CNI_ARGS names none")
 	}
-	wanted, err := c.wanted()
+	wanted, err := c.wanted(r.Args["IP"])
 	if err != nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "mend \"ips\" in the pod's annotation", "%w", err)
 	}
@@ -103,11 +104,15 @@ func (p *Plugin) Add(ctx context.Context, r *cni.Request) (*types100.Result, err
 	return result(got), nil
 }
 
-// wanted are the addresses that the pod asks for: the capability "ips", else the argument of that
-// name (CNI conventions, "args" and "capabilities").
-func (c conf) wanted() ([]netip.Prefix, error) {
-	if len(c.RuntimeConfig.IPs) > 0 {
+// wanted are the addresses that the pod asks for: the capability "ips", else IP of CNI_ARGS,
+// with commas in between, else the argument "ips" (CNI conventions, "capabilities", "CNI_ARGS" and
+// "args").
+func (c conf) wanted(variable string) ([]netip.Prefix, error) {
+	switch {
+	case len(c.RuntimeConfig.IPs) > 0:
 		return ipam.ParseWanted(c.RuntimeConfig.IPs)
+	case variable != "":
+		return ipam.ParseWanted(strings.Split(variable, ","))
 	}
 	return ipam.ParseWanted(c.Args.CNI.IPs)
 }

@@ -208,6 +208,7 @@ func TestRefusals(t *testing.T) {
 func TestWanted(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf, err string
+		variable  string
 		want      []netip.Prefix
 	}{
 		"none": {conf: guide},
@@ -215,13 +216,18 @@ func TestWanted(t *testing.T) {
 			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16")}},
 		"argument": {conf: `{"args":{"cni":{"ips":["172.91.0.105","fd00::5"]}}}`,
 			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/32"), netip.MustParsePrefix("fd00::5/128")}},
-		"two":        {conf: `{"runtimeConfig":{"ips":["172.91.0.105","172.91.0.106"]}}`, err: "more than one of IPv4"},
-		"no address": {conf: `{"runtimeConfig":{"ips":["ib0"]}}`, err: `wanted address "ib0"`},
+		"variable": {conf: `{"args":{"cni":{"ips":["172.91.0.1"]}}}`, variable: "172.91.0.105/16,fd00::5",
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16"), netip.MustParsePrefix("fd00::5/128")}},
+		"capability and variable": {conf: `{"runtimeConfig":{"ips":["172.91.0.105/16"]}}`, variable: "172.91.0.1",
+			want: []netip.Prefix{netip.MustParsePrefix("172.91.0.105/16")}},
+		"bad variable": {conf: guide, variable: "172.91.0.105,,", err: `wanted address ""`},
+		"two":          {conf: `{"runtimeConfig":{"ips":["172.91.0.105","172.91.0.106"]}}`, err: "more than one of IPv4"},
+		"no address":   {conf: `{"runtimeConfig":{"ips":["ib0"]}}`, err: `wanted address "ib0"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := &addresses{}
 			_, err := (&Plugin{Addresses: a}).Add(t.Context(), &cni.Request{Conf: []byte(c.conf),
-				Pod: ipam.Pod{UID: "u"}, State: &memory{}})
+				Pod: ipam.Pod{UID: "u"}, State: &memory{}, Args: map[string]string{"IP": c.variable}})
 			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Fatalf("error %v, want %q", err, c.err)
 			}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package attach
+// Package sandboxlock orders the calls of one sandbox, and keeps the collector
+// away from sandboxes that a call is at work on.
+package sandboxlock
 
 import (
 	"context"
@@ -8,13 +10,13 @@ import (
 	"sync"
 )
 
-// locks orders the calls of one sandbox.
+// Locks orders the calls of one sandbox.
 //
 // Our meta plugin's calls exclude each other. A plugin of ours that is called by itself may be
 // called from inside such a call (a plugin on disk delegates its addresses to us), so it does not
 // wait for it; it only excludes the collector. The collector takes a sandbox only when nobody is at
 // work on it, and everybody waits for it.
-type locks struct {
+type Locks struct {
 	mu    sync.Mutex
 	cond  *sync.Cond
 	users map[string]*use // by container ID
@@ -26,20 +28,21 @@ type use struct {
 	plugins         map[string]bool // direct calls by interface and plugin
 }
 
-func newLocks() *locks {
-	l := &locks{users: map[string]*use{}}
+// New makes locks that nobody has.
+func New() *Locks {
+	l := &Locks{users: map[string]*use{}}
 	l.cond = sync.NewCond(&l.mu)
 	return l
 }
 
-// meta waits for the sandbox.
-func (l *locks) meta(ctx context.Context, id string) (unlock func(), err error) {
+// Meta waits for the sandbox.
+func (l *Locks) Meta(ctx context.Context, id string) (unlock func(), err error) {
 	return l.wait(ctx, id, func(u *use) bool { return !u.meta && !u.collector }, func(u *use, on bool) { u.meta = on })
 }
 
-// direct waits for another call of the same plugin and interface and, for ADD, for the collector.
+// Direct waits for another call of the same plugin and interface and, for ADD, for the collector.
 // DEL does not wait for that: the collector may be the one who asked, through a plugin on disk.
-func (l *locks) direct(ctx context.Context, id, key string, add bool) (unlock func(), err error) {
+func (l *Locks) Direct(ctx context.Context, id, key string, add bool) (unlock func(), err error) {
 	return l.wait(ctx, id, func(u *use) bool { return !(add && u.collector) && !u.plugins[key] },
 		func(u *use, on bool) {
 			if on {
@@ -52,8 +55,8 @@ func (l *locks) direct(ctx context.Context, id, key string, add bool) (unlock fu
 		})
 }
 
-// collector takes the sandbox if nobody is at work on it.
-func (l *locks) collector(id string) (unlock func(), ok bool) {
+// Collector takes the sandbox if nobody is at work on it.
+func (l *Locks) Collector(id string) (unlock func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.use(id)
@@ -64,9 +67,9 @@ func (l *locks) collector(id string) (unlock func(), ok bool) {
 	return func() { l.change(id, func(u *use) { u.collector = false }) }, true
 }
 
-// next is collector, but waits for a collector that has the sandbox: it looks, or finishes
+// Next is Collector, but waits for a collector that has the sandbox: it looks, or finishes
 // something, and goes on to others.
-func (l *locks) next(ctx context.Context, id string) (unlock func(), ok bool, err error) {
+func (l *Locks) Next(ctx context.Context, id string) (unlock func(), ok bool, err error) {
 	unlock, err = l.wait(ctx, id, func(u *use) bool { return !u.collector }, func(u *use, on bool) {
 		if on {
 			ok = !u.meta && u.direct == 0
@@ -79,7 +82,7 @@ func (l *locks) next(ctx context.Context, id string) (unlock func(), ok bool, er
 	return unlock, ok, err
 }
 
-func (l *locks) wait(ctx context.Context, id string, free func(*use) bool, set func(*use, bool)) (func(), error) {
+func (l *Locks) wait(ctx context.Context, id string, free func(*use) bool, set func(*use, bool)) (func(), error) {
 	defer context.AfterFunc(ctx, func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -97,7 +100,7 @@ func (l *locks) wait(ctx context.Context, id string, free func(*use) bool, set f
 	return func() { l.change(id, func(u *use) { set(u, false) }) }, nil
 }
 
-func (l *locks) use(id string) *use {
+func (l *Locks) use(id string) *use {
 	u := l.users[id]
 	if u == nil {
 		u = &use{plugins: map[string]bool{}}
@@ -106,7 +109,7 @@ func (l *locks) use(id string) *use {
 	return u
 }
 
-func (l *locks) change(id string, fn func(*use)) {
+func (l *Locks) change(id string, fn func(*use)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.use(id)

@@ -1,31 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package attach
+// Package results looks after the files in which container runtimes keep the
+// result of each ADD: what cannot be read keeps a sandbox from being deleted.
+package results
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 )
 
-// resultsDir is where libcni in the container runtimes keeps the result of each ADD for the DEL
+// Dir is where libcni in the container runtimes keeps the result of each ADD for the DEL
 // (CacheDir in libcni/api.go).
-const resultsDir = "var/lib/cni/results"
+const Dir = "var/lib/cni/results"
 
 // beingWritten: libcni writes its file in place, right after an ADD.
 const beingWritten = time.Minute
 
-// sweepResults removes results that the runtime cannot read. A node whose power failed, or whose
+// Sweep removes results that the runtime cannot read. A node whose power failed, or whose
 // disk was full, has empty ones, and libcni refuses the DEL of such a sandbox without asking any
 // plugin, for ever ("failed to get network ... cached result"): the pod stays, and its address and
 // VF with it. Without the file it goes on, and our record has all that a DEL needs. This goes for
 // networks that are not ours as well, since the runtime takes a sandbox down as a whole.
-func (s *Service) sweepResults(now time.Time) error {
-	dir := filepath.Join(s.Root, resultsDir)
+func Sweep(root string, now time.Time, log *slog.Logger) error {
+	dir := filepath.Join(root, Dir)
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -39,10 +42,10 @@ func (s *Service) sweepResults(now time.Time) error {
 		bad, err := unreadable(path, e, now)
 		if err == nil && bad {
 			if err = os.Remove(path); err == nil {
-				s.Log.Warn(
+				log.Warn(
 					"removed a result that the container runtime cannot read and would refuse to delete its sandbox "+
 						"for; was there a power failure, or a full disk?",
-					"file", "/"+resultsDir+"/"+e.Name())
+					"file", "/"+Dir+"/"+e.Name())
 			}
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the runtime deleted it meanwhile
