@@ -212,12 +212,13 @@ func load(t *testing.T, overlay map[string][]byte) *program {
 	t.Helper()
 	mode := gopkg.NeedName | gopkg.NeedFiles | gopkg.NeedCompiledGoFiles | gopkg.NeedImports |
 		gopkg.NeedTypes | gopkg.NeedSyntax | gopkg.NeedTypesInfo | gopkg.NeedExportFile
-	all, err := gopkg.Load(&gopkg.Config{Mode: mode, Dir: "..", Overlay: overlay}, "./api/...", "./internal/...", "./cmd/...")
+	all, err := gopkg.Load(&gopkg.Config{Mode: mode, Dir: "..", Overlay: overlay}, "./api/...", "./internal/...",
+		"./cmd/...")
 	if err != nil {
 		t.Fatalf("load the product's packages: %v", err)
 	}
-	p := &program{byPath: map[string]*gopkg.Package{}, read: map[string]bool{}, written: map[string]bool{}, calls: map[string]bool{},
-		literals: map[string]bool{}}
+	p := &program{byPath: map[string]*gopkg.Package{}, read: map[string]bool{}, written: map[string]bool{},
+		calls: map[string]bool{}, literals: map[string]bool{}}
 	for _, pkg := range all {
 		for _, e := range pkg.Errors {
 			t.Fatalf("load %s: %v", pkg.PkgPath, e)

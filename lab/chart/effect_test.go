@@ -19,7 +19,7 @@ import (
 // inert are values that are accepted although nothing depends on them, with the reason.
 var inert = map[string]string{
 	"spiderpoolController.tls.method": "the schema knows one value",
-	"global.clusterDnsDomain":         "API servers reach the webhooks by a name without it; the page of values says so",
+	"global.clusterDnsDomain":         "API servers reach the webhooks by a name without it; values.yaml says so",
 }
 
 // effectBases are settings that between them turn everything on that a value may need to show.
@@ -33,7 +33,8 @@ sriov: {install: true, replicas: 2, hostnetwork: false, prometheus: {enabled: tr
 spiderpoolController: {replicas: 2, hostnetwork: false, prometheus: {enabled: true}}
 spiderpoolAgent: {prometheus: {enabled: true}}
 multus: {multusCNI: {install: true, uninstall: true, namespaceIsolation: true, defaultCniCRName: macvlan}}
-clusterDefaultPool: {installIPv4IPPool: true, ipv4Subnet: 10.6.0.0/16, ipv4IPRanges: [10.6.0.10-10.6.0.20], ipv4Gateway: 10.6.0.1,
+clusterDefaultPool: {installIPv4IPPool: true, ipv4Subnet: 10.6.0.0/16, ipv4IPRanges: [10.6.0.10-10.6.0.20],
+  ipv4Gateway: 10.6.0.1,
   installIPv6IPPool: true, ipv6Subnet: "fd00::/64", ipv6IPRanges: ["fd00::10-fd00::20"], ipv6Gateway: "fd00::1"}
 `}
 

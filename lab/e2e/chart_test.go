@@ -23,7 +23,8 @@ func TestChartRefusals(t *testing.T) {
 		{"A second release", "helm install second " + packaged + " --namespace default",
 			"belongs to release spiderpool in namespace kube-system"},
 		{"A value that does not exist",
-			"helm upgrade spiderpool " + packaged + " -n kube-system --reuse-values --set spiderpoolController.replicsa=2",
+			"helm upgrade spiderpool " + packaged +
+				" -n kube-system --reuse-values --set spiderpoolController.replicsa=2",
 			"replicsa"},
 		{"An old Kubernetes", "helm template spiderpool " + packaged + " --kube-version 1.30.9", "1.31"},
 	} {

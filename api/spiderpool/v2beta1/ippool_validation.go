@@ -108,7 +108,8 @@ func validatePlace(a IPPoolAddresses) field.ErrorList {
 	for _, s := range special {
 		if len(errs) == 0 && s.network.Overlaps(a.Subnet) {
 			errs = append(errs, field.Invalid(path.Child("subnet"), a.Subnet.String(),
-				fmt.Sprintf("%s %s: no pod can have an address of it; use the fabric's own network", s.network, s.what)))
+				fmt.Sprintf("%s %s: no pod can have an address of it; use the fabric's own network", s.network,
+					s.what)))
 		}
 	}
 	none := noHost(a.Subnet)
@@ -117,7 +118,8 @@ func validatePlace(a IPPoolAddresses) field.ErrorList {
 	}
 	for i, route := range a.Routes {
 		if route.Gw.Is4() && none.Contains(route.Gw) {
-			errs = append(errs, field.Invalid(path.Child("routes").Index(i).Child("gw"), route.Gw.String(), a.noRouter()))
+			at := path.Child("routes").Index(i).Child("gw")
+			errs = append(errs, field.Invalid(at, route.Gw.String(), a.noRouter()))
 		}
 	}
 	return errs
@@ -125,8 +127,8 @@ func validatePlace(a IPPoolAddresses) field.ErrorList {
 
 func (a *IPPoolAddresses) noRouter() string {
 	all := netipx.RangeOfPrefix(a.Subnet)
-	return fmt.Sprintf("is the first or last address of the subnet %s, which no router can have; use addresses from %s to %s",
-		a.Subnet, all.From().Next(), all.To().Prev())
+	return fmt.Sprintf("is the first or last address of the subnet %s, which no router can have; use addresses "+
+		"from %s to %s", a.Subnet, all.From().Next(), all.To().Prev())
 }
 
 func (a *IPPoolAddresses) checkVersion(version *int64, path *field.Path) field.ErrorList {

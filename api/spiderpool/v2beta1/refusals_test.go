@@ -24,8 +24,8 @@ const (
 
 // Every field of a pool with all that can be wrong with it, and the words in which its author is told.
 func TestValidateIPPool(t *testing.T) {
-	for _, group := range [][]poolCase{acceptedPools, badSubnets, noPlaces, badRanges, badGateways, badRoutes, badAffinities,
-		badBesideOthers} {
+	for _, group := range [][]poolCase{acceptedPools, badSubnets, noPlaces, badRanges, badGateways, badRoutes,
+		badAffinities, badBesideOthers} {
 		for _, test := range group {
 			t.Run(test.name, func(t *testing.T) {
 				families := test.families

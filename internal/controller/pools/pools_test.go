@@ -296,8 +296,8 @@ func TestPoolGoesWithItsLastLease(t *testing.T) {
 		return l.exists(pool) &&
 			readyReason(pool.Status) == reasonTerminating
 	})
-	if err := testapi.Change(t.Context(), l.c, pool, func() { pool.Spec.Disable = new(true) }); err == nil || !strings.Contains(err.Error(),
-		"the pool is being deleted and cannot be changed") {
+	err := testapi.Change(t.Context(), l.c, pool, func() { pool.Spec.Disable = new(true) })
+	if err == nil || !strings.Contains(err.Error(), "the pool is being deleted and cannot be changed") {
 		t.Errorf("a change of a terminating pool: %v", err)
 	}
 	l.delete(&used)

@@ -85,15 +85,16 @@ func TestWarnings(t *testing.T) {
 			"spec.ips has 2 more addresses of nodes"}},
 		{"whole subnet", func(p *v2beta1.SpiderIPPool) {
 			p.Spec = v2beta1.IPPoolSpec{Subnet: "10.9.0.0/24", IPs: []string{"10.9.0.0-10.9.0.255"}}
-		}, listed{}, []string{"spec.ips has 10.9.0.0 and 10.9.0.255, which no host in 10.9.0.0/24 can have: no pod is given it"}},
+		}, listed{}, []string{
+			"spec.ips has 10.9.0.0 and 10.9.0.255, which no host in 10.9.0.0/24 can have: no pod is given it"}},
 		{"only the broadcast address", func(p *v2beta1.SpiderIPPool) {
 			p.Spec = v2beta1.IPPoolSpec{Subnet: "10.9.0.0/24", IPs: []string{"10.9.0.255"}}
 		}, listed{}, []string{"spec.ips has 10.9.0.255, which no host in 10.9.0.0/24 can have: no pod is given it",
 			"spec.ips has nothing else: the pool gives out no address; add ranges of its subnet"}},
 		{"link-local", func(p *v2beta1.SpiderIPPool) {
 			p.Spec = v2beta1.IPPoolSpec{Subnet: "169.254.7.0/24", IPs: []string{"169.254.7.9"}}
-		}, listed{}, []string{"spec.subnet 169.254.7.0/24 is link-local: no router forwards it, and every interface may " +
-			"choose addresses of it by itself"}},
+		}, listed{}, []string{"spec.subnet 169.254.7.0/24 is link-local: no router forwards it, and every interface " +
+			"may choose addresses of it by itself"}},
 		{"no addresses", func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = nil }, listed{nodes: nodes},
 			[]string{"spec.ips is empty: the pool gives out no address; add ranges of its subnet"}},
 		{"nothing left", func(p *v2beta1.SpiderIPPool) { p.Spec.ExcludeIPs = []string{"172.91.0.0-172.91.255.255"} },
