@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // drains has the pods evicted that are in the way of what nodes shall become. How many nodes at
@@ -319,6 +320,6 @@ func (r *drains) tell(ctx context.Context, state *v1.SriovNetworkNodeState, d de
 	if d.reason == reasonDrained || d.reason == reasonDraining {
 		kind = corev1.EventTypeNormal
 	}
-	r.events.Eventf(state, nil, kind, d.reason, "Drain", "%.*s", maxNote, d.message)
+	r.events.Eventf(state, nil, kind, d.reason, "Drain", "%s", text.Note(d.message))
 	return nil
 }

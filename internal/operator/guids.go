@@ -21,6 +21,7 @@ import (
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/sriov"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Reasons of a node's condition GuidsUnique.
@@ -91,9 +92,9 @@ func (r *guids) tell(ctx context.Context, state *v1.SriovNetworkNodeState, clash
 	node := &corev1.Node{}
 	// its events are worth no failure
 	if err := r.client.Get(ctx, client.ObjectKey{Name: state.Name}, node); err == nil {
-		r.events.Eventf(node, state, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%.*s", maxNote, message)
+		r.events.Eventf(node, state, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%s", text.Note(message))
 	}
-	r.events.Eventf(state, nil, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%.*s", maxNote, message)
+	r.events.Eventf(state, nil, corev1.EventTypeWarning, reasonGuidClash, "Compare", "%s", text.Note(message))
 	return nil
 }
 

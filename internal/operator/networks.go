@@ -25,6 +25,7 @@ import (
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/nad"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Reasons of a network's condition Ready.
@@ -266,7 +267,7 @@ func (r *networks) report(ctx context.Context, network *v1.SriovIBNetwork, m mad
 		return fmt.Errorf("write the status of SriovIBNetwork %s: %w", network.Name, err)
 	}
 	if m.reason != reasonTerminating && (old == nil || old.Reason != m.reason || old.Message != m.message) {
-		r.events.Eventf(network, nil, kind, m.reason, "Apply", "%.*s", maxNote, m.message)
+		r.events.Eventf(network, nil, kind, m.reason, "Apply", "%s", text.Note(m.message))
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // policies tells each policy what becomes of it.
@@ -87,9 +88,6 @@ func (r *policies) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	return reconcile.Result{}, nil
 }
 
-// maxNote bounds an event's text: the API server refuses longer ones.
-const maxNote = 1024
-
 // tell records an event when the reason is a new one. Steps on the way are not worth one.
 func (r *policies) tell(before, policy *v1.SriovNetworkNodePolicy, v verdict) {
 	old := meta.FindStatusCondition(before.Status.Conditions, v1.ConditionReady)
@@ -100,7 +98,7 @@ func (r *policies) tell(before, policy *v1.SriovNetworkNodePolicy, v verdict) {
 	if v.ready {
 		kind = corev1.EventTypeNormal
 	}
-	r.events.Eventf(policy, nil, kind, v.reason, "Observe", "%.*s", maxNote, v.message)
+	r.events.Eventf(policy, nil, kind, v.reason, "Observe", "%s", text.Note(v.message))
 }
 
 // readNodes gathers what is known of the nodes, and their states by name.

@@ -19,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // refusedByKubelet is the reason of a pod that the kubelet would not admit since a device plugin
@@ -121,8 +123,8 @@ func (r *refused) Reconcile(ctx context.Context, request reconcile.Request) (rec
 	owner := metav1.GetControllerOf(pod)
 	r.events.Eventf(pod, nil, corev1.EventTypeNormal, "RefusedPodRemoved", "Remove",
 		"the kubelet of node %s refused this pod, which asks for %s, and will not try again; removed, since %s %s "+
-			"makes another. The kubelet said: %.*s",
-		pod.Spec.NodeName, r.asked(pod), owner.Kind, owner.Name, maxNote/2, pod.Status.Message)
+			"makes another. The kubelet said: %s",
+		pod.Spec.NodeName, r.asked(pod), owner.Kind, owner.Name, text.Limit(pod.Status.Message, text.MaxNote/2))
 	log.FromContext(ctx).Info("removed a pod that its kubelet refused", "pod", request.String(), "node",
 		pod.Spec.NodeName, "message", pod.Status.Message)
 	return reconcile.Result{}, nil

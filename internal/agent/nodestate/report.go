@@ -20,6 +20,7 @@ import (
 	v1 "spidernet.io/spiderpool/api/sriovnetwork/v1"
 	"spidernet.io/spiderpool/internal/host"
 	"spidernet.io/spiderpool/internal/sriov"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // announce shows a plan before it is carried out. It is not essential: a failure is logged.
@@ -71,16 +72,6 @@ func (r *reconciler) patch(ctx context.Context, before, after *v1.SriovNetworkNo
 		return fmt.Errorf("write the status of SriovNetworkNodeState %s: %w", r.Node, err)
 	}
 	return nil
-}
-
-// maxNote bounds an event's text: the API server refuses longer ones.
-const maxNote = 1024
-
-func note(s string) string {
-	if len(s) <= maxNote {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxNote-3], "") + "..."
 }
 
 func eventType(good bool) string {
@@ -221,7 +212,7 @@ func (r *reconciler) tellConditions(before, after *v1.SriovNetworkNodeState) {
 			continue
 		}
 		r.events.Eventf(after, nil, eventType(c.Status == metav1.ConditionTrue), c.Reason, "Configure", "%s",
-			note(c.Message))
+			text.Note(c.Message))
 	}
 }
 

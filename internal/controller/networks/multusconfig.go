@@ -19,6 +19,7 @@ import (
 	cncfv1 "spidernet.io/spiderpool/api/cncf/v1"
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/nad"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // ConditionReady of a SpiderMultusConfig: its NetworkAttachmentDefinition is there and says what
@@ -156,7 +157,7 @@ func (r *multusReconciler) report(ctx context.Context, c *v2beta1.SpiderMultusCo
 		if ready == metav1.ConditionFalse && out.reason != ReasonTerminating {
 			eventType = corev1.EventTypeWarning
 		}
-		r.events.Eventf(c, nil, eventType, out.reason, "Apply", "%s", out.message)
+		r.events.Eventf(c, nil, eventType, out.reason, "Apply", "%s", text.Note(out.message))
 	}
 	if equality.Semantic.DeepEqual(before.Status, c.Status) {
 		return nil

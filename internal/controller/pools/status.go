@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // Condition Ready of a pool and its reasons.
@@ -47,9 +48,6 @@ const (
 // maxListed bounds status.allocatedIPs: an object of the API server may have
 // about 1.5 MB. The counts are of all.
 const maxListed = 5000
-
-// maxNote bounds an event's text: the API server refuses longer ones.
-const maxNote = 1024
 
 // statusReconciler writes what the leases say into the status of their pool,
 // completes pools that admission did not see, and lets a deleted pool go when
@@ -234,7 +232,7 @@ func (r *statusReconciler) write(ctx context.Context, pool *v2beta1.SpiderIPPool
 	if after == reasonExhausted || after == reasonInvalid {
 		kind = corev1.EventTypeWarning
 	}
-	r.recorder.Eventf(pool, nil, kind, after, "UpdateStatus", "%.*s", maxNote, ready.Message)
+	r.recorder.Eventf(pool, nil, kind, after, "UpdateStatus", "%s", text.Note(ready.Message))
 	return nil
 }
 

@@ -26,6 +26,7 @@ import (
 	"spidernet.io/spiderpool/api/spiderpool/v2beta1"
 	"spidernet.io/spiderpool/internal/fence"
 	"spidernet.io/spiderpool/internal/ipam"
+	"spidernet.io/spiderpool/internal/text"
 )
 
 // stockCollector takes the stock of nodes that are silent: leases without a pod whose node has let
@@ -152,10 +153,10 @@ func (c *stockCollector) note(node string, holders []string, unheld bool) time.T
 		c.clear[node] = time.Now()
 	}
 	slices.Sort(holders)
-	if text := strings.Join(holders, ", "); text != c.told[node] {
-		c.told[node] = text
-		if text != "" {
-			c.tell(node, text)
+	if pods := strings.Join(holders, ", "); pods != c.told[node] {
+		c.told[node] = pods
+		if pods != "" {
+			c.tell(node, pods)
 		}
 	}
 	return c.clear[node]
@@ -165,8 +166,8 @@ func (c *stockCollector) tell(node, pods string) {
 	object := &corev1.Node{}
 	object.Name, object.UID = node, types.UID(node) // as the kubelet does it, or kubectl describe would not show it
 	c.recorder.Eventf(object, nil, corev1.EventTypeWarning, "StockKept", "Collect",
-		"the agent of node %s is silent, and one of these pods may have an address of its stock: %.*s; delete them, "+
-			"or the node, and the addresses are freed", node, maxNote/2, pods)
+		"the agent of node %s is silent, and one of these pods may have an address of its stock: %s; delete them, "+
+			"or the node, and the addresses are freed", node, text.Limit(pods, text.MaxNote/2))
 }
 
 func (c *stockCollector) forget(node string) {
