@@ -99,10 +99,10 @@ func TestPoolWithoutReservedAndGateway(t *testing.T) {
 func TestPoolPlaces(t *testing.T) {
 	p := ParsePool(pool("v6",
 		func(p *v2beta1.SpiderIPPool) { p.Spec.IPs = []string{"2001:db8::-2001:db8::ffff:ffff:ffff:ffff"} }), nil)
-	if p.Size() != math.MaxUint64 { // 2^64 without the gateway is one less than 2^64
+	if p.Size() != math.MaxUint64-1 { // 2^64 without the gateway and the address of all routers
 		t.Errorf("Size() = %d", p.Size())
 	}
-	for n, want := range map[uint64]string{0: "2001:db8::", 1: "2001:db8::2", 0xffff: "2001:db8::1:0"} {
+	for n, want := range map[uint64]string{0: "2001:db8::2", 1: "2001:db8::3", 0xffff: "2001:db8::1:1"} {
 		if got := p.At(n); got != netip.MustParseAddr(want) {
 			t.Errorf("At(%d) = %s, want %s", n, got, want)
 		}
