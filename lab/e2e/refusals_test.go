@@ -9,7 +9,8 @@ import (
 )
 
 // TestChartRefusals gives helm what the chart must refuse, beside the release that TestGuide
-// installed. Nothing of it changes.
+// installed. Nothing of it changes. Tests run in the order of their files' names, and this one needs
+// what main_test.go installs.
 func TestChartRefusals(t *testing.T) {
 	releases := func() string {
 		t.Helper()
