@@ -486,7 +486,7 @@ func (w *world) edit(a action) {
 
 // recover makes all well: links work, agents run, machines that are off go for good.
 func (w *world) recover() {
-	w.sick = time.Since(w.began) + time.Nanosecond
+	w.sick.Store(int64(time.Since(w.began) + time.Nanosecond))
 	w.edit(action{Kind: "enable"})
 	for _, m := range w.nodes {
 		m.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -69,7 +70,7 @@ type world struct {
 	kept     map[string]bool // addresses that the API server has shown for a pod, by both
 	free     map[string]bool // addresses that a node could ask the API server for, for a pod, by both; see mayAsk
 	gave     map[string]bool // addresses that were ever assigned to a pod, by both; see assigned
-	sick     time.Duration   // until when links misbehave, since began; 0: for good
+	sick     atomic.Int64    // until when links misbehave, in nanoseconds since began; 0: for good
 }
 
 // use is a pod's use of an address, from the ADD that succeeded on.
@@ -184,7 +185,10 @@ func (d dice) upTo(most time.Duration) time.Duration {
 func (d dice) chance(percent int) bool { return d.IntN(100) < percent }
 
 // well tells whether links have stopped misbehaving.
-func (w *world) well() bool { return w.sick != 0 && time.Since(w.began) > w.sick }
+func (w *world) well() bool {
+	sick := w.sick.Load()
+	return sick != 0 && time.Since(w.began) > time.Duration(sick)
+}
 
 // sleep waits in simulated time; false when the world ends.
 func (w *world) sleep(d time.Duration) bool {
