@@ -44,13 +44,14 @@ test: ## run every test, the lab's included; prints what each part took (make -k
 #                     reboot instead of 4, 200 pods in 13 waves with a power failure instead of 16 in 2 without. And two tests
 #                     of minutes each: TestTwoControllers, since internal/process and internal/controller show the takeover
 #                     beside a real API server; TestUpgrade, which tells something when the chart or the records' format changes
+#   test-arm64-lab    compiles the lab's hundreds of packages for arm64, where nobody runs it
 #   test-newcomer     docs/try-it.md in a new clone, with a life of the lab of its own; test-lab runs the same commands but
 #                     for those that start and end the lab
 #   test-reproducible  compiles the product twice more than anything else does; test-release shows the same on a small program
 #   test-model        the model of address management with 200 000 schedules instead of 4 000: more than an hour
 .PHONY: test-long
 test-long: ## what make test leaves out because it takes long and rarely tells anything; prints what each part took
-	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-newcomer test-reproducible test-model
+	@+MAKE="$(MAKE)" test/parts setup kube test-vhca-stress test-lab-long test-arm64-lab test-newcomer test-reproducible test-model
 
 .PHONY: check
 check: ## formatting, vet, linters, generated files
@@ -103,7 +104,9 @@ test-race: ## the packages with goroutines, under the race detector (cgo)
 test-model: ## the model of address management for long (SCHEDULES=200000)
 	@go test -count=1 -timeout 0 -v -run '^TestModel$$' ./internal/leases -args -schedules $${SCHEDULES:-200000}
 
-.PHONY: test-arm64
+.PHONY: test-arm64 test-arm64-lab
+test-arm64-lab: ## vet the lab and the release tool for linux/arm64
+	@test/arm64 lab
 test-arm64: ## compile and vet for linux/arm64; the tests that need no namespaces and no API server, under user-mode emulation
 	@test/arm64
 
