@@ -47,7 +47,8 @@ test: ## run every test, the lab's included; prints what each part took (make -k
 #   test-arm64-lab    compiles the lab's hundreds of packages for arm64, where nobody runs it
 #   test-newcomer     docs/try-it.md in a new clone, with a life of the lab of its own; test-lab runs the same commands but
 #                     for those that start and end the lab
-#   test-reproducible  compiles the product twice more than anything else does; test-release shows the same on a small program
+#   test-reproducible compiles the product twice more, once without the compiler's cache; test-release shows the same on a
+#                     small program
 #   test-model        the model of address management with 200 000 schedules instead of 4 000: more than an hour
 .PHONY: test-long
 test-long: ## what make test leaves out because it takes long and rarely tells anything; prints what each part took
