@@ -68,7 +68,7 @@ type node struct {
 	events    []string
 	apiDown   bool
 	liveReads int
-	asked     ipam.Request // the last one for an address
+	asked     map[string]ipam.Request // the last one for an address, by pod and interface
 
 	avoided     []netip.Addr
 	kubeletHas  map[string]bool // pods, "namespace/name"
@@ -307,7 +307,10 @@ func heldKey(podUID, ifname, sandbox string) string { return podUID + " " + ifna
 func (n *node) Allocate(_ context.Context, r ipam.Request) (ipam.Allocation, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.asked = r
+	if n.asked == nil {
+		n.asked = map[string]ipam.Request{}
+	}
+	n.asked[r.Pod.Name+" "+r.Interface] = r
 	addr := netip.MustParseAddr("172.91.0.100")
 	for _, taken := range n.held {
 		if taken.Compare(addr) >= 0 {

@@ -46,7 +46,7 @@ func TestMatchMasterSubnet(t *testing.T) {
 		`{"cniVersion":"0.3.1","name":"matching","type":"ib-sriov","ipam":{"type":"spiderpool","match_master_subnet":true}}`, resource)
 	n.pod("p", annotations("matching"))
 	n.mustCall("ADD", "p")
-	if !n.asked.MatchMasterSubnet || n.asked.MasterUnknown != "" || !slices.Equal(n.asked.MasterAddresses,
+	if r := n.asked["p eth0"]; !r.MatchMasterSubnet || r.MasterUnknown != "" || !slices.Equal(r.MasterAddresses,
 		[]netip.Addr{netip.MustParseAddr("172.91.0.10")}) {
 		t.Errorf("asked for %+v", n.asked)
 	}

@@ -89,7 +89,7 @@ func TestNetworkWithoutPools(t *testing.T) {
 	n.rendered("no-pools", func(*v2beta1.MultusCNIConfigSpec) {})
 	n.pod("p", annotations("no-pools"))
 	n.mustCall("ADD", "p")
-	if n.asked.Interface != "eth0" || len(n.asked.DefaultIPv4)+len(n.asked.DefaultIPv6) > 0 {
+	if r, ok := n.asked["p eth0"]; !ok || len(r.DefaultIPv4)+len(r.DefaultIPv6) > 0 {
 		t.Errorf("asked for %+v, want an address of no particular pool", n.asked)
 	}
 }
