@@ -42,7 +42,8 @@ var rules = []rule{
 	{path: "internal/leases", own: []string{"api", "internal/ib", "internal/ipam", "internal/ledger",
 		"internal/leases"}},
 	{path: "internal/leases/ipambench"}, // puts a whole control plane together
-	{path: "internal/controller/pools", own: []string{"api", "internal/ib", "internal/ipam", "internal/fence"}},
+	{path: "internal/controller/pools", own: []string{"api", "internal/ib", "internal/ipam", "internal/fence",
+		"internal/text"}},
 	{path: "internal/cnisock", own: []string{}, never: []string{"k8s.io", "sigs.k8s.io", "github.com", "golang.org",
 		"net/http"}},
 	{path: "internal/cni", own: []string{"api", "internal/ib", "internal/host", "internal/ipam", "internal/nad",
