@@ -19,14 +19,8 @@ type SysctlReader interface {
 	Sysctl(ns host.NS, key string) (string, error)
 }
 
-// Keys by which a link believes what others on it say of IPv6 routers: by advertisements, and on a
-// link of which the other end is a pod's by redirects, too (host.Host.AddVeth).
-var (
-	fabricTrust = []string{"accept_ra", "autoconf"}
-	podTrust    = append(fabricTrust, "accept_redirects")
-)
-
-func trustKey(ifname, key string) string { return "net/ipv6/conf/" + ifname + "/" + key }
+// fabricTrust are the keys of advertisements, without redirects.
+var fabricTrust = host.IPv6Trust[:2]
 
 // IgnoreRouters keeps an interface whose addresses are ours from taking routes and further addresses
 // from IPv6 router advertisements. On a fabric that pods share anybody may send them (RFC 4861,
@@ -44,18 +38,12 @@ func IgnoreRouters(k SysctlKernel, ns host.NS, ifname string, accept bool) error
 
 // DistrustPod keeps the node's end of a pair from taking anything that the pod says of routers.
 func DistrustPod(k SysctlKernel, nodeEnd string) error {
-	return distrust(k, host.NodeNS, nodeEnd, podTrust)
+	return distrust(k, host.NodeNS, nodeEnd, host.IPv6Trust)
 }
 
 func distrust(k SysctlKernel, ns host.NS, ifname string, keys []string) error {
-	for _, key := range keys {
-		err := k.SetSysctl(ns, trustKey(ifname, key), "0")
-		if errors.Is(err, host.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("have %s ignore router advertisements: %w", ifname, err)
-		}
+	if err := host.Distrust(k.SetSysctl, ns, ifname, keys); err != nil {
+		return fmt.Errorf("have %s ignore router advertisements: %w", ifname, err)
 	}
 	return nil
 }
@@ -63,8 +51,8 @@ func distrust(k SysctlKernel, ns host.NS, ifname string, keys []string) error {
 // TrustsPod says which key of the node's end of a pair lets the pod give the node routes; "" when
 // none does. A pair that an earlier version made has them.
 func TrustsPod(k SysctlReader, nodeEnd string) (string, error) {
-	for _, key := range podTrust {
-		value, err := k.Sysctl(host.NodeNS, trustKey(nodeEnd, key))
+	for _, key := range host.IPv6Trust {
+		value, err := k.Sysctl(host.NodeNS, host.IPv6TrustKey(nodeEnd, key))
 		if errors.Is(err, host.ErrNotFound) {
 			return "", nil
 		}

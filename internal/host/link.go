@@ -511,7 +511,7 @@ func (h *Host) bringUp(ns NS, name string) (Link, error) {
 	if err != nil {
 		return l, err
 	}
-	if err := h.distrust(ns, name); err != nil {
+	if err := Distrust(h.SetSysctl, ns, name, IPv6Trust); err != nil {
 		return l, err
 	}
 	if err := h.SetLinkUp(ns, l.Index); err != nil {

@@ -48,19 +48,22 @@ func (h *Host) SetSysctl(ns NS, key, value string) error {
 	return nil
 }
 
-// ipv6Trust are the keys by which a link believes what others on it say of routers (ip-sysctl). The
-// kernel reads each when a message arrives (ndisc_router_discovery, addrconf_prefix_rcv,
-// ndisc_redirect_rcv).
-var ipv6Trust = []string{"accept_ra", "autoconf", "accept_redirects"}
+// IPv6Trust are the keys by which a link believes what others on it say of routers (ip-sysctl): by
+// advertisements the first two, by redirects the last. The kernel reads each when a message arrives
+// (ndisc_router_discovery, addrconf_prefix_rcv, ndisc_redirect_rcv).
+var IPv6Trust = []string{"accept_ra", "autoconf", "accept_redirects"}
 
-// distrust makes a link believe no router.
-func (h *Host) distrust(ns NS, name string) error {
-	for _, key := range ipv6Trust {
-		err := h.SetSysctl(ns, "net/ipv6/conf/"+name+"/"+key, "0")
-		if errors.Is(err, ErrNotFound) {
-			return nil // there is no IPv6
-		}
-		if err != nil {
+// IPv6TrustKey is one of IPv6Trust of a link, as SetSysctl takes it.
+func IPv6TrustKey(ifname, key string) string { return "net/ipv6/conf/" + ifname + "/" + key }
+
+// Distrust makes a link believe no router in the ways that keys name, of IPv6Trust; set is SetSysctl.
+// Without IPv6 there is nothing to do.
+func Distrust(set func(ns NS, key, value string) error, ns NS, ifname string, keys []string) error {
+	for _, key := range keys {
+		if err := set(ns, IPv6TrustKey(ifname, key), "0"); err != nil {
+			if errors.Is(err, ErrNotFound) {
+				return nil
+			}
 			return err
 		}
 	}
